@@ -1,0 +1,143 @@
+"""Controls: the same training with one thing deliberately wrong.
+
+They show what a ticket owes to its mask and what to its initial values. A control of your own is one frozen
+dataclass with one method; it can be named in YAML by its dotted path.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.ticket import Ticket
+
+
+@dataclass(frozen=True)
+class Control(ABC):
+    """Makes another starting ticket out of the one of a round."""
+
+    @property
+    def branch(self) -> str:
+        """The name of the control in records, logs and file names: its class in snake_case."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    @abstractmethod
+    def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
+        """Makes the control's ticket.
+
+        Args:
+            ticket: The ticket of the same round.
+            dense: The ticket of round 0, with all original initial values.
+            module: The network. Its weights may be used, and are as before afterwards.
+            seed: Seed for all random choices, another one in each round.
+
+        Returns:
+            A ticket to train instead; its ``branch`` is set by the caller.
+        """
+
+    def check(self, dense: Ticket, module: nn.Module) -> None:
+        """Refuses before training what the control could not do fairly; by default nothing.
+
+        Args:
+            dense: The ticket of round 0.
+            module: The network, at its initial values.
+
+        Raises:
+            ConfigurationError: The control cannot be fair for this network.
+        """
+        return
+
+
+@dataclass(frozen=True)
+class ShuffleMask(Control):
+    """The original initial values under a mask whose positions are shuffled within each layer.
+
+    Every layer keeps as many weights as in the ticket. Also known as *random ticket with layerwise density*
+    (Frankle & Carbin 2018, arXiv:1803.03635, appendix).
+    """
+
+    def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
+        """Shuffles the positions, see :meth:`Control.ticket`."""
+        generator = torch.Generator().manual_seed(seed)
+        masks = {}
+        for name, mask in ticket.masks.items():
+            order = torch.randperm(mask.numel(), generator=generator).to(mask.device)
+            masks[name] = mask.flatten()[order].view(mask.shape)
+        return replace(ticket, masks=masks, weights=dense.weights)
+
+
+@dataclass(frozen=True)
+class Reinitialize(Control):
+    """The ticket's mask over fresh initial values (Frankle & Carbin 2018, arXiv:1803.03635, section 2).
+
+    By default every layer draws new values by its own ``reset_parameters``. That is fair only if the network
+    was initialised so: a parameter that no layer resets, or whose initial values are of another size than
+    those that ``reset_parameters`` draws, is refused before training.
+
+    Attributes:
+        initialize: A function that initialises the network in place as its author did, for a network with an
+            initialisation of its own.
+    """
+
+    initialize: Callable[[nn.Module], None] | None = None
+
+    def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
+        """Draws fresh values, see :meth:`Control.ticket`."""
+        return replace(ticket, weights={**dense.weights, **self._fresh_values(module, seed)})
+
+    def check(self, dense: Ticket, module: nn.Module) -> None:
+        """Compares a first draw with the initial values, see :meth:`Control.check`."""
+        fresh = self._fresh_values(module, seed=0)
+        unset = [name for name, values in fresh.items() if values.is_floating_point() and values.isnan().any()]
+        if unset:
+            raise ConfigurationError(
+                f"Reinitialize() has no way to draw fresh values for {', '.join(map(repr, unset))}: no layer's "
+                "reset_parameters sets them. Write Reinitialize(initialize=f) with a function f(module) that "
+                "initialises the network in place."
+            )
+        other = [name for name, values in fresh.items() if _differs(values, dense.weights[name])]
+        if other:
+            raise ConfigurationError(
+                f"Reinitialize() would not be fair: the initial values of {', '.join(map(repr, other))} are not "
+                "of the size that fresh ones have, so the network was initialised (or trained) otherwise. Write "
+                "Reinitialize(initialize=f) with the function f(module) that initialised it."
+            )
+
+    def _fresh_values(self, module: nn.Module, seed: int) -> dict[str, Tensor]:
+        parameters = dict(module.named_parameters())
+        buffers = dict(module.named_buffers())
+        before = {name: tensor.detach().clone() for name, tensor in (parameters | buffers).items()}
+        devices = sorted({p.get_device() for p in parameters.values() if p.is_cuda})
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            for parameter in parameters.values():
+                parameter.fill_(torch.nan)  # what is still NaN afterwards was not initialised
+            (self.initialize or _reset_layers)(module)
+            fresh = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+            for name, tensor in (parameters | buffers).items():
+                tensor.copy_(before[name])
+        return fresh
+
+
+def _reset_layers(module: nn.Module) -> None:
+    # Inner layers first, as in construction: an outer layer may set its inner ones otherwise.
+    for layer in reversed(list(module.modules())):
+        # Attention and transformer layers of PyTorch spell it with an underscore.
+        reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
+        if callable(reset):
+            reset()
+
+
+def _differs(fresh: Tensor, original: Tensor) -> bool:
+    """Whether two draws are of different size (root mean square; more than 25 %, from 64 values on)."""
+    constant = fresh.numel() > 1 and bool(
+        fresh.eq(fresh.view(-1)[0]).all() and original.eq(original.view(-1)[0]).all()
+    )
+    if fresh.numel() < 64 and not constant:
+        return False  # too few values to tell
+    a, b = (float(values.double().square().mean().sqrt()) for values in (fresh, original))
+    return abs(a - b) > 0.25 * max(a, b)

@@ -1,0 +1,91 @@
+"""Keeps pruned weights at exactly zero while a network trains."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim import (
+    ASGD,
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    NAdam,
+    Optimizer,
+    RAdam,
+    RMSprop,
+    Rprop,
+)
+from torch.utils.hooks import RemovableHandle
+
+from lightning_lottery.errors import TrainingError
+
+# With zero weights, zero state and zero gradients these leave a weight at zero, weight decay included: each
+# weight's step depends on that weight alone. A subclass may have another step, so the type must be exact.
+_ELEMENTWISE = (ASGD, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop, Rprop)
+
+
+class Masking:
+    """Holds the masks against the parameters they belong to.
+
+    Parameters are neither wrapped nor renamed. Masking the gradients is enough for the optimizers whose step
+    is elementwise; after the step of any other one the weights are masked as well.
+
+    Args:
+        parameters: The prunable parameters by name.
+        masks: A boolean mask for each of them; all survive if left out.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
+        # A dense layer needs no work, so that the dense round costs nothing.
+        self._sparse = {name: (parameters[name], mask) for name, mask in masks.items() if not bool(mask.all())}
+        self._parameters: list[Tensor] = [parameter for parameter, _ in self._sparse.values()]
+        # One multiplication over all parameters at once needs masks of their type; booleans are the truth.
+        self._factors = [mask.to(parameter.dtype) for parameter, mask in self._sparse.values()]
+        self._handles: list[RemovableHandle] = []
+
+    def watch(self, optimizers: Iterable[Optimizer], elementwise: bool = True) -> None:
+        """Masks the weights after every step of those optimizers whose step is not elementwise.
+
+        Args:
+            optimizers: The optimizers of this round, without state.
+            elementwise: ``False`` if something else than the optimizer may change weights or gradients.
+        """
+        for optimizer in optimizers:
+            if self._sparse and not (elementwise and type(optimizer) in _ELEMENTWISE):
+                self._handles.append(optimizer.register_step_post_hook(lambda *_: self.mask_weights()))
+
+    def release(self) -> None:
+        """Takes the hooks off the optimizers."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    @torch.no_grad()
+    def mask_gradients(self) -> None:
+        """Sets the gradients of pruned weights to zero."""
+        pairs = [(p.grad, f) for p, f in zip(self._parameters, self._factors, strict=True) if p.grad is not None]
+        if pairs:
+            torch._foreach_mul_([grad for grad, _ in pairs], [factor for _, factor in pairs])
+
+    @torch.no_grad()
+    def mask_weights(self) -> None:
+        """Sets pruned weights to zero."""
+        if self._parameters:
+            torch._foreach_mul_(self._parameters, self._factors)
+
+    def check(self) -> None:
+        """Makes sure that every pruned weight is exactly zero.
+
+        Raises:
+            TrainingError: One is not, with the name of its layer.
+        """
+        for name, (parameter, mask) in self._sparse.items():
+            moved = int((parameter.detach().ne(0) & ~mask).count_nonzero())
+            if moved:
+                raise TrainingError(
+                    f"{moved} pruned weights of {name!r} are not zero any more. Something besides the optimizer "
+                    "writes to the weights or their gradients: a callback, or a hook of the LightningModule."
+                )

@@ -1,0 +1,36 @@
+"""Where a ticket comes from, in strings."""
+
+import hashlib
+import json
+from importlib.metadata import version
+
+import torch
+from torch import nn
+
+
+def provenance(module: nn.Module, seed: int) -> dict[str, str]:
+    """Describes how tickets of a network are found, for ticket files and ``lottery.json``.
+
+    Args:
+        module: The network.
+        seed: The seed of the global generator of PyTorch.
+
+    Returns:
+        Criterion, scope and rewind rule, the seed, a fingerprint of the network's structure, versions.
+    """
+    return {
+        "criterion": "magnitude",
+        "scope": "global",
+        "rewind": "init",
+        "seed": str(seed),
+        "structure": _structure(module),
+        "lightning_lottery_version": version("lightning-lottery"),
+        "lightning_version": version("lightning"),
+        "torch_version": torch.__version__,
+    }
+
+
+def _structure(module: nn.Module) -> str:
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    description = json.dumps([(name, list(tensor.shape), str(tensor.dtype)) for name, tensor in tensors])
+    return hashlib.sha256(description.encode()).hexdigest()[:16]

@@ -1,0 +1,168 @@
+"""What a person looks at: a table and a figure of the records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning_lottery.records import TICKET_BRANCH, Records, RoundRecord
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Distinguishable by colour-blind readers (Okabe & Ito), and by their markers in grey.
+_STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"))
+
+
+def line(record: RoundRecord, last_round: int, monitor: str | None) -> str:
+    """One line about a finished round."""
+    parts = [f"round {record.round}/{last_round}"]
+    if record.branch != TICKET_BRANCH:
+        parts[0] += f" {record.branch}"
+    parts.append(f"density {record.density:.4f}")
+    if monitor is not None and record.best_value is not None:
+        last = record.metrics.get(monitor)
+        parts.append(f"{monitor} {'-' if last is None else f'{last:.4f}'}")
+        parts.append(f"best {record.best_value:.4f} at step {record.best_step}")
+    parts.append(f"{record.steps} steps in {record.seconds:.1f} s")
+    return " · ".join(parts)
+
+
+def scalars(record: RoundRecord, monitor: str | None, layer_densities: Mapping[str, float]) -> dict[str, float]:
+    """What a logger gets of a round, at step = round; controls stand apart from the tickets."""
+    group = "lottery" if record.branch == TICKET_BRANCH else f"lottery_{record.branch}"
+    values: dict[str, float] = {f"{group}/density": record.density}
+    if monitor is not None and monitor in record.metrics:
+        values[f"{group}/{monitor}"] = record.metrics[monitor]
+    if record.best_step is not None:
+        values[f"{group}/best_step"] = record.best_step
+    if record.branch == TICKET_BRANCH:
+        values |= {f"lottery_layers/{name}": density for name, density in layer_densities.items()}
+    return values
+
+
+def table(records: Records, monitor: str | None) -> str:
+    """All records as an aligned text table, the tickets first, then the controls."""
+    shown = monitor is not None and any(record.best_value is not None for record in records)
+    header = ["round", "branch", "density", "kept"]
+    header += [str(monitor), f"best {monitor}", "at step"] if shown else []
+    rows = [[*header, "steps", "seconds"]]
+    for record in records:
+        row = [str(record.round), record.branch, f"{record.density:.4f}", f"{record.kept:,}"]
+        if shown and monitor is not None:
+            row += [_number(record.metrics.get(monitor)), _number(record.best_value), str(record.best_step)]
+        rows.append([*row, str(record.steps), f"{record.seconds:.1f}"])
+    return aligned(rows, left={1})
+
+
+def aligned(rows: Sequence[Sequence[str]], left: set[int] = frozenset()) -> str:  # type: ignore[assignment]
+    """Rows as text, the first one as the header; columns are flush right, but for those in ``left``."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if index in left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def curves(records: Records, metric: str) -> dict[str, list[tuple[float, float]]]:
+    """The metric's value at the end of the rounds: (density, value) by branch, dense first."""
+    return {
+        branch: [
+            (record.density, record.metrics[metric])
+            for record in records[branch].values()
+            if record.metrics.get(metric) is not None
+        ]
+        for branch in records.branches()
+    }
+
+
+def figure(
+    points: Mapping[str, Sequence[tuple[float, float]]],
+    metric: str,
+    spread: Mapping[str, Sequence[float]] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draws a metric against density, one curve a branch, the dense network at the left.
+
+    Args:
+        points: (density, value) pairs of each branch, as :func:`curves` gives.
+        metric: The name of the value.
+        spread: Half the height of a band around each point, by branch.
+        title: A line above the axes.
+
+    Returns:
+        A figure of matplotlib, without a window.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is missing; ``pip install 'lightning-lottery[report]'`` brings it.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    drawing = Figure(figsize=(7, 4.4), dpi=150, layout="constrained")
+    axes = drawing.subplots()
+    for (branch, pairs), (colour, marker) in zip(points.items(), _STYLES * len(points), strict=False):
+        densities, values = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        dashes = "-" if branch == TICKET_BRANCH else "--"
+        axes.plot(densities, values, dashes, marker=marker, markersize=5, color=colour, label=_label(branch))
+        if spread is not None and branch in spread:
+            low = [value - half for value, half in zip(values, spread[branch], strict=True)]
+            high = [value + half for value, half in zip(values, spread[branch], strict=True)]
+            axes.fill_between(densities, low, high, color=colour, alpha=0.15, linewidth=0)
+    dense = next((value for density, value in points.get(TICKET_BRANCH, ()) if density == 1), None)
+    if dense is not None:
+        axes.axhline(dense, color="0.5", linewidth=1, linestyle=":", label="dense network")
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    ticks = sorted({density for pairs in points.values() for density, _ in pairs})
+    axes.set_xticks(_apart(ticks))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", which="minor", length=0)
+    axes.set_xlabel("density (weights kept / prunable weights)")
+    axes.set_ylabel(metric)
+    if title:
+        axes.set_title(title)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return drawing
+
+
+def save_figure(drawing: Figure, path: Path) -> None:
+    """Writes a figure as PNG, under a temporary name that is then renamed."""
+    temporary = path.with_name(f".{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawing.savefig(temporary, format="png")
+    temporary.replace(path)
+
+
+def _label(branch: str) -> str:
+    return branch.replace("_", " ")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _apart(densities: Sequence[float]) -> list[float]:
+    """Drops ticks whose labels would run into their larger neighbour's on a logarithmic axis."""
+    if not densities:
+        return []
+    span = densities[-1] / densities[0]
+    apart: list[float] = []
+    for density in reversed(densities):
+        if not apart or apart[-1] / density >= span ** (1 / 12):
+            apart.append(density)
+    return apart
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is there; ``pip install 'lightning-lottery[report]'`` brings it."""
+    return find_spec("matplotlib") is not None

@@ -1,0 +1,106 @@
+"""How many weights every round keeps."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lightning_lottery.errors import ConfigurationError
+
+
+def _is_fraction(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of all rounds, fixed by exactly one of three arguments.
+
+    Attributes:
+        rounds: Number of prunings, at least 1. Optional with ``densities``, whose length it then is.
+        amount: Fraction of the survivors that one pruning removes, in (0, 1).
+        target_density: Density of the last round, in (0, 1); the rounds between fall geometrically.
+        densities: The density of rounds 1, 2, …, each in (0, 1), strictly falling.
+
+    Raises:
+        ConfigurationError: None or several of the three are given, or one is out of its range.
+    """
+
+    rounds: int | None = None
+    amount: float | None = None
+    target_density: float | None = None
+    densities: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        options = {"amount": self.amount, "target_density": self.target_density, "densities": self.densities}
+        given = [f"{name}={value!r}" for name, value in options.items() if value is not None]
+        if len(given) != 1:
+            raise ConfigurationError(
+                f"Exactly one of amount, target_density and densities fixes the sizes, but "
+                f"{' and '.join(given) or 'none of them'} came. "
+                "Write for example LotteryTicketCallback(rounds=10, amount=0.2)."
+            )
+        if self.densities is not None:
+            self._check_densities(self.densities)
+        elif not isinstance(self.rounds, int) or isinstance(self.rounds, bool) or self.rounds < 1:
+            raise ConfigurationError(
+                f"rounds={self.rounds!r} is not a number of prunings. Write an integer of at least 1, "
+                "for example rounds=10."
+            )
+        for name in ("amount", "target_density"):
+            value = options[name]
+            if value is not None and not _is_fraction(value):
+                raise ConfigurationError(
+                    f"{name}={value!r} is not a fraction. Write a number between 0 and 1, both excluded: "
+                    + (
+                        "amount=0.2 removes 20 % of the surviving weights in each round."
+                        if name == "amount"
+                        else "target_density=0.1 keeps 10 % of the weights at the end."
+                    )
+                )
+
+    def _check_densities(self, densities: Sequence[float]) -> None:
+        falling = all(a > b for a, b in itertools.pairwise(densities))
+        if not densities or not all(map(_is_fraction, densities)) or not falling:
+            raise ConfigurationError(
+                f"densities={list(densities)!r} must fall strictly and lie between 0 and 1, both excluded. "
+                "Leave out the dense round 0 and write for example densities=[0.5, 0.2, 0.1]."
+            )
+        if self.rounds is not None and self.rounds != len(densities):
+            raise ConfigurationError(
+                f"rounds={self.rounds} does not fit {len(densities)} densities. Leave rounds out: every "
+                "density is one round."
+            )
+
+    @property
+    def last_round(self) -> int:
+        """The number of the last round, which is the number of prunings."""
+        return len(self.densities) if self.densities is not None else int(self.rounds or 0)
+
+    def counts(self, prunable: int) -> list[int]:
+        """The number of weights that each round trains.
+
+        Args:
+            prunable: Number of prunable weights.
+
+        Returns:
+            ``last_round + 1`` numbers, beginning with ``prunable``, strictly falling.
+
+        Raises:
+            ConfigurationError: A round would remove nothing, or leave nothing.
+        """
+        counts = [prunable]
+        for number in range(1, self.last_round + 1):
+            if self.amount is not None:
+                counts.append(counts[-1] - round(self.amount * counts[-1]))
+            elif self.densities is not None:
+                counts.append(round(self.densities[number - 1] * prunable))
+            else:
+                assert self.target_density is not None
+                counts.append(round(self.target_density ** (number / self.last_round) * prunable))
+            if counts[-1] < 1 or counts[-1] >= counts[-2]:
+                raise ConfigurationError(
+                    f"Round {number} would train {counts[-1]} of {prunable} prunable weights after "
+                    f"{counts[-2]} in the round before. Each round must remove at least one weight and keep "
+                    "at least one: ask for fewer rounds or other sizes."
+                )
+        return counts

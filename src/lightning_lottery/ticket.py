@@ -1,0 +1,221 @@
+"""A ticket: which weights survive, and the values that they start from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from lightning_lottery import masks as mask_arithmetic
+from lightning_lottery.errors import TicketError
+from lightning_lottery.files import write_whole
+
+_FORMAT = "lightning-lottery ticket"
+_VERSION = "1"
+
+
+def starting_values(module: nn.Module) -> dict[str, Tensor]:
+    """Copies all parameters and persistent buffers of a network.
+
+    Args:
+        module: Any network.
+
+    Returns:
+        Detached clones that share no memory with the network, on its device, keyed as in ``state_dict``; a
+        tied parameter stands there once, under its first name.
+    """
+    saved = module.state_dict().keys()
+    tensors: dict[str, Tensor] = dict(module.named_parameters())
+    tensors |= {name: buffer for name, buffer in module.named_buffers() if name in saved}
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Ticket:
+    """Masks, the weights to start from, and where both come from.
+
+    Attributes:
+        masks: A boolean tensor for each prunable parameter, ``True`` where a weight survives, keyed as in the
+            LightningModule's ``state_dict``.
+        weights: The starting values of all parameters and persistent buffers, keyed likewise. Pruned weights
+            are exactly zero: whatever values come in, they are masked here.
+        round: The number of prunings behind the masks; 0 is the dense network.
+        branch: ``"ticket"``, or the name of the control.
+        provenance: Strings that say how the ticket was found: criterion, scope, rewind, seed, versions.
+
+    Raises:
+        TicketError: A mask is not boolean, or has no weight of its name and shape.
+    """
+
+    masks: dict[str, Tensor]
+    weights: dict[str, Tensor]
+    round: int = 0
+    branch: str = "ticket"
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        weights = dict(self.weights)
+        for name, mask in self.masks.items():
+            if name not in weights:
+                raise TicketError(f"There is a mask for {name!r}, but no weight of that name.")
+            if mask.dtype != torch.bool or mask.shape != weights[name].shape:
+                raise TicketError(
+                    f"The mask of {name!r} is {mask.dtype} of shape {tuple(mask.shape)}; it must be boolean, of "
+                    f"the weight's shape {tuple(weights[name].shape)}."
+                )
+            weights[name] = weights[name].masked_fill(~mask, 0)
+        object.__setattr__(self, "weights", weights)
+
+    @property
+    def kept(self) -> int:
+        """Number of surviving prunable weights."""
+        return mask_arithmetic.kept(self.masks)
+
+    @property
+    def prunable(self) -> int:
+        """Number of prunable weights, surviving or not."""
+        return mask_arithmetic.prunable(self.masks)
+
+    @property
+    def density(self) -> float:
+        """Kept / prunable, in (0, 1]."""
+        return self.kept / self.prunable
+
+    def layer_densities(self) -> dict[str, float]:
+        """The density of each prunable parameter, in [0, 1], by name."""
+        return {name: mask_arithmetic.density({name: mask}) for name, mask in self.masks.items()}
+
+    def to(self, like: Mapping[str, Tensor]) -> "Ticket":
+        """Moves masks and weights to where other tensors are.
+
+        Args:
+            like: Tensors by the names of the masks; the weights without a mask go to the device of the first.
+
+        Returns:
+            A ticket of the same values.
+        """
+        elsewhere = next(iter(like.values())).device
+        devices = {name: like[name].device if name in like else elsewhere for name in self.weights}
+        masks = {name: mask.to(devices[name]) for name, mask in self.masks.items()}
+        weights = {name: weight.to(devices[name]) for name, weight in self.weights.items()}
+        return replace(self, masks=masks, weights=weights)
+
+    @torch.no_grad()
+    def apply(self, module: nn.Module) -> None:
+        """Copies the starting values into a network in place; pruned weights become exactly zero.
+
+        The network's own tensors stay where they are, on whatever device; it holds no trace of the ticket
+        afterwards. Nothing is changed unless everything fits.
+
+        Args:
+            module: A network with the ticket's parameters and buffers.
+
+        Raises:
+            TicketError: A parameter is missing on one side, or a shape differs.
+        """
+        saved = module.state_dict().keys()
+        targets: dict[str, Tensor] = dict(module.named_parameters())
+        targets |= {name: buffer for name, buffer in module.named_buffers() if name in saved}
+        missing = [name for name in targets if name not in self.weights]
+        foreign = [name for name in self.weights if name not in targets]
+        if missing or foreign:
+            raise TicketError(
+                "The ticket does not fit the network: "
+                + "; ".join(
+                    f"{where}: {', '.join(map(repr, names))}"
+                    for where, names in (("only the network has", missing), ("only the ticket has", foreign))
+                    if names
+                )
+            )
+        for name, target in targets.items():
+            if target.shape != self.weights[name].shape:
+                raise TicketError(
+                    f"The ticket does not fit the network: {name!r} has shape {tuple(target.shape)} in the "
+                    f"network and {tuple(self.weights[name].shape)} in the ticket."
+                )
+        for name, target in targets.items():
+            target.copy_(self.weights[name])
+
+    def save(self, path: str | Path) -> None:
+        """Writes the ticket as a safetensors file: the surviving values, and the masks packed to bits.
+
+        Args:
+            path: The file. It is written under a temporary name and renamed.
+        """
+        tensors, shapes = {}, {}
+        for name, weight in self.weights.items():
+            mask = self.masks.get(name)
+            tensors[f"weight.{name}"] = (weight if mask is None else weight[mask]).contiguous().cpu()
+            if mask is not None:
+                tensors[f"mask.{name}"] = mask_arithmetic.pack(mask)
+                shapes[name] = list(mask.shape)
+        metadata = {
+            **self.provenance,
+            "format": _FORMAT,
+            "version": _VERSION,
+            "round": str(self.round),
+            "branch": self.branch,
+            "density": repr(self.density),
+            "shapes": json.dumps(shapes),
+        }
+        write_whole(Path(path), save(tensors, metadata))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Ticket":
+        """Reads a ticket file and checks it whole.
+
+        Args:
+            path: A file that :meth:`save` wrote.
+
+        Returns:
+            The ticket, on the CPU; equal to the saved one bit for bit.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            TicketError: The file is damaged or no ticket.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no ticket file {path}.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise TicketError(f"{path} is not a ticket file, or it is damaged: {error}") from error
+        if metadata.get("format") != _FORMAT or metadata.get("version") != _VERSION:
+            raise TicketError(
+                f"{path} says it is {metadata.get('format', 'of no format')!r}, version "
+                f"{metadata.get('version', 'none')!r}; this is read: {_FORMAT!r}, version {_VERSION!r}."
+            )
+        return cls._from_tensors(path, metadata, tensors)
+
+    @classmethod
+    def _from_tensors(cls, path: Path, metadata: dict[str, str], tensors: Mapping[str, Tensor]) -> "Ticket":
+        name = "its metadata"
+        try:
+            shapes: dict[str, list[int]] = json.loads(metadata.pop("shapes"))
+            number = int(metadata.pop("round"))
+            branch = metadata.pop("branch")
+            masks, weights = {}, {}
+            for name, shape in shapes.items():
+                mask = mask_arithmetic.unpack(tensors[f"mask.{name}"], shape)
+                survivors = tensors[f"weight.{name}"]
+                if survivors.shape != (int(mask.count_nonzero()),):
+                    raise ValueError(f"{tuple(survivors.shape)} values for {int(mask.count_nonzero())} survivors")
+                masks[name] = mask
+                weights[name] = torch.zeros(shape, dtype=survivors.dtype)
+                weights[name][mask] = survivors
+            for key, tensor in tensors.items():
+                name = key.removeprefix("weight.")
+                if key.startswith("weight.") and name not in weights:
+                    weights[name] = tensor
+        except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            raise TicketError(f"{path} is damaged at {name!r}: {error!r}") from error
+        for key in ("format", "version", "density"):
+            metadata.pop(key, None)
+        return cls(masks, weights, round=number, branch=branch, provenance=metadata)

@@ -1,0 +1,47 @@
+"""Small networks, with PyTorch's default initialisation."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from lightning_lottery.errors import ConfigurationError
+
+
+class MLP(nn.Module):
+    """Fully connected layers with ReLU between them, on flattened images.
+
+    Args:
+        sizes: Units of the input, of each hidden layer and of the output; at least two numbers.
+
+    Raises:
+        ConfigurationError: Fewer than two sizes, or one below 1.
+    """
+
+    def __init__(self, sizes: Sequence[int] = (784, 100, 50, 10)) -> None:
+        super().__init__()
+        if len(sizes) < 2 or min(sizes) < 1:
+            raise ConfigurationError(f"sizes={list(sizes)!r} needs at least two numbers of at least 1.")
+        layers: list[nn.Module] = [nn.Flatten()]
+        for fan_in, fan_out in pairwise(sizes):
+            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classifies.
+
+        Args:
+            images: Shape (batch, …), with as many values an image as the input has units.
+
+        Returns:
+            Logits of shape (batch, classes).
+        """
+        logits: Tensor = self.layers(images)
+        return logits
+
+
+class LeNet300100(MLP):
+    """LeNet-300-100, the fully connected network of Frankle & Carbin 2018 (arXiv:1803.03635)."""
+
+    def __init__(self) -> None:
+        super().__init__((784, 300, 100, 10))
