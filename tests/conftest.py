@@ -1,7 +1,6 @@
 """Shared data and models."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,9 +30,8 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _same_generators_for_every_test() -> Iterator[None]:
+def _same_generators_for_every_test() -> None:
     torch.manual_seed(0)
-    yield
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,7 @@ from torch.optim import Optimizer
 from lightning_lottery import report
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.controls import Control
-from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.preflight import check_module, check_trainer, choose_folder
+from lightning_lottery.preflight import check_module, check_start, check_trainer, choose_folder
 from lightning_lottery.prunable import refuse_lazy
 from lightning_lottery.records import Records, RunFolder, Tickets, smallest_matching
 from lightning_lottery.run import Run
@@ -137,11 +136,7 @@ class LotteryTicketCallback(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks the model, which is complete by now, against the arguments."""
-        if trainer.global_step > 0 and not self._rounds_fit.nothing_to_train():
-            raise ConfigurationError(
-                f"This Trainer has trained {trainer.global_step} steps already, and a round begins at step 0. "
-                "Make a new Trainer for a new run."
-            )
+        check_start(trainer, self._rounds_fit.nothing_to_train())
         self._parameters = check_module(pl_module, self.settings)
         self._next_folder = choose_folder(trainer, self.settings)
 

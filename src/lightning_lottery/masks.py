@@ -56,15 +56,15 @@ def prune_smallest(
         [True, False, True]
     """
     if isinstance(scores, Mapping):
-        names = list(scores)
-        if isinstance(masks, Mapping) and list(masks) != names:
-            raise ConfigurationError(f"The masks are for {list(masks)}, but the scores are for {names}.")
-        given = None if masks is None else [masks[name] for name in names]  # type: ignore[call-overload]
-        kept = _prune_smallest(names, [scores[name] for name in names], given, k, magnitude)
-        return dict(zip(names, kept, strict=True))
+        if masks is not None and not (isinstance(masks, Mapping) and masks.keys() == scores.keys()):
+            raise ConfigurationError(f"The scores are for {list(scores)}; there must be a mask for each of them.")
+        alive = None if masks is None else [masks[name] for name in scores]
+        return dict(zip(scores, _prune_smallest(list(scores), list(scores.values()), alive, k, magnitude), strict=True))
+    if isinstance(masks, Mapping):
+        raise ConfigurationError("The scores came as a list, so the masks must be a list as well.")
     names = [f"tensor {index}" for index in range(len(scores))]
-    alive = None if masks is None else list(masks)  # type: ignore[arg-type]
-    return _prune_smallest(names, list(scores), alive, k, magnitude)  # type: ignore[arg-type]
+    alive = None if masks is None else list(masks)
+    return _prune_smallest(names, list(scores), alive, k, magnitude)
 
 
 @torch.no_grad()
@@ -73,8 +73,12 @@ def _prune_smallest(
 ) -> list[Tensor]:
     if masks is None:
         masks = [torch.ones_like(score, dtype=torch.bool) for score in scores]
-    if [mask.shape for mask in masks] != [score.shape for score in scores]:
-        raise ConfigurationError("Every mask needs the shape of its scores.")
+    for name, score, mask in zip(names, scores, masks, strict=True):
+        if mask.shape != score.shape or mask.dtype != torch.bool:
+            raise ConfigurationError(
+                f"The mask of {name!r} is {mask.dtype} of shape {tuple(mask.shape)}; it must be boolean, of the "
+                f"scores' shape {tuple(score.shape)}."
+            )
     if magnitude:
         scores = [score.abs() for score in scores]
     surviving = [score[mask] for score, mask in zip(scores, masks, strict=True)]

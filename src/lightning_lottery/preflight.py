@@ -32,16 +32,31 @@ def check_trainer(trainer: Trainer, owner: Callback) -> None:
             f"The strategy {type(trainer.strategy).__name__} is not supported yet; rounds run on one device. "
             "Write Trainer(devices=1, strategy='auto')."
         )
-    if trainer.ckpt_path is not None:
-        raise ConfigurationError(
-            f"ckpt_path={str(trainer.ckpt_path)!r} came, but going on with a run from a checkpoint is not "
-            "supported yet. To start from trained weights, load them into the model before fit."
-        )
     endless = trainer.max_epochs == -1 and trainer.max_steps == -1
     if endless and not any(isinstance(callback, EarlyStopping) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         raise ConfigurationError(
             "max_epochs=-1 came without another limit, so the first round would never end (max_time is the "
             "budget of all rounds together). Write the length of one round, for example Trainer(max_epochs=10)."
+        )
+
+
+def check_start(trainer: Trainer, has_nothing_to_train: bool) -> None:
+    """Refuses a fit that does not begin at step 0; call it in ``on_fit_start``, when this is known.
+
+    Raises:
+        ConfigurationError: With what came and what to write.
+    """
+    # Lightning's tuner goes back to a checkpoint of its own, in on_fit_start before ours.
+    tuner = (".lr_find_", ".scale_batch_size_")
+    if trainer.ckpt_path is not None and not Path(trainer.ckpt_path).name.startswith(tuner):
+        raise ConfigurationError(
+            f"ckpt_path={str(trainer.ckpt_path)!r} came, but going on with a run from a checkpoint is not "
+            "supported yet. To start from trained weights, load them into the model before fit."
+        )
+    if trainer.global_step > 0 and not has_nothing_to_train:
+        raise ConfigurationError(
+            f"This Trainer has trained {trainer.global_step} steps already, and a round begins at step 0. Make a "
+            "new Trainer for a new run."
         )
 
 

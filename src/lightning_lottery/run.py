@@ -103,7 +103,7 @@ class Run:
         if fit.trainer.global_step == 0:
             self._say("The round has trained no step, so nothing is pruned.")
             return False
-        if fit.time_is_up() and not fit.limits_reached():
+        if fit.time_is_up() and not fit.is_whole():
             self._say(f"max_time is spent in the middle of {self.round.name}, which leaves no record.")
             return False
         self._record()
@@ -123,7 +123,7 @@ class Run:
 
     def close(self, status: str = "success") -> None:
         """Closes the round that is training: its loggers and its hooks. May be called twice."""
-        self._fit.leave_round(status)
+        self._fit.loggers.leave(status)
         self.round.masking.release()
 
     def _prepare_tickets(self) -> Iterator[Ticket]:
@@ -184,9 +184,9 @@ class Run:
 
     def _log(self, record: RoundRecord) -> None:
         monitor, densities = self._settings.monitor, self.round.ticket.layer_densities()
-        self._fit.log_summary(report.scalars(record, monitor, densities), record.round)
+        self._fit.loggers.log(report.scalars(record, monitor, densities), record.round)
         if monitor in record.metrics and report.can_draw():
-            self._fit.log_figure("lottery/accuracy_against_density", self._draw, record.round)
+            self._fit.loggers.draw("lottery/accuracy_against_density", self._draw, record.round)
 
     def _draw(self) -> Any:
         metric = str(self._settings.monitor)

@@ -43,10 +43,11 @@ class TensorLoader:
     def __iter__(self) -> Iterator[Images]:
         if self.shuffle:
             order = torch.randperm(len(self.images), device=self.images.device)
-            for index in order.split(self.batch_size):
+            for index in torch.split(order, self.batch_size):
                 yield self.images[index], self.labels[index]
         else:
-            yield from zip(self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
+            images, labels = (torch.split(tensor, self.batch_size) for tensor in (self.images, self.labels))
+            yield from zip(images, labels, strict=True)
 
 
 class ImageData(LightningDataModule):

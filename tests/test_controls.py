@@ -1,0 +1,122 @@
+from dataclasses import dataclass
+
+import pytest
+import torch
+from conftest import Net, copied, same_bits
+from torch import nn
+
+from lightning_lottery import ConfigurationError, Control, Reinitialize, ShuffleMask, Ticket
+from lightning_lottery.ticket import starting_values
+
+
+def dense_and_sparse(module):
+    weights = starting_values(module)
+    masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in module.named_parameters() if p.dim() > 1}
+    dense = Ticket(masks, weights)
+    sparse = Ticket({name: weights[name].abs() > weights[name].abs().median() for name in masks}, weights, round=2)
+    return dense, sparse
+
+
+CONTROLS = [ShuffleMask(), Reinitialize()]
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.branch)
+def test_every_control_leaves_network_generators_and_tickets_alone_and_repeats_itself(control):
+    module = Net()
+    dense, sparse = dense_and_sparse(module)
+    before = [copied(module), *(dict(t) for ticket in (dense, sparse) for t in (ticket.masks, ticket.weights))]
+    state = torch.get_rng_state()
+    control.check(dense, module)
+    made = control.ticket(sparse, dense, module, seed=1)
+    again = control.ticket(sparse, dense, module, seed=1)
+    other = control.ticket(sparse, dense, module, seed=2)
+    after = [copied(module), *(dict(t) for ticket in (dense, sparse) for t in (ticket.masks, ticket.weights))]
+    assert all(same_bits(a, b) for a, b in zip(before, after, strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert same_bits(made.masks | made.weights, {**again.masks, **again.weights})
+    assert not same_bits(made.weights, other.weights)
+    assert made.kept == sparse.kept
+    assert made.layer_densities() == sparse.layer_densities()
+
+
+def test_shuffling_moves_positions_and_keeps_original_values():
+    module = Net()
+    dense, sparse = dense_and_sparse(module)
+    made = ShuffleMask().ticket(sparse, dense, module, seed=1)
+    for name, mask in made.masks.items():
+        agreement = float((mask == sparse.masks[name]).float().mean())
+        assert agreement < 0.75, f"{name} is hardly shuffled: {agreement}"
+        assert torch.equal(made.weights[name], torch.where(mask, dense.weights[name], 0))
+    assert torch.equal(made.weights["hidden.bias"], dense.weights["hidden.bias"])
+
+
+def test_reinitializing_keeps_the_mask_and_draws_all_parameters_from_the_same_distribution():
+    module = Net()
+    dense, sparse = dense_and_sparse(module)
+    made = Reinitialize().ticket(sparse, dense, module, seed=1)
+    assert same_bits(made.masks, sparse.masks)
+    weight, original, mask = made.weights["hidden.weight"], dense.weights["hidden.weight"], sparse.masks["hidden.weight"]
+    assert not (weight == original)[mask].any()
+    bound = 1 / module.hidden.in_features**0.5  # PyTorch's default for linear layers
+    assert weight.abs().max() <= bound
+    assert weight[mask].std() == pytest.approx(bound / 3**0.5, rel=0.05)
+    assert not torch.equal(made.weights["hidden.bias"], dense.weights["hidden.bias"])
+    assert torch.equal(made.weights["norm.weight"], torch.ones(4))
+
+
+def test_attention_and_recurrent_layers_are_drawn_as_they_were_built():
+    module = nn.ModuleList([nn.MultiheadAttention(16, 2), nn.LSTM(16, 16), nn.Conv2d(3, 16, 3), nn.Embedding(9, 16)])
+    dense, sparse = dense_and_sparse(module)
+    Reinitialize().check(dense, module)
+    made = Reinitialize().ticket(sparse, dense, module, seed=1)
+    assert not made.weights["0.in_proj_bias"].any()
+    assert not made.weights["0.out_proj.bias"].any()
+
+
+def test_an_own_initialisation_is_refused_by_default_and_used_when_given():
+    def initialise(network):
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.5)
+
+    module = Net()
+    initialise(module)
+    dense, sparse = dense_and_sparse(module)
+    with pytest.raises(ConfigurationError, match=r"would not be fair: .*'hidden.weight'.*initialize=f"):
+        Reinitialize().check(dense, module)
+    control = Reinitialize(initialize=initialise)
+    control.check(dense, module)
+    made = control.ticket(sparse, dense, module, seed=1)
+    assert made.weights["hidden.weight"][sparse.masks["hidden.weight"]].std() == pytest.approx(0.5, rel=0.05)
+
+
+def test_zero_initialised_norms_are_noticed():
+    module = Net()
+    nn.init.zeros_(module.norm.weight)  # as some residual networks do
+    dense, _ = dense_and_sparse(module)
+    with pytest.raises(ConfigurationError, match="would not be fair.*'norm.weight'"):
+        Reinitialize().check(dense, module)
+
+
+def test_a_parameter_that_no_layer_resets_is_refused():
+    class Free(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.rand(4, 4))
+
+    module = Free()
+    dense, _ = dense_and_sparse(module)
+    with pytest.raises(ConfigurationError, match="no way to draw fresh values for 'weight'"):
+        Reinitialize().check(dense, module)
+
+
+def test_the_branch_is_the_class_in_snake_case():
+    @dataclass(frozen=True)
+    class MyOwnIdea(Control):
+        def ticket(self, ticket, dense, module, seed):
+            return ticket
+
+    assert [control.branch for control in (ShuffleMask(), Reinitialize(), MyOwnIdea())] == [
+        "shuffle_mask",
+        "reinitialize",
+        "my_own_idea",
+    ]

@@ -1,0 +1,68 @@
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.sizes import Sizes
+
+
+@given(st.integers(1000, 10**9), st.floats(0.05, 0.6), st.integers(1, 6))
+def test_amount_removes_exactly_its_share_of_the_survivors(prunable, amount, rounds):
+    counts = Sizes(rounds, amount=amount).counts(prunable)
+    assert len(counts) == rounds + 1
+    assert counts[0] == prunable
+    for before, after in zip(counts, counts[1:], strict=False):
+        assert after == before - round(amount * before)
+
+
+@given(st.integers(1000, 10**9), st.floats(0.05, 0.9), st.integers(1, 6))
+def test_target_density_is_met_to_the_weight_in_geometric_steps(prunable, target, rounds):
+    counts = Sizes(rounds, target_density=target).counts(prunable)
+    assert counts[-1] == round(target * prunable)
+    ratios = [after / before for before, after in zip(counts, counts[1:], strict=False)]
+    assert max(ratios) - min(ratios) < 0.01
+
+
+@given(st.integers(1000, 10**6), st.lists(st.floats(0.01, 0.99), min_size=1, max_size=5, unique=True))
+def test_densities_are_met_to_the_weight(prunable, densities):
+    densities = sorted(densities, reverse=True)
+    expected = [prunable, *(round(density * prunable) for density in densities)]
+    assume(all(a > b for a, b in zip(expected, expected[1:], strict=False)))
+    sizes = Sizes(densities=densities)
+    assert sizes.counts(prunable) == expected
+    assert sizes.last_round == len(densities)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rounds": 3}, "none of them came"),
+        ({"rounds": 3, "amount": 0.2, "target_density": 0.1}, "amount=0.2 and target_density=0.1 came"),
+        ({"amount": 0.2, "densities": [0.5]}, "Exactly one of"),
+        ({"rounds": 3, "amount": 0}, "amount=0 is not a fraction"),
+        ({"rounds": 3, "amount": 1.0}, "between 0 and 1"),
+        ({"rounds": 3, "amount": -0.2}, "amount=-0.2"),
+        ({"rounds": 3, "amount": "0.2"}, "amount='0.2'"),
+        ({"rounds": 3, "amount": float("nan")}, "amount=nan"),
+        ({"rounds": 3, "target_density": 1.5}, "target_density=1.5 is not a fraction"),
+        ({"amount": 0.2}, "rounds=None is not a number of prunings"),
+        ({"rounds": 0, "amount": 0.2}, "rounds=0"),
+        ({"rounds": 2.5, "amount": 0.2}, "rounds=2.5"),
+        ({"rounds": True, "amount": 0.2}, "rounds=True"),
+        ({"densities": []}, "must fall strictly"),
+        ({"densities": [0.5, 0.5]}, "must fall strictly"),
+        ({"densities": [0.2, 0.5]}, "must fall strictly"),
+        ({"densities": [1.0, 0.5]}, "Leave out the dense round 0"),
+        ({"rounds": 3, "densities": [0.5, 0.2]}, "rounds=3 does not fit 2 densities"),
+    ],
+)
+def test_bad_sizes_are_refused(arguments, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Sizes(**arguments)
+
+
+def test_a_round_that_removes_or_leaves_nothing_is_refused():
+    with pytest.raises(ConfigurationError, match="Round 1 would train 20 of 20"):
+        Sizes(1, amount=0.01).counts(20)
+    with pytest.raises(ConfigurationError, match="would train 0 of 100"):
+        Sizes(1, target_density=0.001).counts(100)
