@@ -102,7 +102,9 @@ def test_metrics_logged_at_the_very_end_of_an_epoch_are_monitored_at_the_right_s
 
 
 def test_checkpoints_of_all_rounds_stay_and_belong_to_their_round(digits, tmp_path):
-    lottery = LotteryTicketCallback(rounds=2, amount=0.6, controls=[ShuffleMask()], control_rounds=[1], verbose=False)
+    lottery = LotteryTicketCallback(
+        rounds=2, amount=0.6, controls=[ShuffleMask()], control_rounds=[1], verbose=False
+    )
     best = ModelCheckpoint(tmp_path / "best", monitor="val_loss", save_last=True)
     steps = ModelCheckpoint(tmp_path / "steps", every_n_train_steps=5, save_top_k=-1)
     trainer = quiet_trainer(callbacks=[lottery, best, steps], enable_checkpointing=True)

@@ -55,7 +55,11 @@ def test_reinitializing_keeps_the_mask_and_draws_all_parameters_from_the_same_di
     dense, sparse = dense_and_sparse(module)
     made = Reinitialize().ticket(sparse, dense, module, seed=1)
     assert same_bits(made.masks, sparse.masks)
-    weight, original, mask = made.weights["hidden.weight"], dense.weights["hidden.weight"], sparse.masks["hidden.weight"]
+    weight, original, mask = (
+        made.weights["hidden.weight"],
+        dense.weights["hidden.weight"],
+        sparse.masks["hidden.weight"],
+    )
     assert not (weight == original)[mask].any()
     bound = 1 / module.hidden.in_features**0.5  # PyTorch's default for linear layers
     assert weight.abs().max() <= bound
@@ -65,7 +69,9 @@ def test_reinitializing_keeps_the_mask_and_draws_all_parameters_from_the_same_di
 
 
 def test_attention_and_recurrent_layers_are_drawn_as_they_were_built():
-    module = nn.ModuleList([nn.MultiheadAttention(16, 2), nn.LSTM(16, 16), nn.Conv2d(3, 16, 3), nn.Embedding(9, 16)])
+    module = nn.ModuleList(
+        [nn.MultiheadAttention(16, 2), nn.LSTM(16, 16), nn.Conv2d(3, 16, 3), nn.Embedding(9, 16)]
+    )
     dense, sparse = dense_and_sparse(module)
     Reinitialize().check(dense, module)
     made = Reinitialize().ticket(sparse, dense, module, seed=1)
@@ -93,7 +99,7 @@ def test_zero_initialised_norms_are_noticed():
     module = Net()
     nn.init.zeros_(module.norm.weight)  # as some residual networks do
     dense, _ = dense_and_sparse(module)
-    with pytest.raises(ConfigurationError, match="would not be fair.*'norm.weight'"):
+    with pytest.raises(ConfigurationError, match=r"would not be fair.*'norm.weight'"):
         Reinitialize().check(dense, module)
 
 

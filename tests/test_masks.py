@@ -16,7 +16,9 @@ def smallest_by_sorting(scores, alive, k, magnitude):
     triples = [
         (abs(value) if magnitude else value, tensor, position)
         for tensor, (score, mask) in enumerate(zip(scores, alive, strict=True))
-        for position, (value, lives) in enumerate(zip(score.flatten().tolist(), mask.flatten().tolist(), strict=True))
+        for position, (value, lives) in enumerate(
+            zip(score.flatten().tolist(), mask.flatten().tolist(), strict=True)
+        )
         if lives
     ]
     expected = [mask.flatten().clone() for mask in alive]
@@ -33,7 +35,9 @@ def problems(draw):
     for shape in shapes:
         size = torch.Size(shape).numel()
         scores.append(torch.tensor(draw(st.lists(VALUES, min_size=size, max_size=size)), dtype=dtype).view(shape))
-        alive.append(torch.tensor(draw(st.lists(st.booleans(), min_size=size, max_size=size)), dtype=torch.bool).view(shape))
+        alive.append(
+            torch.tensor(draw(st.lists(st.booleans(), min_size=size, max_size=size)), dtype=torch.bool).view(shape)
+        )
     k = draw(st.integers(0, sum(int(mask.sum()) for mask in alive)))
     return scores, alive, k
 

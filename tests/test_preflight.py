@@ -71,8 +71,12 @@ def test_no_prunable_parameter_and_patterns_that_match_nothing(digits):
 
 def test_sizes_too_small_for_the_network(digits):
     lottery = LotteryTicketCallback(rounds=2, amount=0.0001)
-    refused(digits, "Round 1 would train 784 of 784.*Each round must remove", lottery=lottery,
-            model=Model(nn.Linear(784, 1)))
+    refused(
+        digits,
+        "Round 1 would train 784 of 784.*Each round must remove",
+        lottery=lottery,
+        model=Model(nn.Linear(784, 1)),
+    )
 
 
 def test_controls_that_cannot_be_fair(digits):
@@ -86,8 +90,11 @@ def test_a_folder_that_holds_another_run(digits, tmp_path):
     arguments = {"rounds": 1, "amount": 0.5, "dirpath": tmp_path / "run", "verbose": False}
     quiet_trainer(callbacks=[LotteryTicketCallback(**arguments)]).fit(Model(), *loaders(digits))
     first = (tmp_path / "run" / "rounds.jsonl").read_bytes()
-    refused(digits, "holds another run. Write another folder, or overwrite=True",
-            lottery=LotteryTicketCallback(**arguments))
+    refused(
+        digits,
+        "holds another run. Write another folder, or overwrite=True",
+        lottery=LotteryTicketCallback(**arguments),
+    )
     assert (tmp_path / "run" / "rounds.jsonl").read_bytes() == first
     again = LotteryTicketCallback(**arguments, overwrite=True)
     quiet_trainer(callbacks=[again], max_epochs=1).fit(Model(), *loaders(digits))
@@ -179,6 +186,7 @@ class Interrupt(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if len(self.lottery.records) == 2 and batch_idx == 2:
+            self.optimizers = trainer.optimizers
             raise self.error
 
 
@@ -195,22 +203,22 @@ def test_an_interrupt_keeps_finished_rounds_and_leaves_the_trainer_alone(digits,
             return Odd(self.parameters(), lr=0.1)
 
     lottery = LotteryTicketCallback(rounds=4, amount=0.5, monitor="val_acc", mode="max", verbose=False)
-    trainer = quiet_trainer(callbacks=[lottery, Interrupt(lottery, error)], max_epochs=1, logger=True)
+    interrupt = Interrupt(lottery, error)
+    trainer = quiet_trainer(callbacks=[lottery, interrupt], max_epochs=1, logger=True)
     loop_class, loggers = type(trainer.fit_loop), trainer.loggers
-    trainer_optimizers = []
     with pytest.raises(seen):
-        try:
-            trainer.fit(OddModel(), *loaders(digits))
-        finally:
-            trainer_optimizers = list(trainer.strategy.optimizers)
+        trainer.fit(OddModel(), *loaders(digits))
     assert [record.round for record in lottery.records] == [0, 1]
     lines = (lottery.run_folder / "rounds.jsonl").read_text().splitlines()
     assert [json.loads(line)["round"] for line in lines] == [0, 1]
-    assert Ticket.load(lottery.run_folder / "tickets" / "round_01.safetensors").density == pytest.approx(0.5, rel=1e-3)
+    assert Ticket.load(lottery.run_folder / "tickets" / "round_01.safetensors").density == pytest.approx(
+        0.5, rel=1e-3
+    )
     assert type(trainer.fit_loop) is loop_class
     assert "dataloader" not in vars(trainer.fit_loop._data_source)
     assert trainer.loggers is loggers or trainer.loggers == loggers
-    assert all(not optimizer._optimizer_step_post_hooks for optimizer in trainer_optimizers)
+    assert interrupt.optimizers
+    assert all(not optimizer._optimizer_step_post_hooks for optimizer in interrupt.optimizers)
     # The same callback serves a new Trainer, and starts afresh.
     again = quiet_trainer(callbacks=[lottery], max_epochs=1)
     again.fit(Model(), *loaders(digits))

@@ -237,3 +237,16 @@ def test_tied_weights_are_counted_once(digits):
     assert lottery.records[0].prunable == 784 * 784 + 7840
     assert lottery.records[1].kept == (784 * 784 + 7840) // 2
     assert model.network.again.weight is model.network.inner.weight
+
+
+def test_a_layer_that_is_emptied_is_named(digits):
+    class Faint(Net):
+        def __init__(self):
+            super().__init__()
+            nn.init.uniform_(self.output.weight, -1e-9, 1e-9)
+            self.output.weight.requires_grad_(False)
+
+    lottery = LotteryTicketCallback(densities=[0.5], verbose=False)
+    with pytest.warns(UserWarning, match="round_01 keeps no weight of 'network.output.weight'"):
+        quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Model(Faint()), *loaders(digits))
+    assert lottery.tickets[1].layer_densities()["network.output.weight"] == 0

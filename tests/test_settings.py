@@ -34,7 +34,9 @@ def test_bad_arguments_are_refused(arguments, message):
 
 def test_controls_take_the_chosen_rounds_or_all_but_the_dense_one():
     controls = [Reinitialize(), ShuffleMask(), Same()]
-    chosen = LotteryTicketCallback(rounds=4, amount=0.2, controls=controls, control_rounds=[4, 2]).settings.controlled
+    chosen = LotteryTicketCallback(
+        rounds=4, amount=0.2, controls=controls, control_rounds=[4, 2]
+    ).settings.controlled
     assert [(number, control.branch) for number, control in chosen] == [
         (number, branch) for number in (2, 4) for branch in ("reinitialize", "shuffle_mask", "same")
     ]

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ def test_amount_removes_exactly_its_share_of_the_survivors(prunable, amount, rou
     counts = Sizes(rounds, amount=amount).counts(prunable)
     assert len(counts) == rounds + 1
     assert counts[0] == prunable
-    for before, after in zip(counts, counts[1:], strict=False):
+    for before, after in itertools.pairwise(counts):
         assert after == before - round(amount * before)
 
 
@@ -19,7 +21,7 @@ def test_amount_removes_exactly_its_share_of_the_survivors(prunable, amount, rou
 def test_target_density_is_met_to_the_weight_in_geometric_steps(prunable, target, rounds):
     counts = Sizes(rounds, target_density=target).counts(prunable)
     assert counts[-1] == round(target * prunable)
-    ratios = [after / before for before, after in zip(counts, counts[1:], strict=False)]
+    ratios = [after / before for before, after in itertools.pairwise(counts)]
     assert max(ratios) - min(ratios) < 0.01
 
 
@@ -27,7 +29,7 @@ def test_target_density_is_met_to_the_weight_in_geometric_steps(prunable, target
 def test_densities_are_met_to_the_weight(prunable, densities):
     densities = sorted(densities, reverse=True)
     expected = [prunable, *(round(density * prunable) for density in densities)]
-    assume(all(a > b for a, b in zip(expected, expected[1:], strict=False)))
+    assume(all(a > b for a, b in itertools.pairwise(expected)))
     sizes = Sizes(densities=densities)
     assert sizes.counts(prunable) == expected
     assert sizes.last_round == len(densities)

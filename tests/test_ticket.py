@@ -16,7 +16,9 @@ from lightning_lottery.ticket import starting_values
 def ticket_of(module, density=0.3, **fields):
     generator = torch.Generator().manual_seed(0)
     masks = {
-        name: torch.rand(p.shape, generator=generator) < density for name, p in module.named_parameters() if p.dim() > 1
+        name: torch.rand(p.shape, generator=generator) < density
+        for name, p in module.named_parameters()
+        if p.dim() > 1
     }
     return Ticket(masks, starting_values(module), **fields)
 
@@ -79,9 +81,9 @@ def test_apply_refuses_another_network_and_changes_nothing():
     before = copied(other)
     with pytest.raises(TicketError, match=r"'1.weight' has shape \(4, 2\) in the network and \(2, 2\)"):
         ticket.apply(other)
-    with pytest.raises(TicketError, match="only the network has: '2.weight', '2.bias'"):
+    with pytest.raises(TicketError, match=r"only the network has: '2.weight', '2.bias'"):
         ticket.apply(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2), nn.Linear(2, 2)))
-    with pytest.raises(TicketError, match="only the ticket has: '1.weight', '1.bias'"):
+    with pytest.raises(TicketError, match=r"only the ticket has: '1.weight', '1.bias'"):
         ticket.apply(nn.Sequential(nn.Linear(3, 2)))
     assert same_bits(copied(other), before)
 
@@ -155,5 +157,5 @@ def test_too_few_values_for_the_mask_are_refused(tmp_path):
     tensors = {"weight.w": torch.ones(3), "mask.w": torch.tensor([192], dtype=torch.uint8)}
     metadata = {"format": "lightning-lottery ticket", "version": "1", "round": "1", "branch": "ticket"}
     save_file(tensors, path, {**metadata, "shapes": json.dumps({"w": [2, 2]})})
-    with pytest.raises(TicketError, match="'w'.*values for 2 survivors"):
+    with pytest.raises(TicketError, match=r"'w'.*values for 2 survivors"):
         Ticket.load(path)

@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from jsonargparse import ArgumentParser
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_lottery import LotteryTicketCallback, vision
@@ -18,10 +19,12 @@ __all__ = ["LotteryCLI", "LotteryTicketCallback", "main", "vision"]
 class LotteryCLI(LightningCLI):
     """LightningCLI for any LightningModule, with short names for the classes of this package."""
 
-    def init_parser(self, **kwargs: object) -> LightningArgumentParser:
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Names the demo in the help."""
-        epilog = "There is one more command: 'lightning-lottery demo' shows the lottery ticket effect in minutes."
-        return super().init_parser(**{**kwargs, "epilog": epilog})
+        kwargs["epilog"] = (
+            "One more command, 'lightning-lottery demo', shows the lottery ticket effect in minutes."
+        )
+        return super().init_parser(**kwargs)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -30,22 +33,27 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: Words after the command's name; those of the process if left out.
     """
-    words = list(sys.argv[1:] if args is None else args)
+    words = sys.argv[1:] if args is None else list(args)
     try:
         if words[:1] == ["demo"]:
-            parser = ArgumentParser(prog="lightning-lottery demo")
+            parser = ArgumentParser(prog="lightning-lottery demo", description="Finds winning tickets in minutes.")
             parser.add_function_arguments(demo)
             demo(**vars(parser.parse_args(words[1:])))
         else:
-            _lightning_cli(words)
-    except LotteryError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+            # Without a logger of the user's own, one that does not write a scalar hp_metric of -1.
+            logger = {
+                "class_path": f"{TensorBoardLogger.__module__}.TensorBoardLogger",
+                "init_args": {"save_dir": ".", "default_hp_metric": False},
+            }
+            LotteryCLI(args=None if args is None else words, trainer_defaults={"logger": logger})
+    except Exception as error:
+        if (ours := _lottery_error(error)) is None:
+            raise
+        sys.exit(f"{type(ours).__name__}: {ours}")
 
 
-def _lightning_cli(args: ArgsType) -> None:
-    # Lightning writes a scalar hp_metric of -1 otherwise.
-    logger = {
-        "class_path": f"{TensorBoardLogger.__module__}.TensorBoardLogger",
-        "init_args": {"save_dir": ".", "default_hp_metric": False},
-    }
-    LotteryCLI(args=args, trainer_defaults={"logger": logger}, save_config_kwargs={"overwrite": True})
+def _lottery_error(error: BaseException | None) -> LotteryError | None:
+    """The error of this package that another one was raised for, as by the parser of the command line."""
+    while error is not None and not isinstance(error, LotteryError):
+        error = error.__cause__ or error.__context__
+    return error

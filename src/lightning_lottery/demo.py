@@ -72,6 +72,7 @@ def _run(seed: int, dirpath: Path) -> Records:
         control_rounds=CONTROL_ROUNDS,
         dirpath=dirpath,
         overwrite=True,
+        verbose=False,
     )
     with _quiet(), _one_thread():
         trainer = Trainer(

