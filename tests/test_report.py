@@ -50,7 +50,8 @@ def test_the_figure_shows_every_branch_over_density_dense_at_the_left(tmp_path):
     points = report.curves(RECORDS, "val_acc")
     assert points == {"ticket": [(1.0, 0.94), (0.5, 0.955)], "shuffle_mask": [(0.5, 0.89)]}
     drawing = report.figure(points, "val_acc", spread={"ticket": [0.01, 0.02], "shuffle_mask": [0.0]})
-    axes = drawing.axes[0]
+    axes, alone = drawing.axes
+    assert [line.get_label() for line in alone.lines] == ["ticket", "dense network"]
     assert axes.get_xscale() == "log"
     assert axes.get_xlim()[0] > axes.get_xlim()[1]
     curves = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}

@@ -250,3 +250,10 @@ def test_a_layer_that_is_emptied_is_named(digits):
     with pytest.warns(UserWarning, match="round_01 keeps no weight of 'network.output.weight'"):
         quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Model(Faint()), *loaders(digits))
     assert lottery.tickets[1].layer_densities()["network.output.weight"] == 0
+
+
+def test_a_plain_state_dict_comes_out(digits):
+    model = Model()
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
+    quiet_trainer(callbacks=[lottery], max_epochs=1).fit(model, *loaders(digits))
+    assert model.network.state_dict().keys() == Net().state_dict().keys()

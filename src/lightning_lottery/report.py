@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lightning_lottery.records import TICKET_BRANCH, Records, RoundRecord
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Distinguishable by colour-blind readers (Okabe & Ito), and by their markers in grey.
@@ -90,6 +91,9 @@ def figure(
 ) -> Figure:
     """Draws a metric against density, one curve a branch, the dense network at the left.
 
+    With controls there is a second panel of the tickets alone, whose differences are small beside those of
+    the controls.
+
     Args:
         points: (density, value) pairs of each branch, as :func:`curves` gives.
         metric: The name of the value.
@@ -103,36 +107,47 @@ def figure(
         ModuleNotFoundError: matplotlib is missing; ``pip install 'lightning-lottery[report]'`` brings it.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    drawing = Figure(figsize=(7, 4.4), dpi=150, layout="constrained")
-    axes = drawing.subplots()
+    panels: list[Mapping[str, Sequence[tuple[float, float]]]] = [points]
+    if len(points) > 1:
+        panels.append({branch: pairs for branch, pairs in points.items() if branch == TICKET_BRANCH})
+    drawing = Figure(figsize=(6.5 * len(panels), 4.4), dpi=120, layout="constrained")
+    for axes, shown in zip(drawing.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw(axes, shown, spread or {})
+        axes.set_ylabel(metric)
+        if len(panels) > 1:
+            axes.set_title("tickets and controls" if shown is points else "tickets alone", fontsize="medium")
+    if title:
+        drawing.suptitle(title)
+    return drawing
+
+
+def _draw(
+    axes: Axes, points: Mapping[str, Sequence[tuple[float, float]]], spread: Mapping[str, Sequence[float]]
+) -> None:
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
     for (branch, pairs), (colour, marker) in zip(points.items(), _STYLES * len(points), strict=False):
         densities, values = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         dashes = "-" if branch == TICKET_BRANCH else "--"
-        axes.plot(densities, values, dashes, marker=marker, markersize=5, color=colour, label=_label(branch))
-        if spread is not None and branch in spread:
+        label = branch.replace("_", " ")
+        axes.plot(densities, values, dashes, marker=marker, markersize=5, color=colour, label=label)
+        if branch in spread:
             low = [value - half for value, half in zip(values, spread[branch], strict=True)]
             high = [value + half for value, half in zip(values, spread[branch], strict=True)]
             axes.fill_between(densities, low, high, color=colour, alpha=0.15, linewidth=0)
-    dense = next((value for density, value in points.get(TICKET_BRANCH, ()) if density == 1), None)
-    if dense is not None:
-        axes.axhline(dense, color="0.5", linewidth=1, linestyle=":", label="dense network")
+    dense = [value for density, value in points.get(TICKET_BRANCH, ()) if density == 1]
+    if dense:
+        axes.axhline(dense[0], color="0.5", linewidth=1, linestyle=":", label="dense network")
     axes.set_xscale("log")
     axes.invert_xaxis()
-    ticks = sorted({density for pairs in points.values() for density, _ in pairs})
-    axes.set_xticks(_apart(ticks))
+    axes.set_xticks(_apart(sorted({density for pairs in points.values() for density, _ in pairs})))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.tick_params(axis="x", which="minor", length=0)
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("density (weights kept / prunable weights)")
-    axes.set_ylabel(metric)
-    if title:
-        axes.set_title(title)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    return drawing
 
 
 def save_figure(drawing: Figure, path: Path) -> None:
@@ -141,10 +156,6 @@ def save_figure(drawing: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     drawing.savefig(temporary, format="png")
     temporary.replace(path)
-
-
-def _label(branch: str) -> str:
-    return branch.replace("_", " ")
 
 
 def _number(value: float | None) -> str:

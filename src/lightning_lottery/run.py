@@ -150,7 +150,7 @@ class Run:
         if emptied:
             warnings.warn(
                 f"{round_name(ticket.round, ticket.branch)} keeps no weight of {', '.join(map(repr, emptied))}: "
-                "what comes after these layers no longer sees the input. Prune less, or protect them with exclude.",
+                "what comes after these layers no longer sees the input. Prune less, or protect them by exclude.",
                 stacklevel=2,
             )
         ticket.save(self._folder.ticket_path(ticket.round, ticket.branch))

@@ -77,6 +77,9 @@ class DataOrder:
 
     def begin(self) -> None:
         """Loads the data of the first round and remembers where the generators were."""
+        fetcher = self._loop._data_fetcher
+        if fetcher is not None and fetcher.fetched > 1:  # the tuner's, half consumed; one batch may be prefetched
+            self.drop()
         if self._loop._combined_loader is None:  # else configure_optimizers asked for estimated_stepping_batches
             self._before_loading = None
         self._loop.setup_data()  # what run() does first
