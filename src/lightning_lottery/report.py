@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_lottery.records import TICKET_BRANCH, Records, RoundRecord
+from lightning_lottery.ticket import Ticket
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 
 # Distinguishable by colour-blind readers (Okabe & Ito), and by their markers in grey.
 _STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"))
+
+
+def progress(ticket: Ticket, last_round: int) -> str:
+    """Round and density, for a progress bar."""
+    branch = "" if ticket.branch == TICKET_BRANCH else f" {ticket.branch}"
+    return f"{ticket.round}/{last_round}{branch} · density {ticket.density:.3f}"
 
 
 def line(record: RoundRecord, last_round: int, monitor: str | None) -> str:

@@ -17,7 +17,7 @@ from lightning_lottery._lightning import FinalRound, RoundsFit, gradients_are_ou
 from lightning_lottery.errors import TrainingError
 from lightning_lottery.masking import Masking
 from lightning_lottery.provenance import provenance
-from lightning_lottery.records import TICKET_BRANCH, Best, Records, RoundRecord, RunFolder, round_name
+from lightning_lottery.records import Best, Records, RoundRecord, RunFolder, round_name
 from lightning_lottery.rewind import ModuleState
 from lightning_lottery.settings import Settings
 from lightning_lottery.ticket import Ticket, starting_values
@@ -31,11 +31,20 @@ def dense_ticket(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> T
 
 @dataclass
 class Round:
-    """The round that is training."""
+    """The round that is training.
+
+    Attributes:
+        ticket: What it started from.
+        masking: Keeps the pruned weights at zero.
+        best: The best value of the monitored metric so far.
+        progress: Round and density, for the progress bar.
+        started: When it started, in seconds of the performance counter.
+    """
 
     ticket: Ticket
     masking: Masking
     best: Best
+    progress: str
     started: float
 
     @property
@@ -82,12 +91,6 @@ class Run:
         metrics, monitor = self._fit.trainer.callback_metrics, self._settings.monitor
         if monitor is not None and monitor in metrics:
             self.round.best.observe(float(metrics[monitor]), self._fit.trainer.global_step)
-
-    def progress(self) -> str:
-        """The round and its density, for a progress bar."""
-        ticket = self.round.ticket
-        branch = "" if ticket.branch == TICKET_BRANCH else f" {ticket.branch}"
-        return f"{ticket.round}/{self._settings.sizes.last_round}{branch} · density {ticket.density:.3f}"
 
     def advance(self) -> bool:
         """Ends the round that has trained and prepares the next one.
@@ -156,7 +159,8 @@ class Run:
         ticket.save(self._folder.ticket_path(ticket.round, ticket.branch))
         masking = Masking(self._parameters, ticket.masks)
         masking.watch(self._fit.trainer.optimizers, elementwise=gradients_are_ours(self._module))
-        started = Round(ticket, masking, Best(self._settings.mode), time.perf_counter())
+        progress = report.progress(ticket, self._settings.sizes.last_round)
+        started = Round(ticket, masking, Best(self._settings.mode), progress, time.perf_counter())
         self._fit.enter_round(started.name)
         return started
 
