@@ -128,6 +128,7 @@ class Spy(Callback):
         self.starts.append(copied(pl_module))
         self.order.append([])
         assert trainer.global_step == 0
+        assert not trainer.callback_metrics, "metrics of the round before"
         assert trainer.current_epoch == 0
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
@@ -140,7 +141,8 @@ class Spy(Callback):
 
 
 def copied(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+    state = module.state_dict()
+    return {name: tensor.detach().clone() for name, tensor in state.items() if isinstance(tensor, Tensor)}
 
 
 def same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:

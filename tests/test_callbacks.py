@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Model, Spy, copied, loaders, quiet_trainer, same_bits
-from lightning.pytorch import Callback, callbacks
+from lightning.pytorch import Callback, LightningDataModule, callbacks
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     EarlyStopping,
@@ -91,14 +91,17 @@ def test_early_stopping_starts_over_in_each_round(digits):
     assert stopper.stopped_epoch == 3
 
 
-def test_metrics_logged_at_the_very_end_of_an_epoch_are_monitored_at_the_right_step(digits):
+@pytest.mark.parametrize(("values", "step"), [([1.0, 3.0, 2.0], 14), ([1.0, 2.0, 3.0], 21)])
+def test_metrics_logged_at_the_very_end_of_an_epoch_are_monitored_at_the_right_step(digits, values, step):
     class Late(Model):
         def on_train_epoch_end(self):
-            self.log("late", [1.0, 3.0, 2.0][self.trainer.current_epoch])
+            self.log("late", values[self.trainer.current_epoch])
 
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, monitor="late", mode="max", verbose=False)
     quiet_trainer(callbacks=[lottery], max_epochs=3).fit(Late(), *loaders(digits))
-    assert [(r.best_value, r.best_step, r.metrics["late"]) for r in lottery.records] == [(3.0, 14, 2.0)] * 2
+    assert [(r.best_value, r.best_step, r.metrics["late"]) for r in lottery.records] == [
+        (3.0, step, values[-1])
+    ] * 2
 
 
 def test_checkpoints_of_all_rounds_stay_and_belong_to_their_round(digits, tmp_path):
@@ -193,6 +196,21 @@ def test_weight_averages_never_bring_pruned_weights_back_and_are_pruned(digits, 
         assert not dict(model.named_parameters())[name][~mask].any()
 
 
+def test_gradients_that_another_callback_changes_are_masked_all_the_same(digits):
+    class Noise(Callback):
+        def on_after_backward(self, trainer, pl_module):
+            for parameter in pl_module.parameters():
+                parameter.grad.add_(0.01 * torch.randn_like(parameter))
+
+    for order in (0, 1):
+        lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
+        callbacks = [lottery, Noise()] if order else [Noise(), lottery]
+        model = Model()
+        quiet_trainer(callbacks=callbacks, max_epochs=1).fit(model, *loaders(digits))
+        for name, mask in lottery.tickets[1].masks.items():
+            assert not dict(model.named_parameters())[name][~mask].any()
+
+
 def test_a_callback_s_own_state_returns_with_each_round(digits):
     class Counter(Callback):
         def __init__(self):
@@ -214,6 +232,29 @@ def test_a_callback_s_own_state_returns_with_each_round(digits):
     lottery = LotteryTicketCallback(rounds=2, amount=0.5, verbose=False)
     quiet_trainer(callbacks=[lottery, counter]).fit(Model(), *loaders(digits))
     assert counter.seen == [14, 14, 14]
+
+
+def test_the_state_of_a_data_module_returns_with_each_round(digits):
+    class Data(LightningDataModule):
+        def __init__(self):
+            super().__init__()
+            self.seen, self.log = 0, []
+
+        def train_dataloader(self):
+            self.log.append(self.seen)
+            self.seen += 1
+            return loaders(digits)[0]
+
+        def state_dict(self):
+            return {"seen": self.seen}
+
+        def load_state_dict(self, state):
+            self.seen = state["seen"]
+
+    data = Data()
+    lottery = LotteryTicketCallback(rounds=2, amount=0.5, verbose=False)
+    quiet_trainer(callbacks=[lottery], max_epochs=1, limit_val_batches=0).fit(Model(), data)
+    assert data.log == [0, 0, 0]
 
 
 def test_the_learning_rate_finder_before_the_fit_is_left_alone(digits):

@@ -95,6 +95,14 @@ def test_an_own_initialisation_is_refused_by_default_and_used_when_given():
     assert made.weights["hidden.weight"][sparse.masks["hidden.weight"]].std() == pytest.approx(0.5, rel=0.05)
 
 
+def test_weights_in_any_memory_format():
+    module = Net().to(memory_format=torch.channels_last)
+    dense, sparse = dense_and_sparse(module)
+    for control in CONTROLS:
+        control.check(dense, module)
+        assert control.ticket(sparse, dense, module, seed=1).kept == sparse.kept
+
+
 def test_zero_initialised_norms_are_noticed():
     module = Net()
     nn.init.zeros_(module.norm.weight)  # as some residual networks do

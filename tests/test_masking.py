@@ -80,6 +80,13 @@ def test_a_pruned_weight_that_moved_stops_the_run_by_name():
         masking.check()
 
 
+def test_weights_of_a_training_that_has_diverged_are_no_matter_of_masks():
+    layer, _, masking = masked_layer()
+    with torch.no_grad():
+        layer.weight.fill_(torch.nan)
+    masking.check()
+
+
 def test_missing_gradients_are_no_error():
     _, _, masking = masked_layer()
     masking.mask_gradients()

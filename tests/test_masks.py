@@ -8,7 +8,9 @@ from lightning_lottery.errors import ConfigurationError, TrainingError
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 # Few different values, so that ties are everywhere; zeros of both signs, subnormals, infinities.
-VALUES = st.sampled_from([0.0, -0.0, 1e-7, -1e-7, 1e-42, 0.5, -0.5, 1.0, 2.0, -3.0, float("inf"), float("-inf")])
+VALUES = st.sampled_from(
+    [0.0, -0.0, 1e-7, -1e-7, 1e-42, 0.5, -0.5, 1.0, 1.0005, 2.0, -3.0, float("inf"), float("-inf")]
+)
 
 
 def smallest_by_sorting(scores, alive, k, magnitude):
@@ -30,11 +32,13 @@ def smallest_by_sorting(scores, alive, k, magnitude):
 @st.composite
 def problems(draw):
     shapes = draw(st.lists(st.sampled_from([(1,), (3,), (2, 3), (4, 1, 2), (0,), (7, 5)]), min_size=1, max_size=4))
-    dtype = draw(st.sampled_from(DTYPES))
     scores, alive = [], []
     for shape in shapes:
         size = torch.Size(shape).numel()
-        scores.append(torch.tensor(draw(st.lists(VALUES, min_size=size, max_size=size)), dtype=dtype).view(shape))
+        dtype = draw(st.sampled_from(DTYPES))
+        score = torch.tensor(draw(st.lists(VALUES, min_size=size, max_size=size)), dtype=dtype).view(shape)
+        transposed = draw(st.booleans())  # not contiguous, as weights in channels_last are not
+        scores.append(score.transpose(0, -1).contiguous().transpose(0, -1) if transposed else score)
         alive.append(
             torch.tensor(draw(st.lists(st.booleans(), min_size=size, max_size=size)), dtype=torch.bool).view(shape)
         )
@@ -81,7 +85,7 @@ def test_nan_among_survivors_is_refused_by_name_and_elsewhere_ignored():
     assert masks.kept(masks.prune_smallest(scores, alive, 1)) == 3
 
 
-@pytest.mark.parametrize("k", [-1, 5])
+@pytest.mark.parametrize("k", [-1, 5, 1.0])
 def test_k_out_of_range_is_refused(k):
     with pytest.raises(ConfigurationError, match=f"k={k} weights cannot be removed from 4 survivors"):
         masks.prune_smallest([torch.rand(4)], None, k)

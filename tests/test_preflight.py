@@ -1,10 +1,12 @@
 """Bad input: refused before any training, and what stops a run keeps what is finished."""
 
+import gc
 import json
+import time
 
 import pytest
 import torch
-from conftest import Model, Net, Spy, loaders, quiet_trainer
+from conftest import Model, Net, Spy, copied, loaders, quiet_trainer, same_bits
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 from torch import nn
@@ -18,11 +20,11 @@ def refused(digits, message, model=None, lottery=None, error=ConfigurationError,
     lottery = lottery or LotteryTicketCallback(rounds=2, amount=0.5, verbose=False)
     callbacks = [lottery, spy, *trainer.pop("callbacks", [])]
     trainer = quiet_trainer(callbacks=callbacks, **trainer)
+    loop_class = type(trainer.fit_loop)
     with pytest.raises(error, match=message):
         trainer.fit(model or Model(), *loaders(digits), **(fit or {}))
     assert spy.events == [], "the error came after training had begun"
-    assert type(trainer.fit_loop).__module__.startswith("lightning.pytorch")
-    assert "run" not in vars(type(trainer.fit_loop)) or type(trainer.fit_loop).__name__ == "_FitLoop"
+    assert type(trainer.fit_loop) is loop_class
 
 
 def test_two_callbacks_in_one_trainer(digits):
@@ -165,6 +167,34 @@ def test_nan_weights_at_pruning_time_keep_the_rounds_files(digits):
     assert lottery.tickets[1].kept == lottery.records[1].kept
 
 
+@pytest.mark.parametrize("diverging", [0, 1, 2])
+def test_a_training_that_diverges_is_said_when_it_is_to_be_pruned(digits, diverging):
+    class Diverging(Model):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            return loss * torch.nan if len(lottery.records) == diverging and batch_idx == 3 else loss
+
+    lottery = LotteryTicketCallback(rounds=3, amount=0.5, verbose=False)
+    with pytest.raises(TrainingError, match="holds NaN, which has no rank: the training has diverged"):
+        quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Diverging(), *loaders(digits))
+    assert [record.round for record in lottery.records] == list(range(diverging + 1))
+
+
+def test_steps_that_go_past_lightning_are_refused(digits):
+    class Past(Model):
+        automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            optimizer = self.optimizers(use_pl_optimizer=False)
+            optimizer.zero_grad()
+            super().training_step(batch, batch_idx).backward()
+            optimizer.step()
+
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
+    with pytest.raises(TrainingError, match=r"has counted no step of an optimizer.*self.optimizers\(\)"):
+        quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Past(), *loaders(digits))
+
+
 def test_a_pruned_weight_that_somebody_moves_stops_the_run(digits):
     class Vandal(Callback):
         def on_train_batch_end(self, trainer, pl_module, *_):
@@ -225,22 +255,55 @@ def test_an_interrupt_keeps_finished_rounds_and_leaves_the_trainer_alone(digits,
     assert [record.round for record in lottery.records] == [0, 1, 2, 3, 4]
 
 
-def test_max_time_is_the_budget_of_all_rounds(digits):
-    class Slow(Callback):
-        def on_train_batch_end(self, *_):
-            import time
+class Slow(Callback):
+    def __init__(self, seconds):
+        self.seconds = seconds
 
-            time.sleep(0.05)
+    def on_train_batch_end(self, *_):
+        time.sleep(self.seconds)
+
+
+def test_max_time_ends_a_later_round_in_its_middle(digits):
+    class StopFirst(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.should_stop = trainer.should_stop or len(lottery.records) == 0
 
     spy = Spy()
+    lottery = LotteryTicketCallback(rounds=2, amount=0.1, verbose=False)
+    callbacks = [lottery, spy, StopFirst(), Slow(0.01)]
+    trainer = quiet_trainer(callbacks=callbacks, max_epochs=200, max_time={"seconds": 1}, limit_val_batches=0)
+    trainer.fit(Model(), *loaders(digits))  # a whole round takes more than 14 s
+    assert [record.steps for record in lottery.records] == [1]
+    assert len(spy.steps) == 2
+    assert spy.steps[1] < 200
+
+
+def test_max_time_is_the_budget_of_all_rounds(digits):
+    spy = Spy()
     lottery = LotteryTicketCallback(rounds=50, amount=0.1, verbose=False)
-    trainer = quiet_trainer(callbacks=[lottery, spy, Slow()], max_epochs=1, max_time={"seconds": 1})
+    trainer = quiet_trainer(callbacks=[lottery, spy, Slow(0.05)], max_epochs=1, max_time={"seconds": 1})
     trainer.fit(Model(), *loaders(digits))  # a round takes about 0.35 s
     timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))
     assert 1 <= len(lottery.records) <= 3
     assert len(spy.steps) <= 4
     assert timer.time_elapsed() >= 1
     assert all(record.steps == 7 for record in lottery.records), "a round that time cut short leaves no record"
+
+
+def test_max_time_in_a_control_leaves_the_last_ticket(digits):
+    class StopTickets(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.should_stop = trainer.should_stop or len(lottery.records) < 2
+
+    spy = Spy()
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, controls=[Reinitialize()], verbose=False)
+    callbacks = [lottery, spy, StopTickets(), Slow(0.01)]
+    trainer = quiet_trainer(callbacks=callbacks, max_epochs=200, max_time={"seconds": 1}, limit_val_batches=0)
+    model = Model()
+    trainer.fit(model, *loaders(digits))
+    assert [record.branch for record in lottery.records] == ["ticket", "ticket"]
+    assert len(spy.ends) == 3
+    assert same_bits(copied(model), spy.ends[1])
 
 
 def test_nothing_is_pruned_when_nothing_was_trained(digits):
@@ -256,3 +319,8 @@ def test_fast_dev_run_tries_every_round_and_leaves_no_run_folder_behind(digits, 
     quiet_trainer(callbacks=[lottery], fast_dev_run=True).fit(Model(), *loaders(digits))
     assert [record.steps for record in lottery.records] == [1, 1, 1]
     assert not (tmp_path / "run").exists()
+    folder = lottery.run_folder
+    assert folder.exists()
+    del lottery
+    gc.collect()
+    assert not folder.exists()

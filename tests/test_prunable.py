@@ -77,6 +77,15 @@ def test_a_pattern_that_matches_nothing_is_refused_with_the_names(argument):
         prunable_parameters(Everything(), **{argument: ["nothing*"]})
 
 
+def test_gains_of_weight_normalisation_are_no_weights_and_parametrized_layers_are_named():
+    with pytest.warns(FutureWarning):
+        old = nn.utils.weight_norm(nn.Linear(3, 3))
+    assert list(prunable_parameters(old)) == ["weight_v"]
+    new = nn.Sequential(nn.Linear(3, 3), nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)))
+    with pytest.warns(UserWarning, match=r"parametrized weights of '1' are not pruned unless"):
+        assert list(prunable_parameters(new)) == ["0.weight"]
+
+
 def test_nothing_prunable_is_refused():
     with pytest.raises(ConfigurationError, match=r"no prunable parameter.*weight, bias"):
         prunable_parameters(nn.LayerNorm(4))

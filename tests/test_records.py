@@ -66,6 +66,7 @@ def test_records_are_written_a_line_a_round_and_read_back(tmp_path):
     assert [json.loads(line)["round"] for line in lines] == [0, 1]
     assert json.loads(lines[0])["metrics"] == {"val_acc": 0.5, "bad": None}, "JSON knows no NaN"
     assert folder.read_records()[1] == records[1]
+    assert math.isnan(folder.read_records()[0].metrics["bad"])
 
 
 def test_a_foreign_line_is_said(tmp_path):

@@ -1,5 +1,6 @@
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -51,6 +52,8 @@ def test_densities_are_met_to_the_weight(prunable, densities):
         ({"rounds": 0, "amount": 0.2}, "rounds=0"),
         ({"rounds": 2.5, "amount": 0.2}, "rounds=2.5"),
         ({"rounds": True, "amount": 0.2}, "rounds=True"),
+        ({"densities": 0.5}, "densities=0.5 is no list"),
+        ({"densities": ["a", "b"]}, "must fall strictly"),
         ({"densities": []}, "must fall strictly"),
         ({"densities": [0.5, 0.5]}, "must fall strictly"),
         ({"densities": [0.2, 0.5]}, "must fall strictly"),
@@ -61,6 +64,10 @@ def test_densities_are_met_to_the_weight(prunable, densities):
 def test_bad_sizes_are_refused(arguments, message):
     with pytest.raises(ConfigurationError, match=message):
         Sizes(**arguments)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert Sizes(1, amount=np.float32(0.5)).counts(100) == [100, 50]
 
 
 def test_a_round_that_removes_or_leaves_nothing_is_refused():

@@ -135,7 +135,7 @@ def _reset_layers(module: nn.Module) -> None:
 def _differs(fresh: Tensor, original: Tensor) -> bool:
     """Whether two draws are of different size (root mean square; more than 25 %, from 64 values on)."""
     constant = fresh.numel() > 1 and bool(
-        fresh.eq(fresh.view(-1)[0]).all() and original.eq(original.view(-1)[0]).all()
+        fresh.eq(fresh.flatten()[0]).all() and original.eq(original.flatten()[0]).all()
     )
     if fresh.numel() < 64 and not constant:
         return False  # too few values to tell

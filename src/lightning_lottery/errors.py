@@ -1,7 +1,7 @@
 """What can go wrong, as exceptions.
 
 LotteryError
-├── ConfigurationError   an argument, a model or a Trainer that cannot work; raised before training
+├── ConfigurationError   an argument, a model or a Trainer that cannot work; no training has begun
 ├── TicketError          a ticket file that is damaged, or a ticket that does not fit the model
 └── TrainingError        a training that cannot go on; every finished round stays on disk
 """
@@ -12,7 +12,7 @@ class LotteryError(Exception):
 
 
 class ConfigurationError(LotteryError, ValueError):
-    """An argument, a model or a Trainer that cannot work. Raised before any training."""
+    """An argument, a model or a Trainer that cannot work; in a fit it is raised before any training."""
 
 
 class TicketError(LotteryError, ValueError):

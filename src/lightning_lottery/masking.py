@@ -35,7 +35,7 @@ class Masking:
 
     Args:
         parameters: The prunable parameters by name.
-        masks: A boolean mask for each of them; all survive if left out.
+        masks: A boolean mask for each parameter to mask.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
@@ -79,13 +79,18 @@ class Masking:
     def check(self) -> None:
         """Makes sure that every pruned weight is exactly zero.
 
+        In a training that has diverged, NaN gradients make pruned weights NaN like all others; that is no
+        matter of masks, and is said when such weights are to be pruned.
+
         Raises:
             TrainingError: One is not, with the name of its layer.
         """
         for name, (parameter, mask) in self._sparse.items():
-            moved = int((parameter.detach().ne(0) & ~mask).count_nonzero())
+            values = parameter.detach()
+            moved = int((values.ne(0) & ~values.isnan() & ~mask).count_nonzero())
             if moved:
                 raise TrainingError(
                     f"{moved} pruned weights of {name!r} are not zero any more. Something besides the optimizer "
-                    "writes to the weights or their gradients: a callback, or a hook of the LightningModule."
+                    "writes to them: a callback, or the LightningModule itself, as to a teacher that follows a "
+                    f"student. Leave such parameters out, for example by exclude=[{name!r}]."
                 )

@@ -88,24 +88,24 @@ def _prune_smallest(
         if values.isnan().any():
             raise TrainingError(f"{name!r} holds NaN, which has no rank: the training has diverged.")
     total = sum(values.numel() for values in surviving)
-    if not 0 <= k <= total:
+    if not isinstance(k, int) or not 0 <= k <= total:
         raise ConfigurationError(f"k={k} weights cannot be removed from {total} survivors.")
     if k == 0:
         return [mask.clone() for mask in masks]
 
-    device = surviving[0].device
-    together = torch.cat([values.to(device) for values in surviving])
+    # torch.cat finds a type that holds all values; a bfloat16 tensor must not be compared in bfloat16.
+    together = torch.cat([values.to(surviving[0].device) for values in surviving])
     threshold = together.kthvalue(k).values
     ties_to_remove = k - int((together < threshold).count_nonzero())
     kept = []
     for score, mask in zip(scores, masks, strict=True):
-        limit = threshold.to(score.device)
-        keep = mask & (score >= limit)
+        score, limit = score.to(threshold.dtype), threshold.to(score.device)
+        keep = (mask & (score >= limit)).flatten()
         if ties_to_remove:
-            ties = (keep & (score == limit)).flatten().nonzero().flatten()[:ties_to_remove]
-            keep.view(-1)[ties] = False
+            ties = (keep & (score == limit).flatten()).nonzero().flatten()[:ties_to_remove]
+            keep[ties] = False
             ties_to_remove -= ties.numel()
-        kept.append(keep)
+        kept.append(keep.view(mask.shape))
     return kept
 
 

@@ -1,7 +1,7 @@
 """What is refused before training begins."""
 
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
@@ -72,8 +72,10 @@ def check_module(module: LightningModule, settings: Settings) -> dict[str, nn.Pa
     refuse_lazy(module)
     parameters = prunable_parameters(module, settings.include, settings.exclude)
     settings.sizes.counts(sum(parameter.numel() for parameter in parameters.values()))
-    for control in settings.controls:
-        control.check(dense_ticket(module, parameters), module)
+    if settings.controls:
+        dense = dense_ticket(module, parameters)
+        for control in settings.controls:
+            control.check(dense, module)
     return parameters
 
 
@@ -84,7 +86,8 @@ def choose_folder(trainer: Trainer, settings: Settings) -> RunFolder:
         ConfigurationError: It holds another run.
     """
     if trainer.fast_dev_run:  # type: ignore[attr-defined]  # a trial leaves no files, as with Lightning's own
-        return RunFolder(Path(mkdtemp(prefix="lottery-")))
+        temporary = TemporaryDirectory(prefix="lottery-")
+        return RunFolder(Path(temporary.name), temporary)
     if settings.dirpath is None:
         return RunFolder.next_free(Path(trainer.log_dir or trainer.default_root_dir) / "lottery")
     folder = RunFolder(settings.dirpath)

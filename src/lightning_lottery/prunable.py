@@ -1,10 +1,12 @@
 """Which parameters of a network may be pruned."""
 
+import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
 
 from lightning_lottery.errors import ConfigurationError
 
@@ -66,6 +68,17 @@ def prunable_parameters(
                 raise ConfigurationError(
                     f"{argument}={pattern!r} matches no parameter. The parameters are: {', '.join(parameters)}."
                 )
+    parametrized = [
+        name
+        for name, layer in module.named_modules()
+        if isinstance(layer, PRUNABLE_LAYERS) and is_parametrized(layer)
+    ]
+    if parametrized:
+        warnings.warn(
+            f"The parametrized weights of {', '.join(map(repr, parametrized))} are not pruned unless their "
+            "parameters are named, as in include=['*.parametrizations.weight.original*'].",
+            stacklevel=2,
+        )
     chosen = _weights_of(module, PRUNABLE_LAYERS) - _weights_of(module, EMBEDDING_LAYERS)
     included = {name for pattern in include for name in _matches(parameters, pattern)}
     excluded = {name for pattern in exclude for name in _matches(parameters, pattern)}
@@ -93,5 +106,6 @@ def _weights_of(module: nn.Module, layers: tuple[type[nn.Module], ...]) -> set[i
         for layer in module.modules()
         if isinstance(layer, layers)
         for name, parameter in layer.named_parameters(recurse=False)
-        if parameter.dim() >= 2 and "bias" not in name  # attention's bias_k and bias_v have 3 dimensions
+        # attention's bias_k and bias_v have 3 dimensions; weight_g of weight normalisation is a gain
+        if parameter.dim() >= 2 and "bias" not in name and not name.endswith("_g")
     }

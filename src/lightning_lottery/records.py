@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from math import isfinite
+from dataclasses import asdict, dataclass, field, replace
+from math import isfinite, nan
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, overload
-
-from torch import Tensor
 
 from lightning_lottery.errors import ConfigurationError, LotteryError
 from lightning_lottery.files import write_whole
@@ -114,10 +113,12 @@ class RunFolder:
 
     Args:
         path: The folder. It is made when the first file is written.
+        temporary: What removes the folder when nobody needs it any more.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, temporary: TemporaryDirectory[str] | None = None) -> None:
         self.path = path
+        self._temporary = temporary
 
     @classmethod
     def next_free(cls, path: Path) -> "RunFolder":
@@ -172,8 +173,10 @@ class RunFolder:
         records = []
         for number, line in enumerate(self._rounds.read_text().splitlines(), start=1):
             try:
-                records.append(RoundRecord(**json.loads(line)))
-            except (ValueError, TypeError) as error:
+                record = RoundRecord(**json.loads(line))
+                metrics = {name: nan if value is None else value for name, value in record.metrics.items()}
+                records.append(replace(record, metrics=metrics))
+            except (ValueError, TypeError, AttributeError) as error:
                 raise LotteryError(f"Line {number} of {self._rounds} is no record: {error}") from error
         return Records(records)
 
@@ -185,7 +188,8 @@ class RunFolder:
 class Tickets(Mapping[int, Ticket]):
     """The tickets of a run by round, read from their files at each access.
 
-    ``tickets[3]`` is the ticket of round 3, ``tickets["shuffle_mask"][3]`` that of a control.
+    ``tickets[3]`` is the ticket of round 3, ``tickets["shuffle_mask"][3]`` that of a control. A ticket is written
+    when its round begins, so there may be one more than there are records.
 
     Args:
         folder: The run folder; ``None`` if no run has begun.
@@ -256,6 +260,4 @@ def _plain(value: Any) -> Any:
     """JSON has no NaN and no infinity: they become ``null``."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, float) and not isfinite(value):
-        return None
-    return float(value) if isinstance(value, Tensor) else value
+    return None if isinstance(value, float) and not isfinite(value) else value

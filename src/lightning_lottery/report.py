@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,7 @@ def curves(records: Records, metric: str) -> dict[str, list[tuple[float, float]]
         branch: [
             (record.density, record.metrics[metric])
             for record in records[branch].values()
-            if record.metrics.get(metric) is not None
+            if isfinite(record.metrics.get(metric, nan))
         ]
         for branch in records.branches()
     }

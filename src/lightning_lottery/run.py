@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_lottery import masks as mask_arithmetic
 from lightning_lottery import report
-from lightning_lottery._lightning import FinalRound, RoundsFit, gradients_are_ours
+from lightning_lottery._lightning import FinalRound, RoundsFit
 from lightning_lottery.errors import TrainingError
 from lightning_lottery.masking import Masking
 from lightning_lottery.provenance import provenance
@@ -101,29 +101,38 @@ class Run:
         Raises:
             TrainingError: Weights are NaN, or the monitored metric was never logged.
         """
-        fit = self._fit
-        fit.stop_on_sigterm()
-        self.observe()
-        if fit.trainer.global_step == 0:
-            self._say("The round has trained no step, so nothing is pruned.")
-            return False
-        if fit.time_is_up() and not fit.is_whole():
-            self._say(f"max_time is spent in the middle of {self.round.name}, which leaves no record.")
-            return False
-        self._record()
-        if fit.time_is_up():
-            self._say("max_time is spent: no further round.")
-            return False
-        ticket = next(self._tickets, None)  # prunes
+        self._fit.stop_on_sigterm()
+        ticket = self._next_ticket()
         self.close()
         if ticket is None:
             self._finish()
             return False
         self._state.restore(self._module)
         ticket.apply(self._module)
-        fit.rewind(self._settings.same_data_order)
+        self._fit.rewind(self._settings.same_data_order)
         self.round = self._enter(ticket)
         return True
+
+    def _next_ticket(self) -> Ticket | None:
+        """Records the round that has trained, and prunes; ``None`` if no round is to follow."""
+        fit = self._fit
+        self.observe()
+        if fit.trainer.global_step == 0:
+            if fit.has_seen_batches():
+                raise TrainingError(
+                    f"{self.round.name} has seen batches, but Lightning has counted no step of an optimizer. In "
+                    "manual optimization, step the optimizers that self.optimizers() gives."
+                )
+            self._say("The round has trained no step, so nothing is pruned.")
+            return None
+        if fit.time_is_up() and not fit.is_whole():
+            self._say(f"max_time is spent in the middle of {self.round.name}, which leaves no record.")
+            return None
+        self._record()
+        if fit.time_is_up():
+            self._say("max_time is spent: no further round.")
+            return None
+        return next(self._tickets, None)
 
     def close(self, status: str = "success") -> None:
         """Closes the round that is training: its loggers and its hooks. May be called twice."""
@@ -158,7 +167,7 @@ class Run:
             )
         ticket.save(self._folder.ticket_path(ticket.round, ticket.branch))
         masking = Masking(self._parameters, ticket.masks)
-        masking.watch(self._fit.trainer.optimizers, elementwise=gradients_are_ours(self._module))
+        masking.watch(self._fit.trainer.optimizers, elementwise=self._fit.gradients_are_ours())
         progress = report.progress(ticket, self._settings.sizes.last_round)
         started = Round(ticket, masking, Best(self._settings.mode), progress, time.perf_counter())
         self._fit.enter_round(started.name)
@@ -209,7 +218,7 @@ class Run:
         if self._final is not None:
             Ticket(masks={}, weights=self._final.weights).apply(self._module)
             self._fit.restore_final(self._final)
-        if self._settings.monitor is not None and report.can_draw():
+        if self._settings.monitor is not None and len(self._records) and report.can_draw():
             report.save_figure(self._draw(), self._folder.path / "report.png")
 
     def _description(self) -> dict[str, Any]:

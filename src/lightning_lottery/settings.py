@@ -35,11 +35,13 @@ class Settings:
             raise ConfigurationError(
                 f"mode={self.mode!r} is neither 'min' nor 'max'. An accuracy wants mode='max', a loss mode='min'."
             )
-        for argument in ("include", "exclude"):
-            if isinstance(patterns := getattr(self, argument), str):
-                raise ConfigurationError(
-                    f"{argument}={patterns!r} is one string. Write a list: {argument}=[{patterns!r}]."
-                )
+        if self.monitor is not None and not isinstance(self.monitor, str):
+            raise ConfigurationError(f"monitor={self.monitor!r} is no name. Write for example monitor='val_acc'.")
+        for argument in ("include", "exclude", "controls", "control_rounds"):
+            value = getattr(self, argument)
+            optional = value is None and argument == "control_rounds"
+            if not optional and (not isinstance(value, Sequence) or isinstance(value, str)):
+                raise ConfigurationError(f"{argument}={value!r} is no list. Write {argument}=[...].")
         self._check_controls()
 
     def _check_controls(self) -> None:
@@ -55,6 +57,10 @@ class Settings:
         rounds, last = self.control_rounds, self.sizes.last_round
         if rounds is None:
             return
+        if not self.controls:
+            raise ConfigurationError(
+                f"control_rounds={list(rounds)!r} came without controls. Write also controls=[Reinitialize()]."
+            )
         allowed = all(isinstance(number, int) and 1 <= number <= last for number in rounds)
         if not rounds or not allowed or len(set(rounds)) < len(rounds):
             raise ConfigurationError(

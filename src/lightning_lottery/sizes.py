@@ -3,12 +3,13 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 from lightning_lottery.errors import ConfigurationError
 
 
 def _is_fraction(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < 1
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,12 @@ class Sizes:
                 )
 
     def _check_densities(self, densities: Sequence[float]) -> None:
-        falling = all(a > b for a, b in itertools.pairwise(densities))
-        if not densities or not all(map(_is_fraction, densities)) or not falling:
+        if not isinstance(densities, Sequence) or isinstance(densities, str):
+            raise ConfigurationError(
+                f"densities={densities!r} is no list. Write for example densities=[0.5, 0.2]."
+            )
+        falling = all(map(_is_fraction, densities)) and all(a > b for a, b in itertools.pairwise(densities))
+        if not densities or not falling:
             raise ConfigurationError(
                 f"densities={list(densities)!r} must fall strictly and lie between 0 and 1, both excluded. "
                 "Leave out the dense round 0 and write for example densities=[0.5, 0.2, 0.1]."

@@ -4,6 +4,6 @@ Nothing else in the package uses a private name of Lightning. A comment at each 
 the oldest supported version, 2.5.0, unless its comment names a later one.
 """
 
-from lightning_lottery._lightning.fit import FinalRound, RoundsFit, gradients_are_ours
+from lightning_lottery._lightning.fit import FinalRound, RoundsFit
 
-__all__ = ["FinalRound", "RoundsFit", "gradients_are_ours"]
+__all__ = ["FinalRound", "RoundsFit"]

@@ -45,6 +45,7 @@ class DataOrder:
         self._generators: list[torch.Generator] = []
         self._before_loading: _Randomness | None = None
         self._after_loading: _Randomness | None = None
+        self._is_first_round = True
 
     def watch(self) -> list[Callable[[], None]]:
         """Notes the generators of data loaders when they are first asked for.
@@ -64,7 +65,8 @@ class DataOrder:
             if is_training and self._before_loading is None:
                 self._before_loading = _Randomness.capture(self._generators)
             loaders = ask()
-            for generator in _own_generators(loaders):
+            # A generator that a hook makes anew is right as it is; what lasts has been seen in the first round.
+            for generator in _own_generators(loaders) if self._is_first_round else ():
                 if not any(generator is known for known in self._generators):
                     self._generators.append(generator)
                     for moment in (self._before_loading, self._after_loading):
@@ -79,27 +81,41 @@ class DataOrder:
         """Loads the data of the first round and remembers where the generators were."""
         fetcher = self._loop._data_fetcher
         if fetcher is not None and fetcher.fetched > 1:  # the tuner's, half consumed; one batch may be prefetched
-            self.drop()
+            self._drop_train_loaders()
         if self._loop._combined_loader is None:  # else configure_optimizers asked for estimated_stepping_batches
             self._before_loading = None
         self._loop.setup_data()  # what run() does first
         self._after_loading = _Randomness.capture(self._generators)
+        # The sanity check has loaded the validation data, with random numbers of its own: it stays for all rounds.
+        val_loop = self._loop.epoch_loop.val_loop
+        names = ("_combined_loader", "_max_batches", "_last_val_dl_reload_epoch")
+        self._val_state = {name: getattr(val_loop, name) for name in names}
 
-    def drop(self) -> None:
-        """Forgets the data loaders; the next round would find their iterators exhausted."""
-        for part in (self._loop, self._loop.epoch_loop.val_loop):
-            if part._combined_loader is not None:
-                for loader in part._combined_loader.flattened:
-                    for sampler in _samplers(loader):
-                        if callable(set_epoch := getattr(sampler, "set_epoch", None)):
-                            set_epoch(0)
-            if part._data_fetcher is not None:
-                part._data_fetcher.teardown()  # ends worker processes
-            part._data_fetcher = None
-            part._combined_loader = None
-        # Reloading every n epochs counts from these.
-        self._loop._last_train_dl_reload_epoch = float("-inf")
-        self._loop.epoch_loop.val_loop._last_val_dl_reload_epoch = float("-inf")
+    def _drop_train_loaders(self) -> None:
+        """Forgets the training loaders; the next round would find their iterators exhausted."""
+        loop = self._loop
+        if loop._combined_loader is not None:
+            for sampler in (
+                sampler for loader in loop._combined_loader.flattened for sampler in _samplers(loader)
+            ):
+                if callable(set_epoch := getattr(sampler, "set_epoch", None)):
+                    set_epoch(0)
+        if loop._data_fetcher is not None:
+            loop._data_fetcher.teardown()  # ends worker processes
+        loop._data_fetcher = None
+        loop._combined_loader = None
+
+    def _restore_val_loaders(self) -> None:
+        """Goes back to the validation loaders of the sanity check, or to none if there was no such check."""
+        val_loop = self._loop.epoch_loop.val_loop
+        if (
+            val_loop._combined_loader is not self._val_state["_combined_loader"]
+            and val_loop._data_fetcher is not None
+        ):
+            val_loop._data_fetcher.teardown()
+            val_loop._data_fetcher = None
+        for name, value in self._val_state.items():
+            setattr(val_loop, name, value)
 
     def rewind(self, same_order: bool) -> None:
         """Loads the data of another round.
@@ -107,7 +123,9 @@ class DataOrder:
         Args:
             same_order: Whether the generators return to where they were; else they go on drawing.
         """
-        self.drop()
+        self._is_first_round = False
+        self._drop_train_loaders()
+        self._restore_val_loaders()
         if same_order and self._before_loading is not None:
             self._before_loading.restore()
         self._loop.setup_data()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning.fabric.utilities.optimizer import _optimizers_to_device
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.loops.progress import _BaseProgress
@@ -90,11 +90,13 @@ class RoundsFit:
     def begin(self) -> None:
         """Remembers the state that every round starts from. Call it right before the first one."""
         trainer, loop = self.trainer, self.trainer.fit_loop
+        data = [] if trainer.datamodule is None else [trainer.datamodule]  # type: ignore[attr-defined]
+        self._memories = [Memory(part) for part in (*self._other_callbacks(), *data)]
         self._data.begin()
         # After all on_fit_start hooks: stochastic weight averaging lengthens the fit there, for its last pass.
         self._limits = (loop.max_epochs, trainer.accumulate_grad_batches)
         self._precision = copy.deepcopy(trainer.precision_plugin.state_dict())
-        self._memories = [Memory(callback) for callback in self._other_callbacks()]
+        self._optimization = _OptimizationState(trainer)
         self.loggers = RoundLoggers(trainer)
 
     def enter_round(self, name: str) -> None:
@@ -117,11 +119,12 @@ class RoundsFit:
         axis = loop.epoch_loop._batches_that_stepped  # what loggers take for the step
         _reset(loop)
         loop.epoch_loop._batches_that_stepped = 0 if self.loggers.have_children else axis
-        trainer._logger_connector.reset_results()  # else averages go on over the rounds
-        trainer._logger_connector.reset_metrics()  # else metrics of one round pass for those of the next
-        self._data.drop()  # before configure_optimizers, which may ask for the number of steps
+        trainer._logger_connector.reset_results()  # these two as before every fit, or metrics of one round
+        trainer._logger_connector.reset_metrics()  # pass for those of the next
+        trainer.lightning_module.zero_grad(set_to_none=True)
         trainer.strategy.setup_optimizers(trainer)
         _optimizers_to_device(trainer.strategy.optimizers, trainer.strategy.root_device)
+        self._optimization.restore()
         trainer.precision_plugin.load_state_dict(copy.deepcopy(self._precision))  # the scale of 16-bit gradients
         for memory in self._memories:
             memory.restore(trainer)
@@ -171,17 +174,42 @@ class RoundsFit:
         """Whether this fit will not train a single batch."""
         return self.trainer.limit_train_batches == 0 or (self.trainer.global_step > 0 and any(self._reached()))
 
+    def has_seen_batches(self) -> bool:
+        """Whether the round has seen data, whether or not an optimizer stepped."""
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.completed > 0  # total_batch_idx is off by one
+
     def _other_callbacks(self) -> list[Callback]:
         return [callback for callback in self.trainer.callbacks if callback is not self._owner]  # type: ignore[attr-defined]
 
     def _checkpoints(self) -> list[ModelCheckpoint]:
         return [callback for callback in self._other_callbacks() if isinstance(callback, ModelCheckpoint)]
 
+    def gradients_are_ours(self) -> bool:
+        """Whether no hook of the LightningModule or of another callback may change gradients after the masking."""
+        module = self.trainer.lightning_module
+        shared = ("on_after_backward", "on_before_optimizer_step")
+        return not (
+            any(is_overridden(hook, module) for hook in (*shared, "configure_gradient_clipping", "optimizer_step"))
+            or any(is_overridden(hook, other, Callback) for hook in shared for other in self._other_callbacks())
+        )
 
-def gradients_are_ours(module: LightningModule) -> bool:
-    """Whether no hook of the LightningModule may change gradients or weights after the masking."""
-    hooks = ("on_after_backward", "on_before_optimizer_step", "configure_gradient_clipping", "optimizer_step")
-    return not any(is_overridden(hook, module) for hook in hooks)
+
+class _OptimizationState:
+    """Optimizers and schedulers of the first round, in case configure_optimizers gives the same objects again."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._states = [(part, copy.deepcopy(part.state_dict())) for part in self._parts()]  # without moments yet
+
+    def _parts(self) -> list[Any]:
+        return [*self._trainer.optimizers, *(config.scheduler for config in self._trainer.lr_scheduler_configs)]
+
+    def restore(self) -> None:
+        """Brings those that are still used back to their first state."""
+        in_use = set(map(id, self._parts()))
+        for part, state in self._states:
+            if id(part) in in_use:
+                part.load_state_dict(copy.deepcopy(state))
 
 
 def _reset(loop: _Loop) -> None:

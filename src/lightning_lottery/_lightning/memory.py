@@ -1,11 +1,11 @@
-"""What other callbacks remember of a training, and have to forget before the next."""
+"""What other callbacks, and the data module, remember of a training, and have to forget before the next."""
 
 import copy
 import os
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from lightning.pytorch import Callback, Trainer, callbacks
+from lightning.pytorch import Callback, LightningDataModule, Trainer, callbacks
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 
 # ModelCheckpoint's load_state_dict leaves most of it alone, and warns about another folder.
@@ -42,20 +42,17 @@ _CHECKPOINT_FOLDERS: WeakKeyDictionary[ModelCheckpoint, Any] = WeakKeyDictionary
 
 
 class Memory:
-    """The memory of one callback, as it was before the first round.
+    """The memory of one callback or data module, as it was before the first round.
 
     Args:
-        callback: Any callback. Besides those of Lightning that need special care, it returns to the state that
-            its ``state_dict`` gave.
+        callback: Any callback or data module. Besides those callbacks of Lightning that need special care, it
+            returns to the state that its ``state_dict`` gave, if that was not empty.
     """
 
-    def __init__(self, callback: Callback) -> None:
+    def __init__(self, callback: Callback | LightningDataModule) -> None:
         self.callback = callback
-        self._state = self._attributes() if self._is_special else copy.deepcopy(callback.state_dict())
-
-    @property
-    def _is_special(self) -> bool:
-        return isinstance(self.callback, (ModelCheckpoint, *_AVERAGING))
+        is_special = isinstance(callback, (ModelCheckpoint, *_AVERAGING))
+        self._state = self._attributes() if is_special else copy.deepcopy(callback.state_dict())
 
     def _attributes(self) -> dict[str, Any]:
         names = _CHECKPOINT_MEMORY if isinstance(self.callback, ModelCheckpoint) else _AVERAGING_MEMORY
@@ -70,9 +67,9 @@ class Memory:
             callback.load_state_dict(callback.state_dict())
             callback._start_time = dict.fromkeys(callback._start_time)
             callback._end_time = dict.fromkeys(callback._end_time)
-        elif self._is_special:
+        elif isinstance(callback, (ModelCheckpoint, *_AVERAGING)):
             vars(callback).update({name: copy.copy(value) for name, value in self._state.items()})
-            if not isinstance(callback, ModelCheckpoint):
+            if isinstance(callback, Callback) and not isinstance(callback, ModelCheckpoint):
                 callback.setup(trainer, trainer.lightning_module, "fit")  # a new average, of the new weights
         elif self._state:
             callback.load_state_dict(copy.deepcopy(self._state))
