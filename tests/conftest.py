@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+
+# No deadlines on noisy machines; in CI the same examples each time.
+settings.register_profile("steady", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("steady")
 
 
 def missing(what: str, how: str) -> None:

@@ -46,7 +46,7 @@ def problems(draw):
     return scores, alive, k
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(problems(), st.booleans())
 def test_selection_is_that_of_sorting(problem, magnitude):
     scores, alive, k = problem
