@@ -88,12 +88,13 @@ def test_next_free_never_takes_a_folder_that_holds_a_run(tmp_path):
 def test_clear_removes_a_run_and_nothing_else(tmp_path):
     folder = RunFolder(tmp_path)
     dense = Ticket({"w": torch.tensor([True])}, {"w": torch.ones(1)})
-    folder.begin({"a": 1}, dense)
+    assert folder.arguments() is None
+    folder.begin({"arguments": {"a": 1}}, dense)
     folder.write_records(Records([record(0)]))
     dense.save(folder.ticket_path(0))
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "tickets" / "best.safetensors").write_text("mine too")
-    assert folder.description() == {"a": 1}
+    assert folder.arguments() == {"a": 1}
     folder.clear()
     assert not folder.holds_run()
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["best.safetensors", "notes.txt"]

@@ -56,13 +56,6 @@ def demo(dirpath: Path = Path("lottery_demo"), seeds: int = 3) -> Path:
 
 
 def _run(seed: int, dirpath: Path) -> Records:
-    expected = ROUNDS + 1 + 2 * len(CONTROL_ROUNDS)
-    done = RunFolder(dirpath).read_records()
-    if len(done) == expected:
-        print(f"seed {seed}: read from {dirpath}", flush=True)
-        return done
-    print(f"seed {seed}: {expected} trainings into {dirpath}", flush=True)
-    seed_everything(seed, verbose=False)
     lottery = LotteryTicketCallback(
         rounds=ROUNDS,
         amount=AMOUNT,
@@ -74,6 +67,13 @@ def _run(seed: int, dirpath: Path) -> Records:
         overwrite=True,
         verbose=False,
     )
+    trainings = ROUNDS + 1 + len(lottery.settings.controlled)
+    folder = RunFolder(dirpath)
+    if folder.arguments() == lottery.settings.described() and len(done := folder.read_records()) == trainings:
+        print(f"seed {seed}: read from {dirpath}", flush=True)
+        return done
+    print(f"seed {seed}: {trainings} trainings into {dirpath}", flush=True)
+    seed_everything(seed, verbose=False)
     with _quiet(), _one_thread():
         trainer = Trainer(
             max_epochs=EPOCHS,

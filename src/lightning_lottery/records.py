@@ -152,10 +152,12 @@ class RunFolder:
         dense.save(self.path / "rewind.safetensors")
         write_whole(self._description, (json.dumps(description, indent=2) + "\n").encode())
 
-    def description(self) -> dict[str, Any]:
-        """What :meth:`begin` wrote about the run: arguments, model, versions, seed."""
-        description: dict[str, Any] = json.loads(self._description.read_text())
-        return description
+    def arguments(self) -> dict[str, Any] | None:
+        """The arguments of the run that was begun here; ``None`` if there is none."""
+        if not self._description.exists():
+            return None
+        arguments: dict[str, Any] = json.loads(self._description.read_text())["arguments"]
+        return arguments
 
     def write_records(self, records: Records) -> None:
         """Writes ``rounds.jsonl``, one line a round."""
