@@ -53,6 +53,21 @@ class Round:
         return round_name(self.ticket.round, self.ticket.branch)
 
 
+@dataclass(frozen=True)
+class LastTicket:
+    """Everything after the training of the last ticket, to come back to after the controls.
+
+    Attributes:
+        weights: Its trained weights and persistent buffers.
+        state: The rest of the network.
+        trainer: What the Trainer knew of it.
+    """
+
+    weights: dict[str, Tensor]
+    state: ModuleState
+    trainer: FinalRound
+
+
 class Run:
     """Everything between the first round and the last.
 
@@ -77,7 +92,7 @@ class Run:
         self._settings, self._fit, self._module = settings, fit, module
         self._parameters, self._folder, self._records = parameters, folder, records
         self._counts = settings.sizes.counts(sum(p.numel() for p in parameters.values()))
-        self._final: FinalRound | None = None
+        self._last: LastTicket | None = None
         fit.begin()
         self._state = ModuleState(module)
         self._dense = dense_ticket(module, parameters)
@@ -149,8 +164,9 @@ class Run:
             ticket = replace(self._dense, masks=masks, round=number)
             yield ticket
         for number, control in self._settings.controlled:
-            if self._final is None:
-                self._final = self._fit.keep_final(starting_values(self._module))
+            if self._last is None:
+                weights, state = starting_values(self._module), ModuleState(self._module)
+                self._last = LastTicket(weights, state, self._fit.keep_final())
             original = Ticket.load(self._folder.ticket_path(number)).to(self._parameters)
             seed = _control_seed(self._dense.provenance["seed"], control.branch, number)
             made = control.ticket(original, self._dense, self._module, seed)
@@ -215,9 +231,10 @@ class Run:
 
     def _finish(self) -> None:
         """Leaves the module with the last ticket, trained, also after controls."""
-        if self._final is not None:
-            Ticket(masks={}, weights=self._final.weights).apply(self._module)
-            self._fit.restore_final(self._final)
+        if self._last is not None:
+            self._last.state.restore(self._module)
+            Ticket(masks={}, weights=self._last.weights).apply(self._module)
+            self._fit.restore_final(self._last.trainer)
         if self._settings.monitor is not None and len(self._records) and report.can_draw():
             report.save_figure(self._draw(), self._folder.path / "report.png")
 

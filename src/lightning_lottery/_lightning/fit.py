@@ -12,7 +12,6 @@ from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.loops.progress import _BaseProgress
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch import Tensor
 
 from lightning_lottery._lightning.data import DataOrder
 from lightning_lottery._lightning.loggers import RoundLoggers
@@ -21,15 +20,13 @@ from lightning_lottery._lightning.memory import Memory, enter_folder
 
 @dataclass(frozen=True)
 class FinalRound:
-    """What was known after the last ticket, to come back to after the controls.
+    """What the Trainer knew after the last ticket, to come back to after the controls.
 
     Attributes:
-        weights: All parameters and buffers of the network.
         checkpoints: What the checkpoint callbacks remember.
         metrics: The three kinds of metrics of the Trainer.
     """
 
-    weights: dict[str, Tensor]
     checkpoints: list[tuple[ModelCheckpoint, dict[str, Any]]]
     metrics: tuple[dict[str, Any], ...]
 
@@ -130,11 +127,10 @@ class RoundsFit:
             memory.restore(trainer)
         self._data.rewind(same_data_order)
 
-    def keep_final(self, weights: dict[str, Tensor]) -> FinalRound:
-        """Notes what is known after the last ticket, together with its trained weights."""
+    def keep_final(self) -> FinalRound:
+        """Notes what is known after the last ticket."""
         trainer = self.trainer
         return FinalRound(
-            weights,
             [(checkpoint, dict(vars(checkpoint))) for checkpoint in self._checkpoints()],
             (dict(trainer.callback_metrics), dict(trainer.logged_metrics), dict(trainer.progress_bar_metrics)),
         )
