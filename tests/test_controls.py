@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -79,20 +79,51 @@ def test_attention_and_recurrent_layers_are_drawn_as_they_were_built():
     assert not made.weights["0.out_proj.bias"].any()
 
 
-def test_an_own_initialisation_is_refused_by_default_and_used_when_given():
-    def initialise(network):
-        for parameter in network.parameters():
-            nn.init.normal_(parameter, std=0.5)
+def initialise(network):
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.5)
 
+
+def test_an_own_initialisation_is_drawn_by_the_function_that_is_given():
     module = Net()
     initialise(module)
     dense, sparse = dense_and_sparse(module)
-    with pytest.raises(ConfigurationError, match=r"would not be fair: .*'hidden.weight'.*initialize=f"):
-        Reinitialize().check(dense, module)
     control = Reinitialize(initialize=initialise)
     control.check(dense, module)
     made = control.ticket(sparse, dense, module, seed=1)
-    assert made.weights["hidden.weight"][sparse.masks["hidden.weight"]].std() == pytest.approx(0.5, rel=0.05)
+    weight, mask = made.weights["hidden.weight"], sparse.masks["hidden.weight"]
+    assert weight[mask].std() == pytest.approx(0.5, rel=0.05)
+    assert not torch.isin(weight[mask], dense.weights["hidden.weight"]).any()
+
+
+def test_without_the_function_initial_values_are_dealt_out_anew_and_that_is_said():
+    class Free(Net):
+        def __init__(self):
+            super().__init__()
+            nn.init.normal_(self.hidden.weight, std=0.5)
+            nn.init.zeros_(self.norm.weight)  # as some residual networks do
+            self.free = nn.Parameter(torch.rand(4, 4))
+
+    module = Free()
+    dense, sparse = dense_and_sparse(module)
+    control = Reinitialize()
+    with pytest.warns(UserWarning, match=r"3 parameters, such as 'free', were not initialised by.*initialize=f"):
+        control.check(dense, module)
+    full = replace(sparse, masks={name: torch.ones_like(mask) for name, mask in sparse.masks.items()})
+    made = control.ticket(full, dense, module, seed=1).weights
+    for name in ("hidden.weight", "free"):
+        assert torch.equal(made[name].flatten().sort().values, dense.weights[name].flatten().sort().values)
+        assert (made[name] == dense.weights[name]).float().mean() < 0.3
+    assert not made["norm.weight"].any()
+    assert not torch.isin(made["output.weight"], dense.weights["output.weight"]).any(), "reset as it was built"
+
+
+def test_a_function_that_leaves_a_parameter_out_is_refused():
+    module = Net()
+    dense, _ = dense_and_sparse(module)
+    control = Reinitialize(initialize=lambda network: nn.init.normal_(network.hidden.weight))
+    with pytest.raises(ConfigurationError, match=r"does not set 'convolution.weight', .*every parameter"):
+        control.check(dense, module)
 
 
 def test_weights_in_any_memory_format():
@@ -101,26 +132,6 @@ def test_weights_in_any_memory_format():
     for control in CONTROLS:
         control.check(dense, module)
         assert control.ticket(sparse, dense, module, seed=1).kept == sparse.kept
-
-
-def test_zero_initialised_norms_are_noticed():
-    module = Net()
-    nn.init.zeros_(module.norm.weight)  # as some residual networks do
-    dense, _ = dense_and_sparse(module)
-    with pytest.raises(ConfigurationError, match=r"would not be fair.*'norm.weight'"):
-        Reinitialize().check(dense, module)
-
-
-def test_a_parameter_that_no_layer_resets_is_refused():
-    class Free(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = nn.Parameter(torch.rand(4, 4))
-
-    module = Free()
-    dense, _ = dense_and_sparse(module)
-    with pytest.raises(ConfigurationError, match="no way to draw fresh values for 'weight'"):
-        Reinitialize().check(dense, module)
 
 
 def test_the_branch_is_the_class_in_snake_case():

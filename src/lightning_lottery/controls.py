@@ -5,8 +5,9 @@ dataclass with one method; it can be named in YAML by its dotted path.
 """
 
 import re
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -74,38 +75,49 @@ class ShuffleMask(Control):
 class Reinitialize(Control):
     """The ticket's mask over fresh initial values (Frankle & Carbin 2018, arXiv:1803.03635, section 2).
 
-    By default every layer draws new values by its own ``reset_parameters``. That is fair only if the network
-    was initialised so: a parameter that no layer resets, or whose initial values are of another size than
-    those that ``reset_parameters`` draws, is refused before training.
+    By default every layer draws new values by its own ``reset_parameters``. That is fair only where the network
+    was initialised so. A parameter that no layer resets, or whose initial values are of another size than those
+    that ``reset_parameters`` draws, gets its own initial values in a new random order instead: the same
+    distribution, whatever it was. A warning before training names such parameters.
 
     Attributes:
-        initialize: A function that initialises the network in place as its author did, for a network with an
-            initialisation of its own.
+        initialize: A function that initialises the network in place, to draw all values by it.
     """
 
     initialize: Callable[[nn.Module], None] | None = None
 
     def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
         """Draws fresh values, see :meth:`Control.ticket`."""
-        return replace(ticket, weights={**dense.weights, **self._fresh_values(module, seed)})
+        fresh = self._fresh_values(module, seed)
+        generator = torch.Generator().manual_seed(seed)
+        for name in self._reordered(fresh, dense):
+            original = dense.weights[name]
+            order = torch.randperm(original.numel(), generator=generator).to(original.device)
+            fresh[name] = original.flatten()[order].view(original.shape)
+        return replace(ticket, weights={**dense.weights, **fresh})
 
     def check(self, dense: Ticket, module: nn.Module) -> None:
-        """Compares a first draw with the initial values, see :meth:`Control.check`."""
+        """Tries a first draw, see :meth:`Control.check`."""
         fresh = self._fresh_values(module, seed=0)
-        unset = [name for name, values in fresh.items() if values.is_floating_point() and values.isnan().any()]
-        if unset:
+        unset = [name for name, values in fresh.items() if values.isnan().any()]
+        if unset and self.initialize is not None:
             raise ConfigurationError(
-                f"Reinitialize() has no way to draw fresh values for {', '.join(map(repr, unset))}: no layer's "
-                "reset_parameters sets them. Write Reinitialize(initialize=f) with a function f(module) that "
-                "initialises the network in place."
+                f"The function initialize of Reinitialize does not set {', '.join(map(repr, unset))}. It must "
+                "initialise every parameter of the module that it gets, in place."
             )
-        other = [name for name, values in fresh.items() if _differs(values, dense.weights[name])]
-        if other:
-            raise ConfigurationError(
-                f"Reinitialize() would not be fair: the initial values of {', '.join(map(repr, other))} are not "
-                "of the size that fresh ones have, so the network was initialised (or trained) otherwise. Write "
-                "Reinitialize(initialize=f) with the function f(module) that initialised it."
+        if reordered := self._reordered(fresh, dense):
+            warnings.warn(
+                f"Reinitialize: {len(reordered)} parameters, such as {reordered[0]!r}, were not initialised by "
+                "their layers' reset_parameters; they get their own initial values in a new random order. To draw "
+                "them as you did, write Reinitialize(initialize=f) with a function f(module).",
+                stacklevel=2,
             )
+
+    def _reordered(self, fresh: Mapping[str, Tensor], dense: Ticket) -> list[str]:
+        """The parameters for which ``reset_parameters`` would not be fair."""
+        if self.initialize is not None:
+            return []
+        return [name for name, values in fresh.items() if _differs(values, dense.weights[name])]
 
     def _fresh_values(self, module: nn.Module, seed: int) -> dict[str, Tensor]:
         parameters = dict(module.named_parameters())
@@ -134,6 +146,8 @@ def _reset_layers(module: nn.Module) -> None:
 
 def _differs(fresh: Tensor, original: Tensor) -> bool:
     """Whether two draws are of different size (root mean square; more than 25 %, from 64 values on)."""
+    if fresh.isnan().any():
+        return True
     constant = fresh.numel() > 1 and bool(
         fresh.eq(fresh.flatten()[0]).all() and original.eq(original.flatten()[0]).all()
     )
