@@ -49,7 +49,7 @@ def main():
     trainer = Trainer(max_epochs=6, callbacks=[lottery], logger=False, enable_checkpointing=False)
     trainer.fit(Digits(), DataLoader(train, 50, shuffle=True), DataLoader(val, 297))
 
-    # The smallest ticket that is at most 1 % worse than the dense network, for later and for others.
+    # The smallest ticket that is at most one percentage point worse than the dense network, for later.
     lottery.smallest_matching(tolerance=0.01).save("digits_ticket.safetensors")
     ticket = Ticket.load("digits_ticket.safetensors")
     model = Digits()

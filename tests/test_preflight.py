@@ -3,6 +3,7 @@
 import gc
 import json
 import time
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,7 +12,14 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 from torch import nn
 
-from lightning_lottery import ConfigurationError, LotteryTicketCallback, Reinitialize, Ticket, TrainingError
+from lightning_lottery import (
+    ConfigurationError,
+    Control,
+    LotteryTicketCallback,
+    Reinitialize,
+    Ticket,
+    TrainingError,
+)
 
 
 def refused(digits, message, model=None, lottery=None, error=ConfigurationError, fit=None, **trainer):
@@ -102,10 +110,36 @@ def test_a_folder_that_holds_another_run(digits, tmp_path):
     assert (tmp_path / "run" / "rounds.jsonl").read_bytes() != first
 
 
-def test_a_folder_that_cannot_be_written(digits, tmp_path):
+def test_a_file_where_the_folder_should_be(digits, tmp_path):
     (tmp_path / "file").write_text("in the way")
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, dirpath=tmp_path / "file" / "run")
-    refused(digits, "file", lottery=lottery, error=OSError)
+    refused(digits, "cannot be a folder, since .*file' is a file", lottery=lottery)
+
+
+def test_a_folder_that_cannot_be_written(digits, tmp_path):
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, dirpath="/proc/run")
+    refused(digits, "/proc/run", lottery=lottery, error=OSError)
+
+
+def test_a_folder_whose_run_finished_no_round_is_free(digits, tmp_path):
+    class Stop(Callback):
+        def on_train_batch_end(self, *_):
+            raise ZeroDivisionError
+
+    for callbacks, error in (([Stop()], pytest.raises(ZeroDivisionError)), ([], nullcontext())):
+        lottery = LotteryTicketCallback(rounds=1, amount=0.5, dirpath=tmp_path / "run", verbose=False)
+        with error:
+            quiet_trainer(callbacks=[lottery, *callbacks], max_epochs=1).fit(Model(), *loaders(digits))
+    assert len(lottery.records) == 2
+
+
+def test_a_control_that_returns_no_ticket(digits):
+    class Broken(Control):
+        def ticket(self, ticket, dense, module, seed):
+            return None
+
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, controls=[Broken()])
+    refused(digits, r"control .*Broken.* must return a Ticket, and has returned None", lottery=lottery)
 
 
 def test_without_dirpath_an_earlier_run_is_never_in_the_way(digits, tmp_path):
@@ -223,7 +257,7 @@ class Interrupt(Callback):
     ("error", "seen"),
     [(KeyboardInterrupt(), (SystemExit, KeyboardInterrupt)), (ZeroDivisionError("mine"), ZeroDivisionError)],
 )
-def test_an_interrupt_keeps_finished_rounds_and_leaves_the_trainer_alone(digits, error, seen):
+def test_an_interrupt_keeps_finished_rounds_and_leaves_the_trainer_alone(digits, error, seen, capsys):
     class Odd(torch.optim.SGD):
         """An optimizer that needs a hook."""
 
@@ -231,12 +265,13 @@ def test_an_interrupt_keeps_finished_rounds_and_leaves_the_trainer_alone(digits,
         def configure_optimizers(self):
             return Odd(self.parameters(), lr=0.1)
 
-    lottery = LotteryTicketCallback(rounds=4, amount=0.5, monitor="val_acc", mode="max", verbose=False)
+    lottery = LotteryTicketCallback(rounds=4, amount=0.5, monitor="val_acc", mode="max")
     interrupt = Interrupt(lottery, error)
     trainer = quiet_trainer(callbacks=[lottery, interrupt], max_epochs=1, logger=True)
     loop_class, loggers = type(trainer.fit_loop), trainer.loggers
     with pytest.raises(seen):
         trainer.fit(OddModel(), *loaders(digits))
+    assert f"Stopped; 2 finished rounds are in the run folder: {lottery.run_folder}" in capsys.readouterr().out
     assert [record.round for record in lottery.records] == [0, 1]
     lines = (lottery.run_folder / "rounds.jsonl").read_text().splitlines()
     assert [json.loads(line)["round"] for line in lines] == [0, 1]

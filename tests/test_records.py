@@ -85,6 +85,13 @@ def test_next_free_never_takes_a_folder_that_holds_a_run(tmp_path):
     assert RunFolder.next_free(path).path == tmp_path / "lottery_2"
 
 
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ConfigurationError, match="file' is a file"):
+            RunFolder(path)
+
+
 def test_clear_removes_a_run_and_nothing_else(tmp_path):
     folder = RunFolder(tmp_path)
     dense = Ticket({"w": torch.tensor([True])}, {"w": torch.ones(1)})
@@ -96,7 +103,8 @@ def test_clear_removes_a_run_and_nothing_else(tmp_path):
     (tmp_path / "tickets" / "best.safetensors").write_text("mine too")
     assert folder.arguments() == {"a": 1}
     folder.clear()
-    assert not folder.holds_run()
+    assert not folder.was_begun()
+    assert not folder.holds_records()
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["best.safetensors", "notes.txt"]
 
 
@@ -110,8 +118,9 @@ def test_tickets_by_round_and_by_branch(tmp_path):
     assert list(tickets["shuffle_mask"]) == [1]
     assert torch.equal(tickets[1].weights["w"], torch.ones(1))
     assert len(Tickets(None)) == 0
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match=r"no ticket 2 of branch 'ticket'; there are those of rounds \[0, 1, 100\]"):
         tickets[2]
+    assert repr(tickets) == "Tickets(branch='ticket', rounds=[0, 1, 100])"
     with pytest.raises(KeyError):
         tickets["shuffle_mask"][0]
 

@@ -48,7 +48,7 @@ def test_densities_are_met_to_the_weight(prunable, densities):
         ({"rounds": 3, "amount": "0.2"}, "amount='0.2'"),
         ({"rounds": 3, "amount": float("nan")}, "amount=nan"),
         ({"rounds": 3, "target_density": 1.5}, "target_density=1.5 is not a fraction"),
-        ({"amount": 0.2}, "rounds=None is not a number of prunings"),
+        ({"amount": 0.2}, "rounds is missing"),
         ({"rounds": 0, "amount": 0.2}, "rounds=0"),
         ({"rounds": 2.5, "amount": 0.2}, "rounds=2.5"),
         ({"rounds": True, "amount": 0.2}, "rounds=True"),

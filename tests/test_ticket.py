@@ -40,6 +40,7 @@ def test_counts_and_layer_densities():
     masks = {"a": torch.tensor([[True, False], [False, False]]), "b": torch.tensor([[True, True]])}
     ticket = Ticket(masks, {"a": torch.ones(2, 2), "b": torch.ones(1, 2), "c": torch.ones(3)})
     assert (ticket.kept, ticket.prunable, ticket.density) == (3, 6, 0.5)
+    assert repr(ticket) == "Ticket(round=0, branch='ticket', density=0.5000, kept=3 of 6)"
     assert ticket.layer_densities() == {"a": 0.25, "b": 1.0}
 
 

@@ -37,7 +37,7 @@ class LotteryTicketCallback(Callback):
         target_density: Density of the last round, in (0, 1); the rounds between fall geometrically.
         densities: Density of rounds 1, 2, …, each in (0, 1), strictly falling.
         monitor: Name of a logged metric, to find each round's best value and the matching tickets.
-        mode: ``"min"`` if small values of the metric are good, ``"max"`` if large ones are.
+        mode: ``"min"`` if small values of the metric are good, ``"max"`` if large ones are; goes with ``monitor``.
         include: Patterns of parameter names to prune besides the weights of linear, convolution, attention
             and recurrent layers.
         exclude: Patterns of parameter names never to prune.
@@ -71,7 +71,7 @@ class LotteryTicketCallback(Callback):
         target_density: float | None = None,
         densities: Sequence[float] | None = None,
         monitor: str | None = None,
-        mode: Literal["min", "max"] = "min",
+        mode: Literal["min", "max"] | None = None,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         controls: Sequence[Control] = (),
@@ -122,7 +122,7 @@ class LotteryTicketCallback(Callback):
         Raises:
             ConfigurationError: Nothing was monitored, or no round has finished.
         """
-        return self.tickets[smallest_matching(self.records, self.settings.mode, tolerance).round]
+        return self.tickets[smallest_matching(self.records, self.settings.mode or "min", tolerance).round]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checks the Trainer and makes its fit loop train rounds."""
@@ -172,6 +172,8 @@ class LotteryTicketCallback(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leaves the Trainer as Lightning made it; what is finished is on disk already."""
+        if self._run is not None and self.settings.verbose:
+            print(f"\nStopped; {len(self.records)} finished rounds are in the run folder: {self.run_folder}")
         self._close("failed")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

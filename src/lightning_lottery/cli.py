@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -34,6 +35,7 @@ def main(args: Sequence[str] | None = None) -> None:
         args: Words after the command's name; those of the process if left out.
     """
     words = sys.argv[1:] if args is None else list(args)
+    sys.path.insert(0, str(Path.cwd()))  # as with python -m, so that classes of the user's own files are found
     try:
         if words[:1] == ["demo"]:
             parser = ArgumentParser(prog="lightning-lottery demo", description="Finds winning tickets in minutes.")

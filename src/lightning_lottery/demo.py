@@ -47,11 +47,12 @@ def demo(dirpath: Path = Path("lottery_demo"), seeds: int = 3) -> Path:
         )
     runs = [_run(seed, dirpath / f"seed_{seed}") for seed in range(seeds)]
     points, spread = _average(runs)
-    title = f"MLP 784-100-50-10 on 5,000 MNIST images, {seeds} seed{'s' if seeds > 1 else ''}"
+    many = f": mean ± standard deviation of {seeds} seeds" if seeds > 1 else ", one seed"
+    title = f"MLP 784-100-50-10 on 4,000 MNIST images{many}"
     path = dirpath / "accuracy_against_density.png"
-    figure = report.figure(points, "accuracy on held-out images", spread if seeds > 1 else None, title)
+    figure = report.figure(points, "accuracy on held-out images", spread, title)
     report.save_figure(figure, path)
-    print(f"\n{_table(points, spread)}\n\nmean ± standard deviation over {seeds} seeds\nFigure: {path}")
+    print(f"\n{_table(points, spread)}\n\n{title}\nFigure: {path}")
     return path
 
 
@@ -84,7 +85,11 @@ def _run(seed: int, dirpath: Path) -> Records:
             enable_model_summary=False,
             devices=1,
         )
-        trainer.fit(Classifier(MLP()), datamodule=MNIST5000())
+        try:
+            trainer.fit(Classifier(MLP()), datamodule=MNIST5000())
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            print(f"\nStopped. The same command again begins seed {seed} anew; those before it are done.")
+            raise
     return lottery.records
 
 
@@ -117,25 +122,24 @@ Points = dict[str, list[tuple[float, float]]]
 
 
 def _average(runs: list[Records]) -> tuple[Points, dict[str, list[float]]]:
-    """Mean accuracy and its standard deviation over the seeds, by branch and density."""
+    """Mean accuracy by branch and density, and its standard deviation if there are several seeds."""
     points: Points = {}
     spread: dict[str, list[float]] = {}
     for branch in runs[0].branches():
-        points[branch], spread[branch] = [], []
-        for number, record in runs[0][branch].items():
-            values = [run[branch][number].metrics[_METRIC] for run in runs]
-            points[branch].append((record.density, mean(values)))
-            spread[branch].append(stdev(values) if len(values) > 1 else 0.0)
+        values = {n: [run[branch][n].metrics[_METRIC] for run in runs] for n in runs[0][branch]}
+        points[branch] = [(runs[0][branch][n].density, mean(accuracies)) for n, accuracies in values.items()]
+        if len(runs) > 1:
+            spread[branch] = [stdev(accuracies) for accuracies in values.values()]
     return points, spread
 
 
 def _table(points: Points, spread: dict[str, list[float]]) -> str:
     """A row a density: the dense network beside the ticket and its controls."""
-    cells = {
-        (branch, density): f"{100 * value:.2f} ± {100 * deviation:.2f} %"
-        for branch, pairs in points.items()
-        for (density, value), deviation in zip(pairs, spread[branch], strict=True)
-    }
+    cells = {}
+    for branch, pairs in points.items():
+        for number, (density, value) in enumerate(pairs):
+            deviation = f" ± {100 * spread[branch][number]:.2f}" if spread else ""
+            cells[branch, density] = f"{100 * value:.2f}{deviation} %"
     columns = {"ticket": TICKET_BRANCH, "reinitialised": "reinitialize", "shuffled": "shuffle_mask"}
     rows = [["density", "dense", *columns]]
     for density, _ in points[TICKET_BRANCH]:

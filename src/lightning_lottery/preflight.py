@@ -13,6 +13,7 @@ from lightning_lottery.prunable import prunable_parameters, refuse_lazy
 from lightning_lottery.records import RunFolder
 from lightning_lottery.run import dense_ticket
 from lightning_lottery.settings import Settings
+from lightning_lottery.ticket import Ticket
 
 
 def check_trainer(trainer: Trainer, owner: Callback) -> None:
@@ -76,6 +77,11 @@ def check_module(module: LightningModule, settings: Settings) -> dict[str, nn.Pa
         dense = dense_ticket(module, parameters)
         for control in settings.controls:
             control.check(dense, module)
+            made = control.ticket(dense, dense, module, seed=0)  # to fail now, and not after the last ticket
+            if not isinstance(made, Ticket):
+                raise ConfigurationError(
+                    f"The control {control!r} must return a Ticket, and has returned {made!r}."
+                )
     return parameters
 
 
@@ -91,7 +97,7 @@ def choose_folder(trainer: Trainer, settings: Settings) -> RunFolder:
     if settings.dirpath is None:
         return RunFolder.next_free(Path(trainer.log_dir or trainer.default_root_dir) / "lottery")
     folder = RunFolder(settings.dirpath)
-    if folder.holds_run() and not settings.overwrite:
+    if folder.holds_records() and not settings.overwrite:
         raise ConfigurationError(
             f"dirpath={str(settings.dirpath)!r} holds another run. Write another folder, or overwrite=True to "
             "replace that run."

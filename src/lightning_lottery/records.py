@@ -114,9 +114,15 @@ class RunFolder:
     Args:
         path: The folder. It is made when the first file is written.
         temporary: What removes the folder when nobody needs it any more.
+
+    Raises:
+        ConfigurationError: There is a file where the folder should be.
     """
 
     def __init__(self, path: Path, temporary: TemporaryDirectory[str] | None = None) -> None:
+        for part in (path, *path.parents):
+            if part.is_file():
+                raise ConfigurationError(f"{str(path)!r} cannot be a folder, since {str(part)!r} is a file.")
         self.path = path
         self._temporary = temporary
 
@@ -124,7 +130,7 @@ class RunFolder:
     def next_free(cls, path: Path) -> "RunFolder":
         """The folder itself, or ``<path>_1``, ``<path>_2``, … if it holds a run already."""
         folder, number = cls(path), 0
-        while folder.holds_run():
+        while folder.was_begun() or folder.holds_records():
             number += 1
             folder = cls(path.with_name(f"{path.name}_{number}"))
         return folder
@@ -137,9 +143,13 @@ class RunFolder:
     def _rounds(self) -> Path:
         return self.path / "rounds.jsonl"
 
-    def holds_run(self) -> bool:
-        """Whether a run was begun here."""
-        return self._description.exists() or self._rounds.exists()
+    def was_begun(self) -> bool:
+        """Whether a run was begun here; it may be training just now."""
+        return self._description.exists()
+
+    def holds_records(self) -> bool:
+        """Whether a run here has finished a round."""
+        return self._rounds.exists()
 
     def clear(self) -> None:
         """Removes the files of an earlier run, and nothing else."""
@@ -210,7 +220,7 @@ class Tickets(Mapping[int, Ticket]):
         if isinstance(key, str):
             return Tickets(self._folder, key)
         if self._folder is None or key not in list(self):
-            raise KeyError(key)
+            raise KeyError(f"no ticket {key!r} of branch {self._branch!r}; there are those of rounds {list(self)}")
         return Ticket.load(self._folder.ticket_path(key, self._branch))
 
     def __iter__(self) -> Iterator[int]:
@@ -222,6 +232,9 @@ class Tickets(Mapping[int, Ticket]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"Tickets(branch={self._branch!r}, rounds={list(self)})"
 
 
 def smallest_matching(records: Records, mode: str, tolerance: float) -> RoundRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from itertools import cycle
 from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Distinguishable by colour-blind readers (Okabe & Ito), and by their markers in grey.
-_STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"))
+_STYLES = {TICKET_BRANCH: ("#0072B2", "o"), "reinitialize": ("#D55E00", "s"), "shuffle_mask": ("#009E73", "^")}
+_OTHER_STYLES = (("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"))
 
 
 def progress(ticket: Ticket, last_round: int) -> str:
@@ -45,8 +47,8 @@ def scalars(record: RoundRecord, monitor: str | None, layer_densities: Mapping[s
     values: dict[str, float] = {f"{group}/density": record.density}
     if monitor is not None and monitor in record.metrics:
         values[f"{group}/{monitor}"] = record.metrics[monitor]
-    if record.best_step is not None:
-        values[f"{group}/best_step"] = record.best_step
+    if record.best_value is not None and record.best_step is not None:
+        values |= {f"{group}/best_{monitor}": record.best_value, f"{group}/best_step": record.best_step}
     if record.branch == TICKET_BRANCH:
         values |= {f"lottery_layers/{name}": density for name, density in layer_densities.items()}
     return values
@@ -135,7 +137,9 @@ def _draw(
 ) -> None:
     from matplotlib.ticker import FuncFormatter, NullLocator
 
-    for (branch, pairs), (colour, marker) in zip(points.items(), _STYLES * len(points), strict=False):
+    others = cycle(_OTHER_STYLES)
+    for branch, pairs in points.items():
+        colour, marker = _STYLES.get(branch) or next(others)
         densities, values = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         dashes = "-" if branch == TICKET_BRANCH else "--"
         label = branch.replace("_", " ")
@@ -177,7 +181,7 @@ def _apart(densities: Sequence[float]) -> list[float]:
     span = densities[-1] / densities[0]
     apart: list[float] = []
     for density in reversed(densities):
-        if not apart or apart[-1] / density >= span ** (1 / 12):
+        if not apart or apart[-1] / density >= span ** (1 / 9):
             apart.append(density)
     return apart
 

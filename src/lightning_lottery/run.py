@@ -185,7 +185,7 @@ class Run:
         masking = Masking(self._parameters, ticket.masks)
         masking.watch(self._fit.trainer.optimizers, elementwise=self._fit.gradients_are_ours())
         progress = report.progress(ticket, self._settings.sizes.last_round)
-        started = Round(ticket, masking, Best(self._settings.mode), progress, time.perf_counter())
+        started = Round(ticket, masking, Best(self._settings.mode or "min"), progress, time.perf_counter())
         self._fit.enter_round(started.name)
         return started
 

@@ -20,7 +20,7 @@ class Settings:
 
     sizes: Sizes
     monitor: str | None
-    mode: str
+    mode: str | None
     include: Sequence[str]
     exclude: Sequence[str]
     controls: Sequence[Control]
@@ -31,7 +31,12 @@ class Settings:
     verbose: bool
 
     def __post_init__(self) -> None:
-        if self.mode not in ("min", "max"):
+        if self.monitor is not None and self.mode is None:
+            raise ConfigurationError(
+                f"monitor={self.monitor!r} came without mode. Write mode='max' if its large values are good, as "
+                "of an accuracy, and mode='min' if small ones are, as of a loss."
+            )
+        if self.mode not in (None, "min", "max"):
             raise ConfigurationError(
                 f"mode={self.mode!r} is neither 'min' nor 'max'. An accuracy wants mode='max', a loss mode='min'."
             )

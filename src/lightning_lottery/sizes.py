@@ -42,6 +42,8 @@ class Sizes:
             )
         if self.densities is not None:
             self._check_densities(self.densities)
+        elif self.rounds is None:
+            raise ConfigurationError("rounds is missing: the number of prunings. Write for example rounds=10.")
         elif not isinstance(self.rounds, int) or isinstance(self.rounds, bool) or self.rounds < 1:
             raise ConfigurationError(
                 f"rounds={self.rounds!r} is not a number of prunings. Write an integer of at least 1, "

@@ -34,7 +34,7 @@ def starting_values(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Ticket:
     """Masks, the weights to start from, and where both come from.
 
@@ -69,6 +69,12 @@ class Ticket:
                 )
             weights[name] = weights[name].masked_fill(~mask, 0)
         object.__setattr__(self, "weights", weights)
+
+    def __repr__(self) -> str:
+        return (
+            f"Ticket(round={self.round}, branch={self.branch!r}, density={self.density:.4f}, "
+            f"kept={self.kept} of {self.prunable})"
+        )
 
     @property
     def kept(self) -> int:
@@ -108,8 +114,8 @@ class Ticket:
     def apply(self, module: nn.Module) -> None:
         """Copies the starting values into a network in place; pruned weights become exactly zero.
 
-        The network's own tensors stay where they are, on whatever device; it holds no trace of the ticket
-        afterwards. Nothing is changed unless everything fits.
+        The network's own tensors stay where they are, on whatever device. Nothing is changed unless everything
+        fits. This sets values once: a training afterwards moves all weights, pruned ones too.
 
         Args:
             module: A network with the ticket's parameters and buffers.
