@@ -102,12 +102,13 @@ def test_without_the_function_initial_values_are_dealt_out_anew_and_that_is_said
             super().__init__()
             nn.init.normal_(self.hidden.weight, std=0.5)
             nn.init.zeros_(self.norm.weight)  # as some residual networks do
+            nn.init.zeros_(self.output.bias)
             self.free = nn.Parameter(torch.rand(4, 4))
 
     module = Free()
     dense, sparse = dense_and_sparse(module)
     control = Reinitialize()
-    with pytest.warns(UserWarning, match=r"3 parameters, such as 'free', were not initialised by.*initialize=f"):
+    with pytest.warns(UserWarning, match=r"4 parameters, such as 'free', were not initialised by.*initialize=f"):
         control.check(dense, module)
     full = replace(sparse, masks={name: torch.ones_like(mask) for name, mask in sparse.masks.items()})
     made = control.ticket(full, dense, module, seed=1).weights
@@ -115,6 +116,7 @@ def test_without_the_function_initial_values_are_dealt_out_anew_and_that_is_said
         assert torch.equal(made[name].flatten().sort().values, dense.weights[name].flatten().sort().values)
         assert (made[name] == dense.weights[name]).float().mean() < 0.3
     assert not made["norm.weight"].any()
+    assert not made["output.bias"].any()
     assert not torch.isin(made["output.weight"], dense.weights["output.weight"]).any(), "reset as it was built"
 
 

@@ -145,13 +145,18 @@ def _reset_layers(module: nn.Module) -> None:
 
 
 def _differs(fresh: Tensor, original: Tensor) -> bool:
-    """Whether two draws are of different size (root mean square; more than 25 %, from 64 values on)."""
-    if fresh.isnan().any():
+    """Whether two draws cannot come from the same distribution.
+
+    One is constant and the other is not; or their root mean squares differ by more than 25 %, if both are
+    constant or have 64 values or more. Fewer values cannot tell.
+    """
+    if fresh.isnan().any() or _is_constant(fresh) != _is_constant(original):
         return True
-    constant = fresh.numel() > 1 and bool(
-        fresh.eq(fresh.flatten()[0]).all() and original.eq(original.flatten()[0]).all()
-    )
-    if fresh.numel() < 64 and not constant:
-        return False  # too few values to tell
+    if fresh.numel() < 64 and not _is_constant(fresh):
+        return False
     a, b = (float(values.double().square().mean().sqrt()) for values in (fresh, original))
     return abs(a - b) > 0.25 * max(a, b)
+
+
+def _is_constant(values: Tensor) -> bool:
+    return values.numel() > 1 and bool(values.eq(values.flatten()[0]).all())
