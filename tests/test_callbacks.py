@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Model, Spy, copied, loaders, quiet_trainer, same_bits
+from conftest import Model, Net, Spy, copied, loaders, quiet_trainer, same_bits
 from lightning.pytorch import Callback, LightningDataModule, callbacks
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
@@ -48,6 +48,29 @@ def test_the_module_holds_the_last_ticket_trained_and_metrics_are_its_own(digits
         assert checkpoint.best_model_score == pytest.approx(lottery.records[2].best_value)
         tested = trainer.validate(model, loaders(digits)[1], verbose=False)[0]["val_acc"]
         assert tested == pytest.approx(lottery.records[2].metrics["val_acc"])
+
+
+def test_buffers_that_are_not_saved_are_those_of_the_last_ticket_too(digits):
+    class Summing(Net):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("sum", torch.zeros(()), persistent=False)
+
+        def forward(self, images):
+            logits = super().forward(images)
+            self.sum += logits.detach().sum() * self.training
+            return logits
+
+    class Sums(Callback):
+        def on_train_end(self, trainer, pl_module):
+            sums.append(float(pl_module.network.sum))
+
+    sums: list[float] = []
+    lottery = LotteryTicketCallback(rounds=1, amount=0.7, controls=[ShuffleMask()], verbose=False)
+    model = Model(Summing())
+    quiet_trainer(callbacks=[lottery, Sums()], max_epochs=1).fit(model, *loaders(digits))
+    assert len(set(sums)) == 3
+    assert float(model.network.sum) == sums[1]
 
 
 def test_controls_are_recorded_beside_the_tickets(digits):

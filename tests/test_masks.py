@@ -59,6 +59,13 @@ def test_selection_is_that_of_sorting(problem, magnitude):
     assert not any((new & ~old).any() for new, old in zip(kept, alive, strict=True)), "masks must be nested"
 
 
+def test_weights_of_several_types_are_ranked_by_their_values():
+    scores = {"a": torch.tensor([1.0005, 1.0007, 5.0]), "b": torch.tensor([1.0, 2.0]).bfloat16()}
+    kept = masks.prune_smallest(scores, None, 2)
+    assert kept["a"].tolist() == [False, True, True]
+    assert kept["b"].tolist() == [False, True]
+
+
 def test_no_masks_mean_all_alive_and_names_are_kept():
     scores = {"b": torch.tensor([3.0, 1.0]), "a": torch.tensor([[2.0], [-4.0]])}
     kept = masks.prune_smallest(scores, None, 2)

@@ -193,12 +193,14 @@ def test_random_numbers_of_a_train_dataloader_hook_return_too(digits):
 
 
 @pytest.mark.parametrize("sanity_steps", [0, 2])
-def test_loaders_that_hooks_make_with_random_numbers_of_their_own(digits, sanity_steps):
+@pytest.mark.parametrize("own_generator", [False, True])
+@pytest.mark.parametrize("reload", [0, 1])
+def test_loaders_that_hooks_make_with_random_numbers_of_their_own(digits, sanity_steps, own_generator, reload):
     """Every round sees the order, and the validation images, of a fresh fit."""
 
     class OwnData(Model):
         def train_dataloader(self):
-            generator = torch.Generator().manual_seed(5)
+            generator = torch.Generator().manual_seed(5) if own_generator else None
             return loaders(digits, generator=generator)[0]
 
         def val_dataloader(self):
@@ -217,8 +219,8 @@ def test_loaders_that_hooks_make_with_random_numbers_of_their_own(digits, sanity
 
     def fit(network, *callbacks):
         seed_everything(3, verbose=False)
-        trainer = quiet_trainer(callbacks=list(callbacks), num_sanity_val_steps=sanity_steps)
-        trainer.fit(OwnData(network))
+        options = {"num_sanity_val_steps": sanity_steps, "reload_dataloaders_every_n_epochs": reload}
+        quiet_trainer(callbacks=list(callbacks), **options).fit(OwnData(network))
 
     network, seen = Net(), []
     initial, spy = copy.deepcopy(network), Spy()
