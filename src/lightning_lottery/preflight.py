@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
 from lightning_lottery.errors import ConfigurationError
@@ -76,8 +77,9 @@ def check_module(module: LightningModule, settings: Settings) -> dict[str, nn.Pa
     if settings.controls:
         dense = dense_ticket(module, parameters)
         for control in settings.controls:
-            control.check(dense, module)
-            made = control.ticket(dense, dense, module, seed=0)  # to fail now, and not after the last ticket
+            with isolate_rng():  # else what a control draws would change the training
+                control.check(dense, module)
+                made = control.ticket(dense, dense, module, seed=0)  # to fail now, not after the last ticket
             if not isinstance(made, Ticket):
                 raise ConfigurationError(
                     f"The control {control!r} must return a Ticket, and has returned {made!r}."

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
+from io import BytesIO
 from itertools import cycle
 from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_lottery.files import write_whole
 from lightning_lottery.records import TICKET_BRANCH, Records, RoundRecord
 from lightning_lottery.ticket import Ticket
 
@@ -68,7 +70,7 @@ def table(records: Records, monitor: str | None) -> str:
     return aligned(rows, left={1})
 
 
-def aligned(rows: Sequence[Sequence[str]], left: set[int] = frozenset()) -> str:  # type: ignore[assignment]
+def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = ()) -> str:
     """Rows as text, the first one as the header; columns are flush right, but for those in ``left``."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -163,11 +165,10 @@ def _draw(
 
 
 def save_figure(drawing: Figure, path: Path) -> None:
-    """Writes a figure as PNG, under a temporary name that is then renamed."""
-    temporary = path.with_name(f".{path.name}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawing.savefig(temporary, format="png")
-    temporary.replace(path)
+    """Writes a figure as PNG, whole or not at all."""
+    content = BytesIO()
+    drawing.savefig(content, format="png")
+    write_whole(path, content.getvalue())
 
 
 def _number(value: float | None) -> str:

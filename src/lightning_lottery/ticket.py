@@ -89,7 +89,7 @@ class Ticket:
     @property
     def density(self) -> float:
         """Kept / prunable, in (0, 1]."""
-        return self.kept / self.prunable
+        return mask_arithmetic.density(self.masks)
 
     def layer_densities(self) -> dict[str, float]:
         """The density of each prunable parameter, in [0, 1], by name."""

@@ -120,6 +120,7 @@ class RoundsFit:
         trainer._logger_connector.reset_metrics()  # pass for those of the next
         trainer.lightning_module.zero_grad(set_to_none=True)
         trainer.strategy.setup_optimizers(trainer)
+        # setup_optimizers makes them as before the fit; moving what they hold is the strategy's next step there.
         _optimizers_to_device(trainer.strategy.optimizers, trainer.strategy.root_device)
         self._optimization.restore()
         trainer.precision_plugin.load_state_dict(copy.deepcopy(self._precision))  # the scale of 16-bit gradients
