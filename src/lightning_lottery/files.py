@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from lightning_lottery.errors import FolderError
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file under a temporary name in the same folder, then renames it.
@@ -13,7 +15,20 @@ def write_whole(path: Path, content: bytes) -> None:
     Args:
         path: The file; its folder is made if it is missing.
         content: All of it.
+
+    Raises:
+        FolderError: It cannot be written: no space is left, the folder may not be written, …
     """
+    try:
+        _write_and_rename(path, content)
+    except OSError as error:
+        raise FolderError(
+            f"{path} cannot be written: {error.strerror or error}. What was written before is whole. Make "
+            "room, or make the folder writable; a run can then go on (README, 'Going on')."
+        ) from error
+
+
+def _write_and_rename(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

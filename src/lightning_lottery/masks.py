@@ -10,20 +10,30 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from lightning_lottery import sharding
 from lightning_lottery.errors import ConfigurationError, TrainingError
+from lightning_lottery.selection import Selection
 
 Masks = dict[str, Tensor]
 
 
 @overload
 def prune_smallest(
-    scores: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None, k: int, magnitude: bool = False
+    scores: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor] | None,
+    k: int,
+    magnitude: bool = False,
+    out: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]: ...
 
 
 @overload
 def prune_smallest(
-    scores: Sequence[Tensor], masks: Sequence[Tensor] | None, k: int, magnitude: bool = False
+    scores: Sequence[Tensor],
+    masks: Sequence[Tensor] | None,
+    k: int,
+    magnitude: bool = False,
+    out: Sequence[Tensor] | None = None,
 ) -> list[Tensor]: ...
 
 
@@ -32,6 +42,7 @@ def prune_smallest(
     masks: Mapping[str, Tensor] | Sequence[Tensor] | None,
     k: int,
     magnitude: bool = False,
+    out: Mapping[str, Tensor] | Sequence[Tensor] | None = None,
 ) -> dict[str, Tensor] | list[Tensor]:
     """Removes exactly the ``k`` smallest-scored survivors over all tensors together.
 
@@ -42,6 +53,8 @@ def prune_smallest(
         masks: The survivors so far, boolean, shaped and keyed like ``scores``; ``None`` means all alive.
         k: How many to remove, 0 to the number of survivors.
         magnitude: Rank by the absolute value of the scores.
+        out: Boolean tensors to write the new masks to, contiguous, keyed and shaped like ``scores``, and other
+            than ``masks``; new ones if left out.
 
     Returns:
         New masks, keyed like ``scores``; the given ones are not changed.
@@ -56,62 +69,82 @@ def prune_smallest(
         [True, False, True]
     """
     if isinstance(scores, Mapping):
-        if masks is not None and not (isinstance(masks, Mapping) and masks.keys() == scores.keys()):
-            raise ConfigurationError(f"The scores are for {list(scores)}; there must be a mask for each of them.")
-        alive = None if masks is None else [masks[name] for name in scores]
-        return dict(
-            zip(scores, _prune_smallest(list(scores), list(scores.values()), alive, k, magnitude), strict=True)
-        )
-    if isinstance(masks, Mapping):
+        names = list(scores)
+        given = [_in_order(names, masks), _in_order(names, out)]
+        kept = _prune_smallest(names, list(scores.values()), given[0], k, magnitude, given[1])
+        return dict(zip(names, kept, strict=True))
+    if isinstance(masks, Mapping) or isinstance(out, Mapping):
         raise ConfigurationError("The scores came as a list, so the masks must be a list as well.")
     names = [f"tensor {index}" for index in range(len(scores))]
-    alive = None if masks is None else list(masks)
-    return _prune_smallest(names, list(scores), alive, k, magnitude)
+    alive, into = (None if some is None else list(some) for some in (masks, out))
+    return _prune_smallest(names, list(scores), alive, k, magnitude, into)
+
+
+def _in_order(names: list[str], masks: Mapping[str, Tensor] | Sequence[Tensor] | None) -> list[Tensor] | None:
+    if masks is None:
+        return None
+    if not isinstance(masks, Mapping) or masks.keys() != set(names):
+        raise ConfigurationError(f"The scores are for {names}; there must be a mask for each of them.")
+    return [masks[name] for name in names]
 
 
 @torch.no_grad()
 def _prune_smallest(
-    names: list[str], scores: list[Tensor], masks: list[Tensor] | None, k: int, magnitude: bool
+    names: list[str],
+    scores: list[Tensor],
+    masks: list[Tensor] | None,
+    k: int,
+    magnitude: bool,
+    out: list[Tensor] | None,
 ) -> list[Tensor]:
+    _check_masks("mask", names, scores, masks)
+    _check_masks("out", names, scores, out)
+    if masks and out and {t.data_ptr() for t in masks} & {t.data_ptr() for t in out if t.numel()}:
+        raise ConfigurationError("The tensors of out must not be those of masks, which are needed to the end.")
+    total = sum(score.numel() for score in scores) if masks is None else sum(sharding.count(masks))
+    if not isinstance(k, int) or isinstance(k, bool) or not 0 <= k <= total:
+        raise ConfigurationError(f"k={k} weights cannot be removed from {total} survivors.")
+    kept = [_empty_mask(score) for score in scores] if out is None else out
+    if k == 0:
+        for index, target in enumerate(kept):
+            local = sharding.local(target)
+            local.fill_(True) if masks is None else local.copy_(sharding.local(masks[index]))
+        return kept
+    if Selection(scores, masks, kept, magnitude).remove(k, total):
+        _refuse_nan(names, scores, masks)
+    return kept
+
+
+def _empty_mask(score: Tensor) -> Tensor:
+    part = sharding.local(score)
+    return sharding.like(torch.empty(part.shape, dtype=torch.bool, device=part.device), score)
+
+
+def _check_masks(what: str, names: list[str], scores: list[Tensor], masks: list[Tensor] | None) -> None:
     if masks is None:
-        masks = [torch.ones_like(score, dtype=torch.bool) for score in scores]
+        return
+    if len(masks) != len(scores):
+        raise ConfigurationError(f"{len(scores)} scores came with {len(masks)} tensors for {what}.")
     for name, score, mask in zip(names, scores, masks, strict=True):
         if mask.shape != score.shape or mask.dtype != torch.bool:
             raise ConfigurationError(
-                f"The mask of {name!r} is {mask.dtype} of shape {tuple(mask.shape)}; it must be boolean, of the "
+                f"The {what} of {name!r} is {mask.dtype} of shape {tuple(mask.shape)}; it must be boolean, of the "
                 f"scores' shape {tuple(score.shape)}."
             )
-    if magnitude:
-        scores = [score.abs() for score in scores]
-    surviving = [score[mask] for score, mask in zip(scores, masks, strict=True)]
-    for name, values in zip(names, surviving, strict=True):
-        if values.isnan().any():
-            raise TrainingError(f"{name!r} holds NaN, which has no rank: the training has diverged.")
-    total = sum(values.numel() for values in surviving)
-    if not isinstance(k, int) or not 0 <= k <= total:
-        raise ConfigurationError(f"k={k} weights cannot be removed from {total} survivors.")
-    if k == 0:
-        return [mask.clone() for mask in masks]
 
-    # torch.cat finds a type that holds all values; a bfloat16 tensor must not be compared in bfloat16.
-    together = torch.cat([values.to(surviving[0].device) for values in surviving])
-    threshold = together.kthvalue(k).values
-    ties_to_remove = k - int((together < threshold).count_nonzero())
-    kept = []
-    for score, mask in zip(scores, masks, strict=True):
-        score, limit = score.to(threshold.dtype), threshold.to(score.device)
-        keep = (mask & (score >= limit)).flatten()
-        if ties_to_remove:
-            ties = (keep & (score == limit).flatten()).nonzero().flatten()[:ties_to_remove]
-            keep[ties] = False
-            ties_to_remove -= ties.numel()
-        kept.append(keep.view(mask.shape))
-    return kept
+
+def _refuse_nan(names: list[str], scores: list[Tensor], masks: list[Tensor] | None) -> None:
+    for index, name in enumerate(names):
+        nan = sharding.local(scores[index]).isnan()
+        if masks is not None:
+            nan &= sharding.local(masks[index])
+        if sharding.count([sharding.like(nan, scores[index])]) != [0]:
+            raise TrainingError(f"{name!r} holds NaN, which has no rank: the training has diverged.")
 
 
 def kept(masks: Mapping[str, Tensor]) -> int:
     """Number of surviving weights."""
-    return sum(int(mask.count_nonzero()) for mask in masks.values())
+    return sum(sharding.count(list(masks.values())))
 
 
 def prunable(masks: Mapping[str, Tensor]) -> int:
@@ -165,5 +198,5 @@ def fingerprint(masks: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(masks):
         digest.update(f"{name}:{tuple(masks[name].shape)}:".encode())
-        digest.update(pack(masks[name]).numpy().tobytes())
+        digest.update(pack(sharding.whole(masks[name])).numpy().tobytes())
     return digest.hexdigest()[:16]
