@@ -1,7 +1,7 @@
 """Which parameters of a network may be pruned."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -9,6 +9,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.patterns import Layer
 
 PRUNABLE_LAYERS: tuple[type[nn.Module], ...] = (
     nn.Linear,
@@ -94,6 +95,14 @@ def prunable_parameters(
             "those to prune, for example include=['*.weight']."
         )
     return found
+
+
+def layers_of(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> list[Layer]:
+    """What patterns and scopes want to know of prunable parameters."""
+    owners = {id(p): type(layer) for layer in module.modules() for p in layer.parameters(recurse=False)}
+    weights = [p for p in module.parameters() if p.dim() >= 2 and issubclass(owners[id(p)], PRUNABLE_LAYERS)]
+    last = weights[-1] if weights else None
+    return [Layer(name, tuple(p.shape), owners[id(p)], is_last=p is last) for name, p in parameters.items()]
 
 
 def _matches(names: dict[str, nn.Parameter], pattern: str) -> list[str]:

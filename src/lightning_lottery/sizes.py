@@ -83,14 +83,15 @@ class Sizes:
         """The number of the last round, which is the number of prunings."""
         return len(self.densities) if self.densities is not None else int(self.rounds or 0)
 
-    def counts(self, prunable: int) -> list[int]:
-        """The number of weights that each round trains.
+    def counts(self, prunable: int, may_stay: bool = False) -> list[int]:
+        """The number of weights, or of other units, that each round trains.
 
         Args:
-            prunable: Number of prunable weights.
+            prunable: Number of prunable ones.
+            may_stay: Whether a round may remove nothing or leave nothing, as of a small layer.
 
         Returns:
-            ``last_round + 1`` numbers, beginning with ``prunable``, strictly falling.
+            ``last_round + 1`` numbers, beginning with ``prunable``, falling, and strictly so unless ``may_stay``.
 
         Raises:
             ConfigurationError: A round would remove nothing, or leave nothing.
@@ -104,7 +105,7 @@ class Sizes:
             else:
                 assert self.target_density is not None
                 counts.append(round(self.target_density ** (number / self.last_round) * prunable))
-            if counts[-1] < 1 or counts[-1] >= counts[-2]:
+            if not may_stay and (counts[-1] < 1 or counts[-1] >= counts[-2]):
                 raise ConfigurationError(
                     f"Round {number} would train {counts[-1]} of {prunable} prunable weights after "
                     f"{counts[-2]} in the round before. Each round must remove at least one weight and keep "

@@ -1,0 +1,215 @@
+"""One pruning: scores, pools and units put together."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lightning_lottery import sharding
+from lightning_lottery.criteria import Context, Criterion
+from lightning_lottery.errors import ConfigurationError, TrainingError
+from lightning_lottery.masks import Masks, prune_smallest
+from lightning_lottery.patterns import Layer, Pattern, Unstructured
+from lightning_lottery.scopes import Pool, Scope
+from lightning_lottery.sizes import Sizes
+
+
+@dataclass(frozen=True)
+class Method:
+    """How weights are pruned.
+
+    Attributes:
+        criterion: How a weight is scored.
+        scope: Where scores compete.
+        pattern: What is removed at once.
+    """
+
+    criterion: Criterion
+    scope: Scope
+    pattern: Pattern
+
+    def plan(self, layers: Sequence[Layer], sizes: Sizes) -> "Pruner":
+        """Finds out what every round keeps.
+
+        Args:
+            layers: Name, shape and kind of the prunable layers, in their order.
+            sizes: The sizes of the rounds.
+
+        Raises:
+            ConfigurationError: A layer does not go with the pattern, or the sizes not with all of them.
+        """
+        for layer in layers:
+            self.pattern.check(layer)
+        made = [
+            replace(layer, units=self.pattern.units(layer.shape), least=self.pattern.least(layer))
+            for layer in layers
+        ]
+        if all(layer.least == layer.units for layer in made):
+            raise ConfigurationError(
+                f"{self.pattern} leaves {', '.join(layer.name for layer in made)} whole; nothing can be pruned."
+            )
+        made = self.scope.with_least(made)
+        pools = list(self.scope.pools(made, sizes))
+        _check(pools, made, sizes, self)
+        return Pruner(self, {layer.name: layer for layer in made}, pools)
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """Makes the masks of every round.
+
+    Attributes:
+        method: How weights are pruned.
+        layers: The prunable layers by name.
+        pools: Which of them compete, and what every round keeps.
+    """
+
+    method: Method
+    layers: Mapping[str, Layer]
+    pools: Sequence[Pool]
+
+    @property
+    def counts(self) -> list[int]:
+        """The units that each round trains."""
+        pooled = {name for pool in self.pools for name in pool.names}
+        never = sum(layer.units for name, layer in self.layers.items() if name not in pooled)
+        return [never + sum(kept) for kept in zip(*(pool.keep for pool in self.pools), strict=True)]
+
+    def masks(self, number: int, masks: Masks, context: Callable[[Masks], Context]) -> tuple[Masks, list[str]]:
+        """The masks of a round.
+
+        Args:
+            number: The round that they are for, from 1.
+            masks: Those of the round before.
+            context: Gives what the criterion may look at, with the masks so far.
+
+        Returns:
+            New masks, nested in the others, and the names of layers that would have died.
+
+        Raises:
+            TrainingError: Scores are NaN, or not of the shape of the weights.
+        """
+        criterion, iterations = self.method.criterion, self.method.criterion.iterations
+        rescued: list[str] = []
+        for iteration in range(1, iterations + 1):
+            scores = criterion.score(context(masks))
+            check_scores(criterion, scores, masks)
+            masks = dict(masks)
+            for pool in self.pools:
+                start, end = pool.keep[number - 1], pool.keep[number]
+                part = iteration / iterations
+                keep = end if part == 1 or start == 0 else round(start * (end / start) ** part)
+                rescued += self._prune(pool, keep, scores, masks)
+        return masks, list(dict.fromkeys(rescued))
+
+    @torch.no_grad()
+    def _prune(self, pool: Pool, keep: int, scores: Mapping[str, Tensor], masks: Masks) -> list[str]:
+        """Prunes the layers of a pool in place; the names of those that would have died."""
+        pattern, names = self.method.pattern, pool.names
+        absolute = self.method.criterion.absolute
+        if absolute and type(pattern) is not Unstructured:  # norms and groups are of magnitudes
+            scores, absolute = {name: scores[name].abs() for name in names}, False
+        units = {name: pattern.scores(scores[name].detach()) for name in names}
+        alive = {name: pattern.alive(masks[name]) for name in names}
+        removable = {name: pattern.removable(units[name], alive[name]) for name in names}
+        before = _counts(alive)
+        excess = sum(before.values()) - keep
+        competing, rescued = list(names), []
+        while excess > 0:
+            kept = prune_smallest(
+                {name: units[name] for name in competing},
+                {name: removable[name] for name in competing},
+                excess,
+                absolute,
+            )
+            left = {name: _without(alive[name], removable[name], kept[name]) for name in competing}
+            counts = _counts(left)
+            short = [name for name in competing if counts[name] < self.layers[name].least]
+            if not short:
+                alive.update(left)
+                break
+            for name in short:  # these keep their least, and the others make up for it
+                surplus = before[name] - self.layers[name].least
+                own = prune_smallest([units[name]], [removable[name]], surplus, absolute)[0]
+                alive[name] = _without(alive[name], removable[name], own)
+                excess -= surplus
+                rescued += [name] if counts[name] == 0 else []
+            competing = [name for name in competing if name not in short]
+        for name in names:
+            mask = pattern.mask(alive[name], tuple(masks[name].shape))
+            masks[name] = mask if isinstance(pattern, Unstructured) else mask & masks[name]
+        assert sum(_counts(alive).values()) == min(keep, sum(before.values())), "counts are exact"
+        return rescued
+
+
+def _without(alive: Tensor, removable: Tensor, kept: Tensor) -> Tensor:
+    """What is left when of the removable ones some are kept."""
+    return kept if removable is alive else alive & ~removable | kept
+
+
+def _counts(masks: Mapping[str, Tensor]) -> dict[str, int]:
+    return dict(zip(masks, sharding.count(list(masks.values())), strict=True))
+
+
+def check_scores(criterion: Criterion, scores: Mapping[str, Tensor], masks: Masks) -> None:
+    """Refuses what a criterion must not give.
+
+    Raises:
+        TrainingError: Names, shapes or types are not those of the weights.
+    """
+    if not isinstance(scores, Mapping) or scores.keys() != masks.keys():
+        raise TrainingError(f"{criterion} must give scores of {list(masks)}, and gave {scores!r:.200}.")
+    for name, mask in masks.items():
+        score = scores[name]
+        if not isinstance(score, Tensor) or score.shape != mask.shape or not score.is_floating_point():
+            what = f"{score.dtype} of shape {tuple(score.shape)}" if isinstance(score, Tensor) else repr(score)
+            raise TrainingError(
+                f"{criterion} must score {name!r} by floating-point numbers of its shape {tuple(mask.shape)}, and "
+                f"gave {what}."
+            )
+    if not criterion.absolute:
+        _refuse_all_alike(criterion, scores)
+
+
+def _refuse_all_alike(criterion: Criterion, scores: Mapping[str, Tensor]) -> None:
+    first = next(iter(scores.values())).flatten()[:1]
+    if all(bool((score == first).all()) for score in scores.values()):
+        raise TrainingError(
+            f"{criterion} scores all weights alike, by {float(first):g}, so that they would go by their position. "
+            "Does the loss depend on them?"
+        )
+
+
+def _check(pools: Sequence[Pool], layers: Sequence[Layer], sizes: Sizes, method: Method) -> None:
+    """Refuses pools that no rounds can be made of.
+
+    Raises:
+        ConfigurationError: With what is wrong.
+    """
+    known, scope = {layer.name: layer for layer in layers}, method.scope
+    names = [name for pool in pools for name in pool.names]
+    if len(set(names)) < len(names) or not set(names) <= known.keys():
+        raise ConfigurationError(f"The pools of {scope} must name layers, each at most once; they name {names}.")
+    for pool in pools:
+        units = sum(known[name].units for name in pool.names)
+        falls = all(later <= earlier for earlier, later in itertools.pairwise(pool.keep))
+        if len(pool.keep) != sizes.last_round + 1 or pool.keep[0] != units or not falls:
+            raise ConfigurationError(
+                f"A pool of {scope} with {units} units keeps {list(pool.keep)}; it must keep a number for each of "
+                f"the rounds 0 to {sizes.last_round}, of which the first is {units} and none rises."
+            )
+        least = sum(known[name].least for name in pool.names)
+        if pool.keep[-1] < least:
+            raise ConfigurationError(
+                f"The last round would keep {pool.keep[-1]} of the {units} of {', '.join(pool.names)}, which must "
+                f"keep at least {least} by {scope} and {method.pattern}. Ask for a density of {least / units:.4g} "
+                "or more, or a smaller min_density."
+            )
+    totals = [sum(kept) for kept in zip(*(pool.keep for pool in pools), strict=True)]
+    if not pools or any(later >= earlier for earlier, later in itertools.pairwise(totals)):
+        raise ConfigurationError(
+            f"Each round must remove at least one unit, and with {scope} the rounds keep {totals or 'all'}. Ask "
+            "for fewer rounds or other sizes."
+        )

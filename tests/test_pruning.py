@@ -1,0 +1,244 @@
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from lightning_lottery import (
+    ERK,
+    Block,
+    Channels,
+    ConfigurationError,
+    Context,
+    Criterion,
+    Global,
+    Layer,
+    Layerwise,
+    Magnitude,
+    NofM,
+    Pool,
+    Scope,
+    Sizes,
+    TrainingError,
+    Unstructured,
+)
+from lightning_lottery.pruning import Method
+
+SHAPES = {"a": (8, 12), "b": (6, 8), "c": (4, 4, 3, 3), "d": (5, 4)}
+LAYERS = [
+    Layer(name, shape, nn.Conv2d if len(shape) > 2 else nn.Linear, is_last=name == "d")
+    for name, shape in SHAPES.items()
+]
+
+
+def dense():
+    return {name: torch.ones(shape, dtype=torch.bool) for name, shape in SHAPES.items()}
+
+
+def context_of(weights):
+    return lambda masks: Context(weights, weights, masks, nn.Module(), None, 0)
+
+
+def weights_of(seed, kind="normal"):
+    generator = torch.Generator().manual_seed(seed)
+    made = {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+    if kind == "ties":
+        return {name: (weight * 2).round() for name, weight in made.items()}
+    if kind == "faint":
+        made["b"] *= 1e-6  # the whole layer goes first
+    return made
+
+
+def run(method, sizes, weights):
+    """Masks and what each round's pool keeps."""
+    pruner, masks, every = method.plan(LAYERS, sizes), dense(), []
+    for number in range(1, sizes.last_round + 1):
+        masks, rescued = pruner.masks(number, masks, context_of(weights))
+        every.append((masks, rescued))
+    return pruner, every
+
+
+PATTERNS = [Unstructured(), NofM(2, 4), Channels(), Channels(norm=1, outputs=True), Block(2, 2), Block(3, 5)]
+SCOPES = [Global(), Layerwise(), ERK(), Global(min_density=0.3), Layerwise(layer_amounts={"last": 0.1})]
+
+
+@pytest.mark.parametrize("kind", ["normal", "ties", "faint"])
+@pytest.mark.parametrize(("scope", "pattern"), list(itertools.product(SCOPES, PATTERNS)))
+def test_every_scope_composes_with_every_pattern(scope, pattern, kind):
+    """Exact counts of units in every pool, nested masks, whole units, floors."""
+    weights, sizes = weights_of(1, kind), Sizes(densities=[0.8, 0.6])
+    pruner, every = run(Method(Magnitude(), scope, pattern), sizes, weights)
+    before = dense()
+    for number, (masks, _) in enumerate(every, start=1):
+        units = {name: pattern.alive(mask) for name, mask in masks.items()}
+        for pool in pruner.pools:
+            assert sum(int(units[name].sum()) for name in pool.names) == pool.keep[number]
+        for name, mask in masks.items():
+            assert not (mask & ~before[name]).any()
+            assert torch.equal(pattern.mask(units[name], SHAPES[name]) & dense()[name], mask)
+            assert int(units[name].sum()) >= pruner.layers[name].least
+            if isinstance(pattern, NofM):
+                groups = mask.movedim(1, -1).unflatten(-1, (-1, 4)).sum(-1)
+                assert groups.min() >= 2
+        before = masks
+    assert pruner.counts[-1] == sum(int(pattern.alive(mask).sum()) for mask in before.values())
+
+
+def test_at_half_the_weights_two_of_four_stay_everywhere():
+    _, every = run(Method(Magnitude(), Global(), NofM(2, 4)), Sizes(densities=[0.7, 0.5]), weights_of(0))
+    weights = weights_of(0)
+    for name, mask in every[-1][0].items():
+        grouped = mask.movedim(1, -1).unflatten(-1, (-1, 4))
+        assert grouped.sum(-1).eq(2).all()
+        largest = weights[name].abs().movedim(1, -1).unflatten(-1, (-1, 4)).topk(2).indices
+        assert grouped.gather(-1, largest).all()
+
+
+@given(st.integers(0, 1000), st.floats(0.1, 0.9), st.sampled_from(["normal", "faint", "ties"]))
+def test_floors_cost_as_little_as_possible(seed, density, kind):
+    """Against the definition: of all weights but the largest few of every layer, which stay, the smallest go."""
+    weights, least = weights_of(seed, kind), 0.08
+    sizes = Sizes(densities=[density])
+    method = Method(Magnitude(), Global(min_density=least), Unstructured())
+    pruner, ((masks, _),) = run(method, sizes, weights)
+    entries = []
+    for order, weight in enumerate(weights.values()):
+        ranked = sorted(
+            (value, position) for position, value in enumerate(weight.abs().flatten().tolist())
+        )  # ties by position
+        floor = max(1, round(least * weight.numel()))
+        entries += [(value, order, position) for value, position in ranked[: len(ranked) - floor]]
+    removed = sorted(entries)[: sum(w.numel() for w in weights.values()) - pruner.counts[1]]
+    expected = dense()
+    for _, order, position in removed:
+        expected[list(SHAPES)[order]].view(-1)[position] = False
+    assert all(torch.equal(masks[name], expected[name]) for name in masks)
+
+
+def test_a_layer_that_would_die_is_named_and_keeps_its_largest():
+    weights = weights_of(0, "faint")
+    _, ((masks, rescued),) = run(Method(Magnitude(), Global(), Unstructured()), Sizes(densities=[0.2]), weights)
+    assert rescued == ["b"]
+    assert masks["b"].flatten().nonzero().item() == weights["b"].abs().argmax()
+    method = Method(Magnitude(), Global(keep_alive=False), Unstructured())
+    _, ((masks, rescued),) = run(method, Sizes(densities=[0.2]), weights)
+    assert not rescued
+    assert not masks["b"].any()
+
+
+@dataclasses.dataclass(frozen=True)
+class Shrinking(Criterion):
+    """Magnitude in steps, noting what it has seen."""
+
+    seen: list
+
+    @property
+    def iterations(self):
+        return 4
+
+    def score(self, context):
+        self.seen.append(sum(int(mask.sum()) for mask in context.masks.values()))
+        return {name: weight.abs() for name, weight in context.weights.items()}
+
+
+def test_iterative_criteria_score_again_while_the_sizes_fall_geometrically():
+    criterion = Shrinking([])
+    weights, sizes = weights_of(0), Sizes(densities=[0.1, 0.05])
+    _, every = run(Method(criterion, Global(), Unstructured()), sizes, weights)
+    total = sum(w.numel() for w in weights.values())
+    first, second = round(0.1 * total), round(0.05 * total)
+    assert criterion.seen[:4] == [total] + [round(total * (first / total) ** (i / 4)) for i in (1, 2, 3)]
+    assert criterion.seen[4:] == [first] + [round(first * (second / first) ** (i / 4)) for i in (1, 2, 3)]
+    _, (_, once) = run(Method(Magnitude(), Global(), Unstructured()), sizes, weights)
+    assert all(torch.equal(every[-1][0][name], mask) for name, mask in once[0].items())
+
+
+@dataclasses.dataclass(frozen=True)
+class Given(Criterion):
+    """Gives what it was made with."""
+
+    scores: object
+
+    def score(self, context):
+        return self.scores
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (None, "must give scores of"),
+        ({"a": torch.rand(8, 12)}, "must give scores of"),
+        ({**weights_of(0), "b": torch.rand(3)}, r"must score 'b' by floating-point numbers of its shape \(6, 8\)"),
+        ({**weights_of(0), "b": torch.ones(6, 8, dtype=torch.long)}, "gave torch.int64"),
+        ({**weights_of(0), "b": 1.0}, "gave 1.0"),
+        ({**weights_of(0), "b": torch.full((6, 8), torch.nan)}, "'b' holds NaN"),
+    ],
+)
+def test_scores_that_are_none_are_refused(scores, message):
+    with pytest.raises(TrainingError, match=message):
+        run(Method(Given(scores), Global(), Unstructured()), Sizes(densities=[0.5]), weights_of(0))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pools(Scope):
+    made: tuple
+
+    def pools(self, layers, sizes):
+        return list(self.made)
+
+
+@pytest.mark.parametrize(
+    ("scope", "pattern", "message"),
+    [
+        (Global(), NofM(2, 4), "must keep at least 154 by .* Ask for a density of 0.5 or more"),
+        (Layerwise(), NofM(2, 4), "must keep at least 48 by .* Ask for a density of 0.5 or more"),
+        (Global(min_density=0.5), Unstructured(), "must keep at least 154 by Global"),
+        (Global(), Channels(), "which must keep at least 8 by"),
+        (ERK(), NofM(2, 4), "cannot be dealt out where layers must keep 154"),
+        (Pools(made=(Pool(("a", "b"), (144, 50)), Pool(("b",), (48, 40)))), Unstructured(), "each at most once"),
+        (Pools(made=(Pool(("x",), (144, 50)),)), Unstructured(), "must name layers"),
+        (Pools(made=(Pool(("a",), (96, 97)),)), Unstructured(), "none rises"),
+        (Pools(made=(Pool(("a",), (90, 80)),)), Unstructured(), "of which the first is 96"),
+        (Pools(made=(Pool(("a",), (96,)),)), Unstructured(), "for each of the rounds 0 to 1"),
+        (Pools(made=(Pool(("a",), (96, 96)),)), Unstructured(), "Each round must remove at least one unit"),
+        (Pools(made=()), Unstructured(), "the rounds keep all"),
+    ],
+)
+def test_plans_that_cannot_be_met_are_refused(scope, pattern, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Method(Magnitude(), scope, pattern).plan(LAYERS, Sizes(densities=[0.1]))
+
+
+def test_a_layer_in_no_pool_is_never_pruned():
+    scope = Pools(made=(Pool(("a",), (96, 10)),))
+    pruner, ((masks, _),) = run(Method(Magnitude(), scope, Unstructured()), Sizes(densities=[0.5]), weights_of(0))
+    assert int(masks["a"].sum()) == 10
+    assert all(masks[name].all() for name in ("b", "c", "d"))
+    total = sum(mask.numel() for mask in masks.values())
+    assert pruner.counts == [total, total - 86]
+
+
+def test_layers_with_amounts_of_their_own_need_not_follow_the_sizes_of_all():
+    scope = Layerwise(layer_amounts={"*": 0.1})
+    pruner = Method(Magnitude(), scope, NofM(2, 4)).plan(LAYERS, Sizes(rounds=5, amount=0.2))
+    assert pruner.counts[-1] > 0.5 * pruner.counts[0]
+
+
+def test_a_network_that_a_pattern_leaves_whole_is_refused():
+    with pytest.raises(ConfigurationError, match="leaves d whole; nothing can be pruned"):
+        Method(Magnitude(), Global(), Channels()).plan(LAYERS[-1:], Sizes(densities=[0.5]))
+
+
+def test_erk_takes_numbers_without_dimensions():
+    layers = [*LAYERS, Layer("scale", ())]
+    pools = Method(Magnitude(), ERK(), Unstructured()).plan(layers, Sizes(densities=[0.5])).pools
+    assert pools[-1].keep == (1, 1)
+
+
+def test_scores_that_are_all_alike_are_refused():
+    alike = {name: torch.ones(shape) for name, shape in SHAPES.items()}
+    with pytest.raises(TrainingError, match="scores all weights alike, by 1, so that they would go by their pos"):
+        run(Method(Given(alike), Global(), Unstructured()), Sizes(densities=[0.5]), weights_of(0))
