@@ -21,6 +21,7 @@ from torch.optim import (
 from torch.utils.hooks import RemovableHandle
 
 from lightning_lottery.errors import TrainingError
+from lightning_lottery.sharding import local
 
 # With zero weights, zero state and zero gradients these leave a weight at zero, weight decay included: each
 # weight's step depends on that weight alone. A subclass may have another step, so the type must be exact.
@@ -40,7 +41,8 @@ class Masking:
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
         # A dense layer needs no work, so that the dense round costs nothing.
-        self._sparse = {name: (parameters[name], mask) for name, mask in masks.items() if not bool(mask.all())}
+        here = {name: local(mask) for name, mask in masks.items()}
+        self._sparse = {name: (parameters[name], mask) for name, mask in here.items() if not bool(mask.all())}
         self._parameters: list[Tensor] = [parameter for parameter, _ in self._sparse.values()]
         # One multiplication over all parameters at once needs masks of their type; booleans are the truth.
         self._factors = [mask.to(parameter.dtype) for parameter, mask in self._sparse.values()]
@@ -66,7 +68,8 @@ class Masking:
     @torch.no_grad()
     def mask_gradients(self) -> None:
         """Sets the gradients of pruned weights to zero."""
-        pairs = [(p.grad, f) for p, f in zip(self._parameters, self._factors, strict=True) if p.grad is not None]
+        both = zip(self._parameters, self._factors, strict=True)
+        pairs = [(local(p.grad), factor) for p, factor in both if p.grad is not None]
         if pairs:
             torch._foreach_mul_([grad for grad, _ in pairs], [factor for _, factor in pairs])
 
@@ -74,7 +77,16 @@ class Masking:
     def mask_weights(self) -> None:
         """Sets pruned weights to zero."""
         if self._parameters:
-            torch._foreach_mul_(self._parameters, self._factors)
+            torch._foreach_mul_([local(parameter) for parameter in self._parameters], self._factors)
+
+    @torch.no_grad()
+    def mask_state(self, optimizers: Iterable[Optimizer]) -> None:
+        """Sets what optimizers remember of pruned weights, such as moments, to zero."""
+        for optimizer in optimizers:
+            for parameter, mask in self._sparse.values():
+                for value in optimizer.state.get(parameter, {}).values():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        local(value).masked_fill_(~mask, 0)
 
     def check(self) -> None:
         """Makes sure that every pruned weight is exactly zero.
@@ -86,7 +98,7 @@ class Masking:
             TrainingError: One is not, with the name of its layer.
         """
         for name, (parameter, mask) in self._sparse.items():
-            values = parameter.detach()
+            values = local(parameter.detach())
             moved = int((values.ne(0) & ~values.isnan() & ~mask).count_nonzero())
             if moved:
                 raise TrainingError(

@@ -2,26 +2,26 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib.metadata import version
 
 import torch
 from torch import nn
 
 
-def provenance(module: nn.Module, seed: int) -> dict[str, str]:
+def provenance(module: nn.Module, seed: int, described: Mapping[str, str]) -> dict[str, str]:
     """Describes how tickets of a network are found, for ticket files and ``lottery.json``.
 
     Args:
         module: The network.
         seed: The seed of the global generator of PyTorch.
+        described: Criterion, scope, pattern and rewinding rule, in words.
 
     Returns:
-        Criterion, scope and rewind rule, the seed, a fingerprint of the network's structure, versions.
+        All of these, the seed, a fingerprint of the network's structure, versions.
     """
     return {
-        "criterion": "magnitude",
-        "scope": "global",
-        "rewind": "init",
+        **described,
         "seed": str(seed),
         "structure": _structure(module),
         "lightning_lottery_version": version("lightning-lottery"),

@@ -1,13 +1,24 @@
 """The arguments of a run, checked."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_lottery.controls import Control
+from lightning_lottery.controls import Control, ShuffleMask
 from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.patterns import Unstructured
+from lightning_lottery.pruning import Method
+from lightning_lottery.records import TICKET_BRANCH, Records, RoundRecord
+from lightning_lottery.rewind import Rewind, ToInit
 from lightning_lottery.sizes import Sizes
+from lightning_lottery.stopping import Stop
+
+
+def described(value: object) -> str:
+    """What a value is, in words that are the same in every process: without addresses in memory."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 @dataclass(frozen=True)
@@ -19,6 +30,10 @@ class Settings:
     """
 
     sizes: Sizes
+    method: Method
+    stop: Sequence[Stop]
+    prune_at_init: bool
+    rewind: Rewind
     monitor: str | None
     mode: str | None
     include: Sequence[str]
@@ -42,12 +57,37 @@ class Settings:
             )
         if self.monitor is not None and not isinstance(self.monitor, str):
             raise ConfigurationError(f"monitor={self.monitor!r} is no name. Write for example monitor='val_acc'.")
-        for argument in ("include", "exclude", "controls", "control_rounds"):
+        for argument in ("include", "exclude", "controls", "control_rounds", "stop"):
             value = getattr(self, argument)
             optional = value is None and argument == "control_rounds"
             if not optional and (not isinstance(value, Sequence) or isinstance(value, str)):
                 raise ConfigurationError(f"{argument}={value!r} is no list. Write {argument}=[...].")
         self._check_controls()
+        self._check_stop()
+        if not isinstance(self.prune_at_init, bool):
+            raise ConfigurationError(f"prune_at_init={self.prune_at_init!r} must be True or False.")
+        if self.prune_at_init and self.method.criterion.needs_training:
+            raise ConfigurationError(
+                f"prune_at_init=True came with {self.method.criterion}, whose scores are all alike before any "
+                "training. Leave it out, or take another criterion, such as SNIP()."
+            )
+        if self.prune_at_init and self.rewind != ToInit():
+            raise ConfigurationError(
+                f"prune_at_init=True came with rewind={self.rewind!r}, and round 0, which has that point, is not "
+                "trained. Leave one of them out."
+            )
+
+    def _check_stop(self) -> None:
+        for rule in self.stop:
+            if not isinstance(rule, Stop):
+                raise ConfigurationError(
+                    f"stop holds {rule!r}, which is no stop rule. Write for example stop=[Tolerance(drop=0.01)]."
+                )
+            if rule.compares and (self.monitor is None or self.prune_at_init):
+                raise ConfigurationError(
+                    f"{rule} compares with the dense round by the monitored metric. Write also monitor='val_acc', "
+                    "mode='max', without prune_at_init."
+                )
 
     def _check_controls(self) -> None:
         for control in self.controls:
@@ -56,6 +96,13 @@ class Settings:
                     f"controls holds {control!r}, which is no control. Write instances, for example "
                     "controls=[Reinitialize(), ShuffleMask()]."
                 )
+        if type(self.method.pattern) is not Unstructured:
+            for control in self.controls:
+                if isinstance(control, ShuffleMask):
+                    raise ConfigurationError(
+                        f"ShuffleMask moves single weights, and would tear apart what {self.method.pattern} keeps "
+                        "together, so that it would be no fair control. Write controls=[Reinitialize()]."
+                    )
         branches = [control.branch for control in self.controls]
         if len(set(branches)) < len(branches):
             raise ConfigurationError(f"The controls {branches} are not all different: keep one of each.")
@@ -80,15 +127,50 @@ class Settings:
         rounds = every if self.control_rounds is None else sorted(self.control_rounds)
         return [(number, control) for number in rounds for control in self.controls]
 
+    @property
+    def plan(self) -> list[tuple[int, str]]:
+        """Round and branch of everything to train, in this order: the tickets, then their controls."""
+        first = 1 if self.prune_at_init else 0
+        tickets = [(number, TICKET_BRANCH) for number in range(first, self.sizes.last_round + 1)]
+        return [*tickets, *((number, control.branch) for number, control in self.controlled)]
+
+    def plan_after(self, records: Records) -> list[tuple[int, str]]:
+        """What of the plan is left when stop rules have looked at records; it begins alike."""
+        tickets = list(records[TICKET_BRANCH].values())
+        for end in range(1, len(tickets) + 1):
+            if self._ending(tickets[:end]) is not None:
+                return [entry for entry in self.plan if entry[0] <= tickets[end - 1].round]
+        return self.plan
+
+    def ending(self, records: Records) -> Stop | None:
+        """The rule that ends the rounds after the last ticket of these records, if one does."""
+        return self._ending(list(records[TICKET_BRANCH].values()))
+
+    def _ending(self, tickets: Sequence[RoundRecord]) -> Stop | None:
+        ending = (rule for rule in self.stop if rule.after_round(tickets, self.mode or "min"))
+        return next(ending, None)
+
+    def methods(self) -> dict[str, str]:
+        """How tickets are found, in words."""
+        return {
+            "criterion": described(self.method.criterion),
+            "scope": described(self.method.scope),
+            "pattern": described(self.method.pattern),
+            "rewind": described(self.rewind),
+        }
+
     def described(self) -> dict[str, Any]:
         """The arguments that decide what is computed, as plain values."""
         return {
             **asdict(self.sizes),
+            **self.methods(),
+            "stop": [described(rule) for rule in self.stop],
+            "prune_at_init": self.prune_at_init,
             "monitor": self.monitor,
             "mode": self.mode,
             "include": list(self.include),
             "exclude": list(self.exclude),
-            "controls": [repr(control) for control in self.controls],
+            "controls": [described(control) for control in self.controls],
             "control_rounds": sorted({number for number, _ in self.controlled}),
             "same_data_order": self.same_data_order,
         }

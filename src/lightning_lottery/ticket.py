@@ -5,15 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from lightning_lottery import masks as mask_arithmetic
+from lightning_lottery import sharding
 from lightning_lottery.errors import TicketError
 from lightning_lottery.files import write_whole
 
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _FORMAT = "lightning-lottery ticket"
 _VERSION = "1"
 
@@ -32,6 +35,14 @@ def starting_values(module: nn.Module) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = dict(module.named_parameters())
     tensors |= {name: buffer for name, buffer in module.named_buffers() if name in saved}
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def _survivors(weight: Tensor, mask: Tensor) -> Tensor:
+    """The surviving values in order of position, on the CPU."""
+    # NumPy, which knows no bfloat16, compresses integers five times faster than PyTorch indexes by booleans.
+    integers = weight.detach().cpu().contiguous().view(-1).view(_INTEGERS[weight.element_size()])
+    chosen = np.compress(mask.cpu().contiguous().view(-1).numpy(), integers.numpy())
+    return torch.from_numpy(chosen).view(weight.dtype)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -67,7 +78,8 @@ class Ticket:
                     f"The mask of {name!r} is {mask.dtype} of shape {tuple(mask.shape)}; it must be boolean, of "
                     f"the weight's shape {tuple(weights[name].shape)}."
                 )
-            weights[name] = weights[name].masked_fill(~mask, 0)
+            kept = sharding.local(weights[name]).masked_fill(~sharding.local(mask), 0)
+            weights[name] = sharding.like(kept, weights[name])
         object.__setattr__(self, "weights", weights)
 
     def __repr__(self) -> str:
@@ -93,22 +105,42 @@ class Ticket:
 
     def layer_densities(self) -> dict[str, float]:
         """The density of each prunable parameter, in [0, 1], by name."""
-        return {name: mask_arithmetic.density({name: mask}) for name, mask in self.masks.items()}
+        kept = sharding.count(list(self.masks.values()))
+        return {name: number / mask.numel() for (name, mask), number in zip(self.masks.items(), kept, strict=True)}
 
     def to(self, like: Mapping[str, Tensor]) -> "Ticket":
         """Moves masks and weights to where other tensors are.
 
         Args:
-            like: Tensors by the names of the masks; the weights without a mask go to the device of the first.
+            like: Tensors by name; a weight that is not among them goes to the device of the first. What is sharded
+                there will be sharded alike.
 
         Returns:
             A ticket of the same values.
         """
-        elsewhere = next(iter(like.values())).device
-        devices = {name: like[name].device if name in like else elsewhere for name in self.weights}
-        masks = {name: mask.to(devices[name]) for name, mask in self.masks.items()}
-        weights = {name: weight.to(devices[name]) for name, weight in self.weights.items()}
+        first = sharding.local(next(iter(like.values())))
+        masks = {name: sharding.place(mask, like.get(name, first)) for name, mask in self.masks.items()}
+        weights = {name: sharding.place(weight, like.get(name, first)) for name, weight in self.weights.items()}
         return replace(self, masks=masks, weights=weights)
+
+    def whole(self, keep: bool = True) -> "Ticket | None":
+        """Gathers a ticket whose tensors are sharded, one tensor after the other; every process must call it.
+
+        Args:
+            keep: Whether this process wants the ticket; else it only takes part.
+
+        Returns:
+            The ticket in plain tensors, on the CPU if it was sharded; ``None`` if it was not wanted.
+        """
+        if not any(map(sharding.is_sharded, self.weights.values())):
+            return self if keep else None
+        gathered: list[dict[str, Tensor]] = [{}, {}]
+        for kind, tensors in zip(gathered, (self.masks, self.weights), strict=True):
+            for name, tensor in tensors.items():
+                full = sharding.whole(tensor)
+                if keep:
+                    kind[name] = full.cpu()
+        return replace(self, masks=gathered[0], weights=gathered[1]) if keep else None
 
     @torch.no_grad()
     def apply(self, module: nn.Module) -> None:
@@ -144,7 +176,7 @@ class Ticket:
                     f"network and {tuple(self.weights[name].shape)} in the ticket."
                 )
         for name, target in targets.items():
-            target.copy_(self.weights[name])
+            sharding.local(target).copy_(sharding.local(sharding.place(self.weights[name], target)))
 
     def save(self, path: str | Path) -> None:
         """Writes the ticket as a safetensors file: the surviving values, and the masks packed to bits.
@@ -155,7 +187,7 @@ class Ticket:
         tensors, shapes = {}, {}
         for name, weight in self.weights.items():
             mask = self.masks.get(name)
-            tensors[f"weight.{name}"] = (weight if mask is None else weight[mask]).contiguous().cpu()
+            tensors[f"weight.{name}"] = weight.contiguous().cpu() if mask is None else _survivors(weight, mask)
             if mask is not None:
                 tensors[f"mask.{name}"] = mask_arithmetic.pack(mask)
                 shapes[name] = list(mask.shape)

@@ -1,0 +1,94 @@
+"""What a network returns to before every round, besides the weights that a ticket holds."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+
+@dataclass(frozen=True)
+class ModuleState:
+    """What a ticket does not carry, or cannot put back by itself, as plain values.
+
+    Attributes:
+        buffers: All buffers by layer and name, also those that are not saved; they may appear, vanish or change
+            shape while training.
+        requires_grad: The flags of all parameters.
+        training: The flags of all layers.
+        extra: The extra states (``get_extra_state``) by layer.
+        metrics: The states of torchmetrics by layer.
+    """
+
+    buffers: dict[str, dict[str, Tensor | None]]
+    requires_grad: dict[str, bool]
+    training: dict[str, bool]
+    extra: dict[str, Any]
+    metrics: dict[str, dict[str, Any]]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> "ModuleState":
+        """Copies the present state of a network."""
+        layers = dict(module.named_modules())
+        return cls(
+            buffers={
+                name: {key: None if b is None else b.detach().clone() for key, b in _buffers(layer).items()}
+                for name, layer in layers.items()
+            },
+            requires_grad={name: p.requires_grad for name, p in module.named_parameters()},
+            training={name: layer.training for name, layer in layers.items()},
+            extra={n: copy.deepcopy(layer.get_extra_state()) for n, layer in layers.items() if _has_extra(layer)},
+            metrics={
+                n: copy.deepcopy(_metric_state(layer)) for n, layer in layers.items() if isinstance(layer, Metric)
+            },
+        )
+
+    @torch.no_grad()
+    def restore(self, module: nn.Module) -> None:
+        """Puts everything back in place.
+
+        Args:
+            module: The network that the state was taken from.
+        """
+        device = next((parameter.device for parameter in module.parameters()), None)
+        for name, layer in module.named_modules():
+            if name in self.buffers:
+                _restore_buffers(_buffers(layer), self.buffers[name], device)
+            layer.training = self.training.get(name, layer.training)
+            if name in self.extra:
+                layer.set_extra_state(copy.deepcopy(self.extra[name]))
+            if name in self.metrics and isinstance(layer, Metric):
+                layer.reset()  # also what it has computed and cached
+                vars(layer).update(copy.deepcopy(self.metrics[name]))
+                layer.to(layer.device)  # the state may come from a file
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(self.requires_grad.get(name, parameter.requires_grad))
+
+
+def _buffers(layer: nn.Module) -> dict[str, Tensor | None]:
+    # named_buffers() leaves out those that are None until the first batch.
+    buffers: dict[str, Tensor | None] = vars(layer)["_buffers"]
+    return buffers
+
+
+def _restore_buffers(
+    buffers: dict[str, Tensor | None], saved: dict[str, Tensor | None], device: torch.device | None
+) -> None:
+    for key in buffers.keys() - saved.keys():
+        del buffers[key]
+    for key, value in saved.items():
+        present = buffers.get(key)
+        if value is not None and present is not None:
+            present.data = value.to(present.device, copy=True)  # not copy_: a cache may have grown since
+        else:
+            buffers[key] = None if value is None else value.to(device, copy=True)
+
+
+def _has_extra(layer: nn.Module) -> bool:
+    return type(layer).get_extra_state is not nn.Module.get_extra_state
+
+
+def _metric_state(metric: Metric) -> dict[str, Any]:
+    return {**metric.metric_state, "_update_count": metric.update_count}

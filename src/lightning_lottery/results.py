@@ -1,0 +1,63 @@
+"""What a run has come to, for its user."""
+
+from pathlib import Path
+
+from lightning.pytorch import Callback
+
+from lightning_lottery.folder import RunFolder, Tickets
+from lightning_lottery.mailbox import Mailbox
+from lightning_lottery.records import Records, smallest_matching
+from lightning_lottery.settings import Settings
+from lightning_lottery.ticket import Ticket
+
+
+class Results(Callback):
+    """The records and tickets of the run that a callback has trained, or trains."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._records = Records()
+        self._mailbox = Mailbox()
+        self._folder: RunFolder | None = None
+
+    @property
+    def records(self) -> Records:
+        """One :class:`RoundRecord` a finished round, ``records[r]`` for round r; then those of the controls.
+
+        With ``prune_at_init`` there is no round 0: ``records["ticket"][r]`` is round r then as well.
+        """
+        self._read_mail()
+        return self._records
+
+    @property
+    def tickets(self) -> Tickets:
+        """The tickets by round, read from the run folder; ``tickets["shuffle_mask"]`` are those of a control."""
+        self._read_mail()
+        return Tickets(self._folder)
+
+    @property
+    def run_folder(self) -> Path | None:
+        """The folder of the run; ``None`` before the first one."""
+        self._read_mail()
+        return None if self._folder is None else self._folder.path
+
+    def _read_mail(self) -> None:
+        """Takes over the run that another process of this fit has trained."""
+        if (path := self._mailbox.receive()) is not None:
+            self._folder = RunFolder(path)
+            self._records = self._folder.read_records()
+
+    def smallest_matching(self, tolerance: float = 0.0) -> Ticket:
+        """The smallest ticket that trained to the dense network's accuracy.
+
+        Args:
+            tolerance: How much worse than dense still matches, in units of the monitored metric, at least 0.
+
+        Returns:
+            The ticket of the smallest density whose best value of the monitored metric is at most
+            ``tolerance`` worse than that of round 0; the ticket of round 0 if there is no smaller one.
+
+        Raises:
+            ConfigurationError: Nothing was monitored, or the dense round was not trained.
+        """
+        return self.tickets[smallest_matching(self.records, self.settings.mode or "min", tolerance).round]

@@ -1,0 +1,74 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torchmetrics import MaxMetric
+
+from lightning_lottery.module_state import ModuleState
+
+
+def test_everything_that_a_ticket_does_not_hold_returns():
+    module = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    module.register_buffer("cache", torch.zeros(3), persistent=False)
+    module.register_buffer("later", None)
+    module[1].eval()
+    state = ModuleState.of(module)
+
+    for _ in range(2):  # the second time shows whether saved values share memory with the module
+        module.cache = torch.ones(5)  # it has grown
+        module.later = torch.ones(2)
+        module.register_buffer("new", torch.ones(1))
+        module[0].weight.requires_grad_(False)
+        module.train()
+        state.restore(module)
+
+        assert torch.equal(module.cache, torch.zeros(3))
+        assert module.later is None
+        assert not hasattr(module, "new")
+        assert module[0].weight.requires_grad
+        assert not module[1].training
+        assert module.training
+        module.cache += 1
+        state.restore(module)
+        assert torch.equal(module.cache, torch.zeros(3))
+
+
+def test_buffers_that_keep_their_shape_stay_the_same_objects():
+    module = nn.BatchNorm1d(3)
+    state, before = ModuleState.of(module), module.running_mean
+    module(torch.rand(4, 3))
+    state.restore(module)
+    assert module.running_mean is before
+    assert not module.running_mean.any()
+
+
+def test_extra_state_returns():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.seen = [0]
+
+        def get_extra_state(self):
+            return {"seen": self.seen}
+
+        def set_extra_state(self, state):
+            self.seen = state["seen"]
+
+    module = nn.Sequential(Counting())
+    state = ModuleState.of(module)
+    for _ in range(2):
+        module[0].seen.append(1)
+        state.restore(module)
+        assert module[0].seen == [0]
+
+
+def test_metrics_return():
+    module = nn.ModuleDict({"best": MaxMetric()})
+    module["best"].update(0.25)
+    state, fresh = ModuleState.of(module), copy.deepcopy(module["best"])
+    module["best"].update(0.75)
+    assert module["best"].compute() == 0.75
+    state.restore(module)
+    assert module["best"].compute() == fresh.compute() == pytest.approx(0.25)
+    assert module["best"].update_count == fresh.update_count
