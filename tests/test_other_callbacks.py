@@ -137,8 +137,8 @@ def test_checkpoints_of_all_rounds_stay_and_belong_to_their_round(digits, tmp_pa
     trainer.fit(Model(), *loaders(digits))
     folders = ["round_00", "round_01", "round_01_shuffle_mask", "round_02"]
     for kind, count in (("best", 2), ("steps", 2)):
-        assert sorted(path.name for path in (tmp_path / kind).iterdir()) == folders
-        for path in (tmp_path / kind).iterdir():
+        assert sorted(path.name for path in (tmp_path / kind).glob("round_*")) == folders
+        for path in (tmp_path / kind).glob("round_*"):
             files = list(path.glob("*.ckpt"))
             assert len(files) == count, files
             for file in files:
@@ -149,6 +149,7 @@ def test_checkpoints_of_all_rounds_stay_and_belong_to_their_round(digits, tmp_pa
                     assert not state[name][~mask].any()
                     assert state[name][mask].all()
     assert Path(best.last_model_path).parent.name == "round_02"
+    assert (tmp_path / "best" / "last.ckpt").resolve().parent.name == "round_01_shuffle_mask"  # the newest
     plain = Model()  # a checkpoint is that of the plain model
     plain.load_state_dict(torch.load(best.best_model_path, weights_only=False)["state_dict"])
 

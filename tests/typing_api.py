@@ -1,11 +1,35 @@
 """What users write, checked by mypy; never run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lightning_lottery import Control, LotteryTicketCallback, Reinitialize, RoundRecord, ShuffleMask, Ticket
+from lightning_lottery import (
+    SNIP,
+    Context,
+    Control,
+    Criterion,
+    EarlyBird,
+    Layer,
+    Layerwise,
+    LotteryTicketCallback,
+    NofM,
+    Point,
+    Pool,
+    Reinitialize,
+    Rewind,
+    RoundRecord,
+    Scope,
+    ShuffleMask,
+    Sizes,
+    Stop,
+    Ticket,
+    Tolerance,
+    ToStep,
+)
 from lightning_lottery.masks import prune_smallest
 
 
@@ -15,10 +39,12 @@ def fit(model: LightningModule) -> Ticket:
         amount=0.2,
         monitor="val_acc",
         mode="max",
+        rewind=ToStep("1%", optimizer="fresh"),
         controls=[Reinitialize(), ShuffleMask(), Identity()],
         control_rounds=[3, 10],
     )
-    Trainer(callbacks=[lottery]).fit(model)
+    trainer = Trainer(callbacks=[lottery])
+    trainer.fit(model, ckpt_path=lottery.resume(trainer))
     record: RoundRecord = lottery.records[3]
     control: RoundRecord = lottery.records["shuffle_mask"][3]
     accuracies: list[float] = [r.metrics["val_acc"] for r in lottery.records]
@@ -37,8 +63,59 @@ LotteryTicketCallback(densities=[0.5, 0.1], mode="maximum")  # type: ignore[arg-
 
 
 @dataclass(frozen=True)
+class LateSchedule(Rewind):
+    """A rewinding rule of the user's own."""
+
+    @property
+    def weights(self) -> Point:
+        return Point()
+
+    @property
+    def schedule(self) -> Point:
+        return Point(500, "steps")
+
+
+LotteryTicketCallback(rounds=1, amount=0.2, rewind=LateSchedule())
+
+
+@dataclass(frozen=True)
 class Identity(Control):
     """A control of the user's own."""
 
     def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
         return replace(ticket, weights=dense.weights)
+
+
+def methods(weight: Tensor) -> list[LotteryTicketCallback]:
+    return [
+        LotteryTicketCallback(densities=[0.1], criterion=SNIP(batches=5), prune_at_init=True),
+        LotteryTicketCallback(densities=[0.5], criterion=torch.square, pattern=NofM(2, 4)),
+        LotteryTicketCallback(
+            rounds=5,
+            amount=0.2,
+            monitor="val_acc",
+            mode="max",
+            criterion=Inverse(),
+            scope=Layerwise(layer_amounts={"last": 0.1}, min_density=0.01),
+            stop=[Tolerance(drop=0.01), EarlyBird(), AfterThree()],
+        ),
+        LotteryTicketCallback(rounds=5, amount=0.2, scope=OnePool()),
+    ]
+
+
+@dataclass(frozen=True)
+class Inverse(Criterion):
+    def score(self, context: Context) -> dict[str, Tensor]:
+        return {name: 1 / weight for name, weight in context.weights.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnePool(Scope):
+    def pools(self, layers: Sequence[Layer], sizes: Sizes) -> list[Pool]:
+        return [Pool((layers[0].name,), tuple(sizes.counts(layers[0].units)))]
+
+
+@dataclass(frozen=True)
+class AfterThree(Stop):
+    def after_round(self, records: Sequence[RoundRecord], mode: str) -> bool:
+        return len(records) > 3

@@ -1,31 +1,57 @@
 """The callback: a thin shell that hands the moments of a fit to the run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_lottery import report
-from lightning_lottery._lightning import RoundsFit
+from lightning_lottery._lightning import Hooks, RoundsFit
 from lightning_lottery.controls import Control
-from lightning_lottery.preflight import check_module, check_start, check_trainer, choose_folder
+from lightning_lottery.criteria import Criterion, criterion_of
+from lightning_lottery.folder import RunFolder
+from lightning_lottery.patterns import Pattern, pattern_of
+from lightning_lottery.preflight import (
+    check_module,
+    check_resume,
+    check_start,
+    check_trainer,
+    choose_folder,
+    describe,
+    find_run,
+)
 from lightning_lottery.prunable import refuse_lazy
-from lightning_lottery.records import Records, RunFolder, Tickets, smallest_matching
+from lightning_lottery.pruning import Method
+from lightning_lottery.records import Records
+from lightning_lottery.results import Results
+from lightning_lottery.resume import (
+    RunState,
+    check_same,
+    folder_of,
+    next_checkpoint,
+)
+from lightning_lottery.rewind import Rewind, rewinding
+from lightning_lottery.round import dense_ticket
 from lightning_lottery.run import Run
+from lightning_lottery.scopes import Scope, scope_of
 from lightning_lottery.settings import Settings
 from lightning_lottery.sizes import Sizes
-from lightning_lottery.ticket import Ticket
+from lightning_lottery.stopping import Stop
 
 
-class LotteryTicketCallback(Callback):
+class LotteryTicketCallback(Results):
     """Finds lottery tickets by iterative magnitude pruning, inside one ``trainer.fit``.
 
     Round 0 trains the whole network. Then, ``rounds`` times: the weights of smallest magnitude of the whole
     network are removed, the survivors and everything else (biases, buffers, optimizers, schedulers, loops,
     other callbacks, data order) return to where they started, and the fit begins again (Frankle & Carbin
-    2018, arXiv:1803.03635). The Trainer's limits (``max_epochs``, ``max_steps``, early stopping) hold for each
+    2018, arXiv:1803.03635). Other criteria, scopes, patterns and rewinding rules go as well.
+
+    The Trainer's limits (``max_epochs``, ``max_steps``, early stopping) hold for each
     round; ``max_time`` is the budget of all rounds together.
 
     After the fit the module holds the last ticket, trained.
@@ -36,6 +62,15 @@ class LotteryTicketCallback(Callback):
             ``round(amount * survivors)`` go. Give one of ``amount``, ``target_density`` and ``densities``.
         target_density: Density of the last round, in (0, 1); the rounds between fall geometrically.
         densities: Density of rounds 1, 2, …, each in (0, 1), strictly falling.
+        criterion: How a weight is scored, such as :class:`SNIP`, or a function ``f(weight) -> scores``; those of
+            the smallest scores go. :class:`Magnitude` if left out.
+        scope: Where scores compete, such as :class:`Layerwise` or :class:`ERK`; :class:`Global` if left out.
+        pattern: What is removed at once, such as ``NofM(2, 4)`` or :class:`Channels`, whose channels the sizes
+            then count; :class:`Unstructured`, single weights, if left out.
+        stop: Rules that end rounds early, such as ``[Tolerance(drop=0.01)]`` and ``[EarlyBird()]``.
+        prune_at_init: Whether the first pruning comes before any training, so that there is no round 0.
+        rewind: What a round starts from: a rule such as :class:`ToInit`, :class:`ToStep`, :class:`ToEpoch`,
+            :class:`LearningRate`, :class:`FineTune`, or a point such as ``"500 steps"``, ``"2 epochs"``, ``"1%"``.
         monitor: Name of a logged metric, to find each round's best value and the matching tickets.
         mode: ``"min"`` if small values of the metric are good, ``"max"`` if large ones are; goes with ``monitor``.
         include: Patterns of parameter names to prune besides the weights of linear, convolution, attention
@@ -49,9 +84,6 @@ class LotteryTicketCallback(Callback):
             ``log_dir``, or in the Trainer's ``default_root_dir``, with a number if that is taken.
         overwrite: Whether a run in ``dirpath`` may be replaced.
         verbose: Whether to print a line a round and a table at the end.
-
-    Attributes:
-        records: One :class:`RoundRecord` a finished round, ``records[r]`` for round r.
 
     Raises:
         ConfigurationError: An argument is out of its range; when fit begins, the model or the Trainer does not
@@ -70,6 +102,12 @@ class LotteryTicketCallback(Callback):
         amount: float | None = None,
         target_density: float | None = None,
         densities: Sequence[float] | None = None,
+        criterion: Criterion | Callable[[Tensor], Tensor] | None = None,
+        scope: Scope | None = None,
+        pattern: Pattern | None = None,
+        stop: Sequence[Stop] = (),
+        prune_at_init: bool = False,
+        rewind: Rewind | str | int = "init",
         monitor: str | None = None,
         mode: Literal["min", "max"] | None = None,
         include: Sequence[str] = (),
@@ -81,8 +119,12 @@ class LotteryTicketCallback(Callback):
         overwrite: bool = False,
         verbose: bool = True,
     ) -> None:
-        self.settings = Settings(
+        settings = Settings(
             sizes=Sizes(rounds, amount, target_density, densities),
+            method=Method(criterion_of(criterion), scope_of(scope), pattern_of(pattern)),
+            stop=stop,
+            prune_at_init=prune_at_init,
+            rewind=rewinding(rewind),
             monitor=monitor,
             mode=mode,
             include=include,
@@ -94,56 +136,91 @@ class LotteryTicketCallback(Callback):
             overwrite=overwrite,
             verbose=verbose,
         )
-        self.records = Records()
-        self._folder: RunFolder | None = None
+        super().__init__(settings)
         self._fit: RoundsFit | None = None
         self._run: Run | None = None
+        self._loaded: RunState | None = None  # from a checkpoint; it counts when training begins
+        self._to_resume: RunFolder | None = None
+        self._state: dict[str, Any] = {}
+        self._doubles: dict[str, Any] = {}
 
-    @property
-    def tickets(self) -> Tickets:
-        """The tickets by round, read from the run folder; ``tickets["shuffle_mask"]`` are those of a control."""
-        return Tickets(self._folder)
+    def resume(self, trainer: Trainer) -> str | None:
+        """Finds the run to go on with: that in ``dirpath``, or else the newest like this one.
 
-    @property
-    def run_folder(self) -> Path | None:
-        """The folder of the run; ``None`` before the first one."""
-        return None if self._folder is None else self._folder.path
-
-    def smallest_matching(self, tolerance: float = 0.0) -> Ticket:
-        """The smallest ticket that trained to the dense network's accuracy.
+        Without ``dirpath`` a run is like this one if the arguments, the limits of the Trainer and the seed of
+        ``seed_everything`` are the same; any other is another experiment, and left alone.
 
         Args:
-            tolerance: How much worse than dense still matches, in units of the monitored metric, at least 0.
+            trainer: The Trainer that is to go on.
 
         Returns:
-            The ticket of the smallest density whose best value of the monitored metric is at most
-            ``tolerance`` worse than that of round 0; the ticket of round 0 if there is no smaller one.
-
-        Raises:
-            ConfigurationError: Nothing was monitored, or no round has finished.
+            Its newest checkpoint, for ``trainer.fit(model, ckpt_path=lottery.resume(trainer))``. ``None`` if there
+            is none of the round that was training: ``fit`` then goes on with the first unfinished round. If no run
+            was begun, ``fit`` begins one.
         """
-        return self.tickets[smallest_matching(self.records, self.settings.mode or "min", tolerance).round]
+        self._to_resume = find_run(trainer, self.settings)
+        if self._to_resume is None:
+            return None
+        return next_checkpoint(self._to_resume, self.settings.plan_after(self._to_resume.read_records()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint is to hold of the run: plain values and tensors, see :class:`RunState`."""
+        return self._state if self._run is None else vars(self._run.state())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keeps what a checkpoint holds until training begins."""
+        self._loaded = RunState.load(state_dict)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Lets checkpoint callbacks, whose states are loaded next, find themselves in the folder of the round."""
+        state = checkpoint.get("callbacks", {}).get(self.state_key)
+        if state and self._fit is not None:
+            self._fit.enter_folders(RunState.load(state).name)
+            if trainer.precision == "64-true":  # Lightning loads them before it makes the module one of doubles
+                self._doubles = checkpoint["state_dict"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checks the Trainer and makes its fit loop train rounds."""
         if stage != "fit":
             return
         self._close("failed")  # of a fit that ended without a word
-        check_trainer(trainer, self)
+        self._loaded, self._state, self._doubles = None, {}, {}
+        check_trainer(trainer, self, self.settings)
         refuse_lazy(pl_module)
         self._fit = RoundsFit(trainer, self)
-        self._fit.install(self._begin, self._boundary, self._bar)
+        self._fit.install(Hooks(self._begin, self._boundary, self._between_epochs, self._saved, self._bar))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks the model, which is complete by now, against the arguments."""
-        check_start(trainer, self._rounds_fit.nothing_to_train())
+        is_resumed = self._loaded is not None or self._to_resume is not None
+        check_resume(trainer, is_resumed)
+        has_nothing_to_train = self._rounds_fit.nothing_to_train()
+        check_start(trainer, is_resumed, has_nothing_to_train)
+        if has_nothing_to_train and not is_resumed:
+            return  # which is said when training would begin
         self._parameters = check_module(pl_module, self.settings)
-        self._next_folder = choose_folder(trainer, self.settings)
+        dense = dense_ticket(pl_module, self._parameters)
+        self._description = describe(trainer, self.settings, pl_module, dense)
+        if not is_resumed:
+            self._next_folder = choose_folder(trainer, self.settings)
+            return
+        if self._loaded is not None and self._loaded.round > 0 and self.settings.rewind.length is not None:
+            self._rounds_fit.allow_epochs(self.settings.rewind.length[0])
+        folder = self._to_resume or folder_of(self._resumed_state, self.settings.dirpath)
+        check_same(folder, self._description)
+        self._next_folder = RunFolder(folder.path, is_writer=trainer.is_global_zero)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks at metrics that were logged at the very end of the epoch before."""
         if self._run is not None:
             self._run.observe()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Notes the point to rewind to when training comes to it."""
+        if self._run is not None:
+            self._run.look(between_epochs=False)
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Masks the gradients before anything looks at their norm."""
@@ -161,41 +238,71 @@ class LotteryTicketCallback(Callback):
             self._run.observe()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Makes sure that every pruned weight is exactly zero."""
+        """Makes sure that every pruned weight is exactly zero, and lets stop rules look."""
         if self._run is not None:
-            self._run.round.masking.check()
+            self._run.end_epoch()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the table of all rounds."""
-        if self._run is not None and self.settings.verbose:
+        if self._run is not None and self.settings.verbose and trainer.is_global_zero:
             print(f"\n{report.table(self.records, self.settings.monitor)}\n\nRun folder: {self.run_folder}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leaves the Trainer as Lightning made it; what is finished is on disk already."""
-        if self._run is not None and self.settings.verbose:
-            print(f"\nStopped; {len(self.records)} finished rounds are in the run folder: {self.run_folder}")
+        if self._run is not None:
+            with suppress(Exception):  # it must not hide the one that is being handled
+                self._state = vars(self._run.state())  # for checkpoints that other callbacks write now
+            if self.settings.verbose and trainer.is_global_zero:
+                print(f"\nStopped; {len(self.records)} finished rounds are in the run folder: {self.run_folder}")
+                print("To go on: fit(..., ckpt_path=lottery.resume(trainer)), or --resume on the command line.")
         self._close("failed")
+        self._to_resume = None
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leaves the Trainer as Lightning made it."""
         self._close("success")
 
     def _begin(self) -> bool:
-        """Begins the run when training begins, unless there is nothing to train."""
-        fit = self._rounds_fit
-        if fit.nothing_to_train():
+        """Begins the run, or goes on with one, when training begins, unless there is nothing to train."""
+        fit, loaded = self._rounds_fit, self._loaded
+        is_resumed = loaded is not None or self._to_resume is not None
+        if not is_resumed and fit.nothing_to_train():
             print("Nothing was trained: the Trainer is at its limits already. Make a new one for a new run.")
             return False
-        self.records, self._folder = Records(), self._next_folder
+        self._records, self._folder = Records(), self._next_folder
+        if self._folder.is_writer:
+            self._mailbox.send(self._folder.path)
+        self._loaded = self._to_resume = None
         module = fit.trainer.lightning_module
-        self._run = Run(self.settings, fit, module, self._parameters, self._folder, self.records)
-        return True
+        if self._doubles:
+            module.load_state_dict(self._doubles)
+            self._doubles = {}
+        run = Run(self.settings, fit, module, self._parameters, self._folder, self._records)
+        if is_resumed:
+            run.go_on(loaded)
+        else:
+            run.begin(self._description)
+        self._run = None if run.is_over else run
+        return not run.is_over
 
     def _boundary(self) -> bool:
         return self._run is not None and self._run.advance()
 
+    def _between_epochs(self) -> None:
+        if self._run is not None:
+            self._run.look(between_epochs=True)
+
+    def _saved(self, path: str) -> None:
+        if self._run is not None:
+            self._run.saved(path)
+
     def _bar(self) -> dict[str, str]:
         return {} if self._run is None else {"round": self._run.round.progress}
+
+    @property
+    def _resumed_state(self) -> RunState:
+        assert self._loaded is not None, "only if a checkpoint was loaded"
+        return self._loaded
 
     @property
     def _rounds_fit(self) -> RoundsFit:

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_lottery import LotteryTicketCallback, vision
 from lightning_lottery.demo import demo
-from lightning_lottery.errors import LotteryError
+from lightning_lottery.errors import ConfigurationError, LotteryError
 
 # Classes that are imported go by their short names in YAML and on the command line.
 __all__ = ["LotteryCLI", "LotteryTicketCallback", "main", "vision"]
@@ -26,6 +26,33 @@ class LotteryCLI(LightningCLI):
             "One more command, 'lightning-lottery demo', shows the lottery ticket effect in minutes."
         )
         return super().init_parser(**kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the option to go on with a run."""
+        parser.add_argument(
+            "--resume",
+            action="store_true",
+            help="With fit: go on with the run that these arguments have begun, from its newest checkpoint, or "
+            "else from its first unfinished round; begin a run if there is none.",
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Lets a run that goes on write its configuration again."""
+        if self.config.get(f"{self.subcommand}.resume"):
+            self.save_config_kwargs["overwrite"] = True
+
+    def before_fit(self) -> None:
+        """Finds the run to go on with."""
+        options = self.config_init["fit"]
+        if options["resume"]:
+            found = [c for c in self.trainer.callbacks if isinstance(c, LotteryTicketCallback)]  # type: ignore[attr-defined]
+            if not found:
+                raise ConfigurationError(
+                    "--resume goes on with a run of LotteryTicketCallback: add it to trainer.callbacks."
+                )
+            if options["ckpt_path"] is not None:
+                raise ConfigurationError("--resume finds the checkpoint by itself: leave out --ckpt_path.")
+            options["ckpt_path"] = found[0].resume(self.trainer)
 
 
 def main(args: Sequence[str] | None = None) -> None:

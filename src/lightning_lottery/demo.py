@@ -14,7 +14,8 @@ from lightning_lottery import report
 from lightning_lottery.callback import LotteryTicketCallback
 from lightning_lottery.controls import Reinitialize, ShuffleMask
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.records import TICKET_BRANCH, Records, RunFolder
+from lightning_lottery.folder import RunFolder
+from lightning_lottery.records import TICKET_BRANCH, Records
 from lightning_lottery.vision import MLP, MNIST5000, Classifier
 
 ROUNDS, AMOUNT, CONTROL_ROUNDS, EPOCHS = 6, 0.4, (3, 6), 10
@@ -70,7 +71,10 @@ def _run(seed: int, dirpath: Path) -> Records:
     )
     trainings = ROUNDS + 1 + len(lottery.settings.controlled)
     folder = RunFolder(dirpath)
-    if folder.arguments() == lottery.settings.described() and len(done := folder.read_records()) == trainings:
+    if (
+        folder.description().get("arguments") == lottery.settings.described()
+        and len(done := folder.read_records()) == trainings
+    ):
         print(f"seed {seed}: read from {dirpath}", flush=True)
         return done
     print(f"seed {seed}: {trainings} trainings into {dirpath}", flush=True)

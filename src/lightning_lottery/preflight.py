@@ -1,23 +1,31 @@
 """What is refused before training begins."""
 
+import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
+from lightning_lottery.criteria import Magnitude
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.prunable import prunable_parameters, refuse_lazy
-from lightning_lottery.records import RunFolder
-from lightning_lottery.run import dense_ticket
-from lightning_lottery.settings import Settings
+from lightning_lottery.folder import RunFolder
+from lightning_lottery.patterns import Unstructured
+from lightning_lottery.prunable import layers_of, prunable_parameters, refuse_lazy
+from lightning_lottery.resume import newest_run
+from lightning_lottery.round import dense_ticket
+from lightning_lottery.settings import Settings, described
+from lightning_lottery.sharding import count, is_sharded, like, local
 from lightning_lottery.ticket import Ticket
 
 
-def check_trainer(trainer: Trainer, owner: Callback) -> None:
+def check_trainer(trainer: Trainer, owner: Callback, settings: Settings) -> None:
     """Refuses a Trainer that cannot train rounds.
 
     Raises:
@@ -29,10 +37,25 @@ def check_trainer(trainer: Trainer, owner: Callback) -> None:
             f"The Trainer has {len(others)} callbacks of type {type(owner).__name__}; one fit follows one of "
             "them. Keep one, and start another Trainer for the other experiment."
         )
-    if not isinstance(trainer.strategy, SingleDeviceStrategy):
+    if type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy):
         raise ConfigurationError(
-            f"The strategy {type(trainer.strategy).__name__} is not supported yet; rounds run on one device. "
-            "Write Trainer(devices=1, strategy='auto')."
+            f"The strategy {type(trainer.strategy).__name__} is not supported. For several devices write "
+            "Trainer(strategy='ddp'), for weights that are too large for one of them "
+            "Trainer(strategy=ModelParallelStrategy()) with fully_shard in configure_model (FSDP2); or else "
+            "Trainer(devices=1, strategy='auto')."
+        )
+    averages = any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    if averages and settings.rewind.schedule.amount:
+        raise ConfigurationError(
+            f"rewind={settings.rewind!r} came with StochasticWeightAveraging, which replaces the schedulers "
+            "while it trains, so that the schedule cannot return to a later point. Rewind to initialisation, or "
+            "leave one of them out."
+        )
+    window = max((rule.window for rule in settings.stop), default=0)
+    if trainer.max_epochs not in (None, -1) and window > int(trainer.max_epochs or 0):
+        raise ConfigurationError(
+            f"stop={list(settings.stop)} compares the masks of {window} epochs, and a round has max_epochs="
+            f"{trainer.max_epochs}. Write a smaller window, or let the rounds be longer."
         )
     endless = trainer.max_epochs == -1 and trainer.max_steps == -1
     if endless and not any(isinstance(callback, EarlyStopping) for callback in trainer.callbacks):  # type: ignore[attr-defined]
@@ -42,18 +65,32 @@ def check_trainer(trainer: Trainer, owner: Callback) -> None:
         )
 
 
-def check_start(trainer: Trainer, has_nothing_to_train: bool) -> None:
-    """Refuses a fit that does not begin at step 0; call it in ``on_fit_start``, when this is known.
+def check_resume(trainer: Trainer, is_resumed: bool) -> None:
+    """Refuses to go on with a run whose strategy cannot.
 
     Raises:
         ConfigurationError: With what came and what to write.
     """
+    if isinstance(trainer.strategy, ModelParallelStrategy) and (is_resumed or trainer.ckpt_path is not None):
+        raise ConfigurationError(
+            "Going on with a run of ModelParallelStrategy is not supported. Fit without ckpt_path, from round 0."
+        )
+
+
+def check_start(trainer: Trainer, is_resumed: bool, has_nothing_to_train: bool) -> None:
+    """Refuses a fit that begins neither at step 0 nor from a checkpoint of a run; call it in ``on_fit_start``.
+
+    Raises:
+        ConfigurationError: With what came and what to write.
+    """
+    if is_resumed:
+        return
     # Lightning's tuner goes back to a checkpoint of its own, in on_fit_start before ours.
     tuner = (".lr_find_", ".scale_batch_size_")
     if trainer.ckpt_path is not None and not Path(trainer.ckpt_path).name.startswith(tuner):
         raise ConfigurationError(
-            f"ckpt_path={str(trainer.ckpt_path)!r} came, but going on with a run from a checkpoint is not "
-            "supported yet. To start from trained weights, load them into the model before fit."
+            f"ckpt_path={str(trainer.ckpt_path)!r} is no checkpoint of a fit with LotteryTicketCallback, so there "
+            "is no run to go on with. To start from trained weights, load them into the model before fit."
         )
     if trainer.global_step > 0 and not has_nothing_to_train:
         raise ConfigurationError(
@@ -72,8 +109,9 @@ def check_module(module: LightningModule, settings: Settings) -> dict[str, nn.Pa
         ConfigurationError: With what came, what is allowed and what to write.
     """
     refuse_lazy(module)
+    _check_sharded(module, settings)
     parameters = prunable_parameters(module, settings.include, settings.exclude)
-    settings.sizes.counts(sum(parameter.numel() for parameter in parameters.values()))
+    settings.method.plan(layers_of(module, parameters), settings.sizes)
     if settings.controls:
         dense = dense_ticket(module, parameters)
         for control in settings.controls:
@@ -87,21 +125,115 @@ def check_module(module: LightningModule, settings: Settings) -> dict[str, nn.Pa
     return parameters
 
 
+def _check_sharded(module: LightningModule, settings: Settings) -> None:
+    """Refuses what has not been shown to work with weights of which every process holds a shard."""
+    if not any(map(is_sharded, module.parameters())):
+        return
+    late = settings.rewind.schedule.amount > 0 or settings.rewind.weights is None
+    if late or settings.controls:
+        raise ConfigurationError(
+            f"With sharded weights {'rewind=' + repr(settings.rewind) if late else 'controls'} is not supported. "
+            "Rewind to initialisation, and train controls on one device or with strategy='ddp'."
+        )
+    method = settings.method
+    if not isinstance(method.criterion, Magnitude) or type(method.pattern) is not Unstructured or settings.stop:
+        raise ConfigurationError(
+            f"With sharded weights {method.criterion}, {method.pattern} and stop={list(settings.stop)} are not "
+            "supported together; single weights by magnitude are, without stop rules."
+        )
+    for name, parameter in module.named_parameters():
+        everywhere = like(torch.ones_like(local(parameter), dtype=torch.bool), parameter)
+        if count([everywhere]) != [parameter.numel()]:
+            raise ConfigurationError(
+                f"The weights {name!r} are spread over the processes in a way that is not supported. Shard them "
+                "by fully_shard over one mesh, as with ModelParallelStrategy(tensor_parallel_size=1)."
+            )
+
+
+def describe(trainer: Trainer, settings: Settings, module: LightningModule, ticket: Ticket) -> dict[str, Any]:
+    """What decides the course of a run, as plain values: it must be the same to go on with it."""
+    return {
+        "arguments": settings.described(),
+        "trainer": describe_trainer(trainer),
+        "prunable": {name: list(mask.shape) for name, mask in ticket.masks.items()},
+        "structure": ticket.provenance["structure"],
+        "hyperparameters": {name: described(value) for name, value in module.hparams.items()},
+        "seed_everything": os.environ.get("PL_GLOBAL_SEED"),
+    }
+
+
+def describe_trainer(trainer: Trainer) -> dict[str, Any]:
+    """What of the Trainer decides the course of a run."""
+    return {
+        "max_epochs": trainer.max_epochs,
+        "max_steps": trainer.max_steps,
+        "accumulate_grad_batches": trainer.accumulate_grad_batches,
+        "precision": str(trainer.precision),
+        "processes": trainer.world_size,
+    }
+
+
 def choose_folder(trainer: Trainer, settings: Settings) -> RunFolder:
     """The run folder that the arguments ask for.
 
     Raises:
         ConfigurationError: It holds another run.
     """
+    default = default_folder(trainer)  # on all processes: Lightning's log_dir makes them agree
+    # One process chooses: the others would find what it has written already.
+    chosen: RunFolder | ConfigurationError | None = None
+    if trainer.is_global_zero:
+        try:
+            chosen = _choose_folder(trainer, settings, default)
+        except ConfigurationError as error:
+            chosen = error
+    path = trainer.strategy.broadcast(chosen.path if isinstance(chosen, RunFolder) else chosen)
+    if isinstance(path, ConfigurationError):
+        raise path
+    return chosen if isinstance(chosen, RunFolder) else RunFolder(Path(str(path)), is_writer=False)
+
+
+def _choose_folder(trainer: Trainer, settings: Settings, default: Path) -> RunFolder:
     if trainer.fast_dev_run:  # type: ignore[attr-defined]  # a trial leaves no files, as with Lightning's own
         temporary = TemporaryDirectory(prefix="lottery-")
         return RunFolder(Path(temporary.name), temporary)
     if settings.dirpath is None:
-        return RunFolder.next_free(Path(trainer.log_dir or trainer.default_root_dir) / "lottery")
+        return RunFolder.next_free(default)
     folder = RunFolder(settings.dirpath)
     if folder.holds_records() and not settings.overwrite:
         raise ConfigurationError(
-            f"dirpath={str(settings.dirpath)!r} holds another run. Write another folder, or overwrite=True to "
+            f"dirpath={str(settings.dirpath)!r} holds another run. Go on with it by "
+            "trainer.fit(..., ckpt_path=lottery.resume(trainer)), write another folder, or overwrite=True to "
             "replace that run."
         )
     return folder
+
+
+def default_folder(trainer: Trainer) -> Path:
+    """Where a run is if ``dirpath`` does not say: in the logger's folder, or else in the Trainer's."""
+    return Path(trainer.log_dir or trainer.default_root_dir) / "lottery"
+
+
+def find_run(trainer: Trainer, settings: Settings) -> RunFolder | None:
+    """The run to go on with: that in ``dirpath``, or else the newest that is like this one, if there is any."""
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return None  # a trial is a run of its own
+    wanted = {
+        "arguments": settings.described(),
+        "trainer": describe_trainer(trainer),
+        "seed_everything": os.environ.get("PL_GLOBAL_SEED"),
+    }
+    return newest_run(_known_folders(trainer, settings), settings.dirpath, wanted)
+
+
+def _known_folders(trainer: Trainer, settings: Settings) -> list[Path]:
+    """Where runs with these arguments may have been begun."""
+    if settings.dirpath is not None:
+        return [settings.dirpath]
+    logger = trainer.loggers[0] if trainer.loggers else None
+    if isinstance(logger, (TensorBoardLogger, CSVLogger)):  # every fit has a version, and so a folder, of its own
+        inside = Path(getattr(logger, "sub_dir", None) or "")
+        found = Path(logger.root_dir).glob(str(Path("*") / inside / "lottery*"))
+    else:
+        found = default_folder(trainer).parent.glob("lottery*")
+    return [path for path in sorted(found) if path.is_dir()]

@@ -1,84 +1,47 @@
 """One run: round after round on one Trainer, then the controls."""
 
-import hashlib
-import time
-import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_lottery import masks as mask_arithmetic
-from lightning_lottery import report
-from lightning_lottery._lightning import FinalRound, RoundsFit
+from lightning_lottery import sharding
+from lightning_lottery._lightning import RoundsFit
+from lightning_lottery.chronicle import Chronicle
 from lightning_lottery.errors import TrainingError
-from lightning_lottery.masking import Masking
-from lightning_lottery.provenance import provenance
-from lightning_lottery.records import Best, Records, RoundRecord, RunFolder, round_name
-from lightning_lottery.rewind import ModuleState
+from lightning_lottery.folder import RunFolder
+from lightning_lottery.module_state import ModuleState
+from lightning_lottery.next_masks import NextMasks, seed_of
+from lightning_lottery.origin import Origin
+from lightning_lottery.records import TICKET_BRANCH, Records, round_name
+from lightning_lottery.resume import LAST, RunState, first_unfinished
+from lightning_lottery.round import Round, dense_ticket
 from lightning_lottery.settings import Settings
 from lightning_lottery.ticket import Ticket, starting_values
-
-
-def dense_ticket(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Ticket:
-    """The ticket of round 0: every weight survives, at its present value."""
-    masks = {name: torch.ones_like(parameter, dtype=torch.bool) for name, parameter in parameters.items()}
-    return Ticket(masks, starting_values(module), provenance=provenance(module, torch.initial_seed()))
-
-
-@dataclass
-class Round:
-    """The round that is training.
-
-    Attributes:
-        ticket: What it started from.
-        masking: Keeps the pruned weights at zero.
-        best: The best value of the monitored metric so far.
-        progress: Round and density, for the progress bar.
-        started: When it started, in seconds of the performance counter.
-    """
-
-    ticket: Ticket
-    masking: Masking
-    best: Best
-    progress: str
-    started: float
-
-    @property
-    def name(self) -> str:
-        """Its name in files, folders and loggers."""
-        return round_name(self.ticket.round, self.ticket.branch)
-
-
-@dataclass(frozen=True)
-class LastTicket:
-    """Everything after the training of the last ticket, to come back to after the controls.
-
-    Attributes:
-        weights: Its trained weights and persistent buffers.
-        state: The rest of the network.
-        trainer: What the Trainer knew of it.
-    """
-
-    weights: dict[str, Tensor]
-    state: ModuleState
-    trainer: FinalRound
 
 
 class Run:
     """Everything between the first round and the last.
 
+    After the constructor call :meth:`begin` or :meth:`go_on`.
+
+    Attributes:
+        round: The round that is training.
+        is_over: Whether there is nothing left to train.
+
     Args:
         settings: The arguments.
         fit: The Trainer, made to train rounds.
-        module: The LightningModule, at its starting weights.
+        module: The LightningModule.
         parameters: The prunable parameters by name.
-        folder: The run folder, free to be written.
+        folder: The run folder.
         records: Takes the record of every finished round.
     """
+
+    round: Round
 
     def __init__(
         self,
@@ -91,21 +54,136 @@ class Run:
     ) -> None:
         self._settings, self._fit, self._module = settings, fit, module
         self._parameters, self._folder, self._records = parameters, folder, records
-        self._counts = settings.sizes.counts(sum(p.numel() for p in parameters.values()))
-        self._last: LastTicket | None = None
-        fit.begin()
-        self._state = ModuleState(module)
-        self._dense = dense_ticket(module, parameters)
-        folder.clear()
-        folder.begin(self._description(), self._dense)
-        self._tickets = self._prepare_tickets()
-        self.round = self._enter(next(self._tickets))
+        self._chronicle = Chronicle(settings, fit, folder, records)
+        self._next_masks = NextMasks(settings, fit, module, parameters)
+        self._controls = {control.branch: control for control in settings.controls}
+        self._plan = settings.plan
+        self._index = 0
+        self._last: dict[str, Any] | None = None  # all of the last ticket's training, to come back to
+        self.is_over = False
+
+    def begin(self, description: dict[str, Any]) -> None:
+        """Begins with round 0; the network is at its initial weights."""
+        self._fit.begin()
+        dense = dense_ticket(self._module, self._parameters, self._settings.methods())
+        seed: str = self._fit.trainer.strategy.broadcast(dense.provenance["seed"])  # one for all processes
+        dense = replace(dense, provenance={**dense.provenance, "seed": seed})
+        self._origin = Origin(self._settings.rewind, self._fit, self._module, self._folder, dense)
+        self._origin.begin()
+        self._next_masks.try_out(dense)
+        self._folder.clear()  # after all that may refuse
+        self._origin.write()
+        self._origin.check()
+        self._folder.describe({**description, "counts": self._next_masks.counts, **dense.provenance})
+        if not self._settings.prune_at_init:
+            self._enter(dense)
+            return
+        ticket = self._make(*self._plan[0])
+        self._origin.return_to(ticket, self._settings.same_data_order)
+        self._enter(ticket)
+
+    def go_on(self, state: RunState | None) -> None:
+        """Goes on with the run in the folder.
+
+        Args:
+            state: What the checkpoint held that Lightning has loaded; ``None`` begins the first unfinished round.
+        """
+        dense = dense_ticket(self._module, self._parameters, self._settings.methods())
+        self._origin = Origin(self._settings.rewind, self._fit, self._module, self._folder, dense)
+        self._folder.tidy()
+        self._origin.read()
+        for record in self._folder.read_records():
+            self._records.append(record)
+        self._plan = self._shortened_plan()
+        unfinished = first_unfinished(self._folder, self._plan)
+        if state is not None and (at := self._plan.index((state.round, state.branch))) >= unfinished:
+            unfinished = at
+        elif state is not None:
+            state = None  # of a round that is finished
+        if state is not None and not self._fit.goes_on_within_rounds():
+            self._chronicle.say(f"{state.name} begins again: averages of weights cannot go on from a checkpoint.")
+            state = None
+        if self._folder.has_state(LAST):
+            self._last = self._folder.read_state(LAST)
+        if unfinished == len(self._plan):
+            self._chronicle.say(f"The run in {self._folder.path} is finished already.")
+            self.is_over = True
+            self._finish()
+            return
+        self._index = unfinished
+        self._chronicle.say(
+            f"Going on with the run in {self._folder.path} at {round_name(*self._plan[unfinished])}."
+        )
+        self._records.keep(self._plan[:unfinished])
+        self._chronicle.repeat(lambda record: self._ticket(record.round, record.branch))
+        next_one = self._plan[unfinished]
+        is_made = self._folder.ticket_path(*next_one).exists()
+        if not is_made and self._settings.prune_at_init and unfinished == 0:
+            # Loads the data, to score before round 1.
+            self._origin.return_to(self._origin.dense, same_data_order=True)
+        ticket = self._ticket(*next_one) if is_made else self._make(*next_one)
+        if state is None:
+            self._fit.resume_axis(sum(record.steps for record in self._records))
+            self._origin.return_to(ticket, self._settings.same_data_order)
+            self._enter(ticket)
+        else:
+            self._resume(ticket, state)
+
+    def _resume(self, ticket: Ticket, state: RunState) -> None:
+        """Goes on in the middle of a round."""
+        if mask_arithmetic.fingerprint(ticket.masks) != state.masks_hash:
+            raise TrainingError(f"The masks of {state.name} in the run folder are not those of the checkpoint.")
+        if not state.moment["is_exact"]:
+            self._chronicle.say(
+                "The checkpoint was written when the training was interrupted, so the batch of then is repeated."
+            )
+        self._origin.shorten(ticket.round)
+        ModuleState(**state.module).restore(self._module)
+        self._fit.resume(state.moment)
+        self._enter(ticket)
+        self.round.resume(state, self._parameters)
+
+    def state(self) -> RunState:
+        """What a checkpoint is to hold of the run."""
+        return self.round.state(self._folder, self._module, self._fit)
 
     def observe(self) -> None:
         """Looks at the monitored metric."""
         metrics, monitor = self._fit.trainer.callback_metrics, self._settings.monitor
         if monitor is not None and monitor in metrics:
             self.round.best.observe(float(metrics[monitor]), self._fit.trainer.global_step)
+
+    def end_epoch(self) -> None:
+        """Makes sure that pruned weights are zero, and lets stop rules look at the mask that would follow."""
+        training, number = self.round, self.round.ticket.round
+        training.masking.check()
+        window = max((rule.window for rule in self._settings.stop), default=0)
+        if not window:
+            return
+        if training.ticket.branch != TICKET_BRANCH:  # a control trains as long as its ticket
+            ticket = self._records[TICKET_BRANCH].get(number)
+            training.is_cut_short = (
+                ticket is not None and ticket.saved_steps > 0 and self._fit.steps() >= ticket.steps
+            )
+        elif number < self._settings.sizes.last_round:
+            masks = self._next_masks.make(number + 1, training.ticket, is_final=False)
+            training.masks_seen = [*training.masks_seen, masks][-window:]
+            settled = any(r.after_epoch(training.masks_seen, training.ticket.masks) for r in self._settings.stop)
+            training.is_cut_short |= settled and not (number == 0 and self._origin.is_waiting)
+        if training.is_cut_short:
+            self._fit.trainer.should_stop = True
+
+    def look(self, between_epochs: bool) -> None:
+        """Notes the point to rewind to if round 0 has come to it."""
+        if self._index == 0:
+            self._origin.look(between_epochs)
+
+    def saved(self, path: str) -> None:
+        """Notes that a checkpoint was written."""
+        if not self._fit.trainer.interrupted:
+            self._folder.note_checkpoint(path, self.round.name)
+            if self._folder.is_writer:
+                self._fit.note_saved(path)
 
     def advance(self) -> bool:
         """Ends the round that has trained and prepares the next one.
@@ -122,140 +200,100 @@ class Run:
         if ticket is None:
             self._finish()
             return False
-        self._state.restore(self._module)
-        ticket.apply(self._module)
-        self._fit.rewind(self._settings.same_data_order)
-        self.round = self._enter(ticket)
+        self._origin.return_to(ticket, self._settings.same_data_order)
+        self._enter(ticket)
         return True
 
     def _next_ticket(self) -> Ticket | None:
         """Records the round that has trained, and prunes; ``None`` if no round is to follow."""
         fit = self._fit
         self.observe()
-        if fit.trainer.global_step == 0:
+        if fit.steps() == 0:
             if fit.has_seen_batches():
                 raise TrainingError(
                     f"{self.round.name} has seen batches, but Lightning has counted no step of an optimizer. In "
                     "manual optimization, step the optimizers that self.optimizers() gives."
                 )
-            self._say("The round has trained no step, so nothing is pruned.")
+            self._chronicle.say("The round has trained no step, so nothing is pruned.")
             return None
         if fit.time_is_up() and not fit.is_whole():
-            self._say(f"max_time is spent in the middle of {self.round.name}, which leaves no record.")
+            self._chronicle.say(f"max_time is spent in the middle of {self.round.name}, which leaves no record.")
             return None
         self._record()
+        if self._index == 0:
+            self._origin.finish()
+        self._plan = self._shortened_plan()
+        last = max(number for number, branch in self._plan if branch == TICKET_BRANCH)
+        if last < self._settings.sizes.last_round and self.round.ticket.branch == TICKET_BRANCH:
+            self._chronicle.say(f"No further ticket: {self._settings.ending(self._records)!r} ends the rounds.")
+        if self._plan[self._index] == (last, TICKET_BRANCH):
+            self._keep_last()
         if fit.time_is_up():
-            self._say("max_time is spent: no further round.")
+            self._chronicle.say("max_time is spent: no further round.")
             return None
-        return next(self._tickets, None)
+        self._index += 1
+        return None if self._index == len(self._plan) else self._make(*self._plan[self._index])
+
+    def _shortened_plan(self) -> list[tuple[int, str]]:
+        """What stop rules leave of the plan; process 0 decides, since metrics may differ between processes."""
+        plan: list[tuple[int, str]] = self._fit.trainer.strategy.broadcast(
+            self._settings.plan_after(self._records)
+        )
+        return [(number, branch) for number, branch in plan]
 
     def close(self, status: str = "success") -> None:
         """Closes the round that is training: its loggers and its hooks. May be called twice."""
-        self._fit.loggers.leave(status)
-        self.round.masking.release()
+        if not self.is_over:
+            self._fit.loggers.leave(status)
+            self.round.masking.release()
 
-    def _prepare_tickets(self) -> Iterator[Ticket]:
-        """The tickets of all rounds, then those of the controls, each made when the one before has trained."""
-        ticket = self._dense
-        yield ticket
-        for number in range(1, self._settings.sizes.last_round + 1):
-            remove = self._counts[number - 1] - self._counts[number]
-            masks = mask_arithmetic.prune_smallest(self._parameters, ticket.masks, remove, magnitude=True)
-            ticket = replace(self._dense, masks=masks, round=number)
-            yield ticket
-        for number, control in self._settings.controlled:
-            if self._last is None:
-                weights, state = starting_values(self._module), ModuleState(self._module)
-                self._last = LastTicket(weights, state, self._fit.keep_final())
-            original = Ticket.load(self._folder.ticket_path(number)).to(self._parameters)
-            seed = _control_seed(self._dense.provenance["seed"], control.branch, number)
-            made = control.ticket(original, self._dense, self._module, seed)
-            yield replace(made, round=number, branch=control.branch)
+    def _keep_last(self) -> None:
+        """Keeps the last ticket as it has trained, to come back to it after the controls."""
+        if any(map(sharding.is_sharded, self._parameters.values())):
+            return  # there are no controls then, and no going on
+        self._last = {
+            "weights": starting_values(self._module),
+            "module": vars(ModuleState.of(self._module)),
+            "trainer": self._fit.keep_final(),
+        }
+        self._folder.write_state(LAST, self._last)
 
-    def _enter(self, ticket: Ticket) -> Round:
+    def _make(self, number: int, branch: str) -> Ticket:
+        """Makes the ticket of a round out of what the round before has left."""
+        if number == 0:
+            return self._origin.dense
+        if branch == TICKET_BRANCH:
+            before = self.round.ticket if self._index else self._origin.dense
+            return self._origin.next_ticket(masks=self._next_masks.make(number, before), round=number)
+        dense = self._origin.dense
+        seed = seed_of(dense, branch, number)
+        made = self._controls[branch].ticket(self._ticket(number, TICKET_BRANCH), dense, self._module, seed)
+        return replace(made, round=number, branch=branch)
+
+    def _ticket(self, number: int, branch: str) -> Ticket:
+        """A ticket that was written, on the devices of the network."""
+        return self._folder.read_ticket(self._folder.ticket_name(number, branch)).to(self._origin.dense.weights)
+
+    def _enter(self, ticket: Ticket) -> None:
         """Starts a round whose weights are in place."""
-        emptied = [name for name, density in ticket.layer_densities().items() if density == 0]
-        if emptied:
-            warnings.warn(
-                f"{round_name(ticket.round, ticket.branch)} keeps no weight of {', '.join(map(repr, emptied))}: "
-                "what comes after these layers no longer sees the input. Prune less, or protect them by exclude.",
-                stacklevel=2,
-            )
-        ticket.save(self._folder.ticket_path(ticket.round, ticket.branch))
-        masking = Masking(self._parameters, ticket.masks)
-        masking.watch(self._fit.trainer.optimizers, elementwise=self._fit.gradients_are_ours())
-        progress = report.progress(ticket, self._settings.sizes.last_round)
-        started = Round(ticket, masking, Best(self._settings.mode or "min"), progress, time.perf_counter())
-        self._fit.enter_round(started.name)
-        return started
+        fit, folder = self._fit, self._folder
+        name, masks_hash = round_name(ticket.round, ticket.branch), mask_arithmetic.fingerprint(ticket.masks)
+        if len(set(hashes := fit.gather(masks_hash))) > 1:
+            raise TrainingError(f"The masks of {name} differ between the processes: {', '.join(hashes)}.")
+        folder.write_ticket(folder.ticket_name(ticket.round, ticket.branch), ticket)
+        self.round = Round.start(ticket, masks_hash, self._parameters, fit, self._settings)
+        fit.enter_round(name)
 
     def _record(self) -> None:
         """Writes down the round that has trained."""
-        ticket, best, monitor = self.round.ticket, self.round.best, self._settings.monitor
-        metrics = self._fit.trainer.callback_metrics
-        record = RoundRecord(
-            round=ticket.round,
-            branch=ticket.branch,
-            density=ticket.density,
-            kept=ticket.kept,
-            prunable=ticket.prunable,
-            parameters=sum(p.numel() for p in self._module.parameters()),
-            metrics={name: float(value) for name, value in metrics.items() if _is_scalar(value)},
-            best_value=best.value,
-            best_step=best.step,
-            steps=self._fit.trainer.global_step,
-            seconds=time.perf_counter() - self.round.started,
-            masks_hash=mask_arithmetic.fingerprint(ticket.masks),
-            ticket=f"tickets/{self._folder.ticket_path(ticket.round, ticket.branch).name}",
-        )
-        self._records.append(record)
-        self._folder.write_records(self._records)
-        self._log(record)
-        self._say(report.line(record, self._settings.sizes.last_round, monitor))
-        if monitor is not None and monitor not in record.metrics:
-            logged = ", ".join(map(repr, record.metrics)) or "none"
-            raise TrainingError(
-                f"monitor={monitor!r} was never logged in {self.round.name}. The metrics that were: {logged}. "
-                "Take one of them, or log that one with self.log(...) in the LightningModule."
-            )
-
-    def _log(self, record: RoundRecord) -> None:
-        monitor, densities = self._settings.monitor, self.round.ticket.layer_densities()
-        self._fit.loggers.log(report.scalars(record, monitor, densities), record.round)
-        if monitor in record.metrics and report.can_draw():
-            self._fit.loggers.draw("lottery/accuracy_against_density", self._draw, record.round)
-
-    def _draw(self) -> Any:
-        metric = str(self._settings.monitor)
-        return report.figure(report.curves(self._records, metric), metric)
+        ticket = self.round.ticket
+        path = self._folder.ticket_name(ticket.round, ticket.branch)
+        self._chronicle.add(self.round.record(self._fit, self._module, path), ticket)
 
     def _finish(self) -> None:
         """Leaves the module with the last ticket, trained, also after controls."""
         if self._last is not None:
-            self._last.state.restore(self._module)
-            Ticket(masks={}, weights=self._last.weights).apply(self._module)
-            self._fit.restore_final(self._last.trainer)
-        if self._settings.monitor is not None and len(self._records) and report.can_draw():
-            report.save_figure(self._draw(), self._folder.path / "report.png")
-
-    def _description(self) -> dict[str, Any]:
-        return {
-            "arguments": self._settings.described(),
-            "counts": self._counts,
-            "prunable": {name: list(parameter.shape) for name, parameter in self._parameters.items()},
-            **self._dense.provenance,
-        }
-
-    def _say(self, text: str) -> None:
-        if self._settings.verbose:
-            print(text, flush=True)
-
-
-def _is_scalar(value: Tensor) -> bool:
-    return torch.as_tensor(value).numel() == 1
-
-
-def _control_seed(seed: str, branch: str, number: int) -> int:
-    """A seed of 48 bits that differs between runs, controls and rounds."""
-    digest = hashlib.sha256(f"{seed}/{branch}/{number}".encode()).digest()
-    return int.from_bytes(digest[:6], "big")
+            ModuleState(**self._last["module"]).restore(self._module)
+            Ticket(masks={}, weights=self._last["weights"]).apply(self._module)
+            self._fit.restore_final(self._last["trainer"])
+        self._chronicle.close()

@@ -4,6 +4,7 @@ Nothing else in the package uses a private name of Lightning. A comment at each 
 the oldest supported version, 2.5.0, unless its comment names a later one.
 """
 
-from lightning_lottery._lightning.fit import FinalRound, RoundsFit
+from lightning_lottery._lightning.fit import RoundsFit
+from lightning_lottery._lightning.hooks import Hooks
 
-__all__ = ["FinalRound", "RoundsFit"]
+__all__ = ["Hooks", "RoundsFit"]

@@ -1,34 +1,25 @@
 """The fit loop that trains round after round."""
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.optimizer import _optimizers_to_device
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
-from lightning.pytorch.loops.loop import _Loop
-from lightning.pytorch.loops.progress import _BaseProgress
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from lightning_lottery._lightning import metrics, position
 from lightning_lottery._lightning.data import DataOrder
+from lightning_lottery._lightning.hooks import Hooks, install
 from lightning_lottery._lightning.loggers import RoundLoggers
-from lightning_lottery._lightning.memory import Memory, enter_folder
-
-
-@dataclass(frozen=True)
-class FinalRound:
-    """What the Trainer knew after the last ticket, to come back to after the controls.
-
-    Attributes:
-        checkpoints: What the checkpoint callbacks remember.
-        metrics: The three kinds of metrics of the Trainer.
-    """
-
-    checkpoints: list[tuple[ModelCheckpoint, dict[str, Any]]]
-    metrics: tuple[dict[str, Any], ...]
+from lightning_lottery._lightning.memory import Memory, checkpoint_memory, enter_folder, link_last
+from lightning_lottery._lightning.onlooker import Onlooker, looking_on
 
 
 class RoundsFit:
@@ -47,37 +38,12 @@ class RoundsFit:
         self._owner = owner
         self._data = DataOrder(trainer)
         self._undo: list[Callable[[], None]] = []
+        self._first_step = 0
+        self._max_epochs: int | None = None
 
-    def install(
-        self, begin: Callable[[], bool], boundary: Callable[[], bool], bar: Callable[[], dict[str, str]]
-    ) -> None:
-        """Installs the loop over rounds, until :meth:`undo`.
-
-        Args:
-            begin: Called when training is about to begin; says whether rounds are to be trained at all.
-            boundary: Called after each round; says whether another one follows.
-            bar: Texts for the progress bar, by name.
-        """
-        loop, trainer, owner = self.trainer.fit_loop, self.trainer, self._owner
-        base = type(loop)
-
-        # Calling run() again from on_train_end would nest; a subclass of the loop's own class iterates instead.
-        def run(loop: Any) -> None:
-            # The learning-rate finder runs the loop with other callbacks: then it is none of our business.
-            if owner not in trainer.callbacks or not begin():  # type: ignore[attr-defined]
-                base.run(loop)
-                return
-            base.run(loop)
-            while boundary():
-                base.run(loop)
-
-        loop.__class__ = type(base.__name__, (base,), {"run": run, "__module__": base.__module__})
-        self._undo.append(lambda: setattr(loop, "__class__", base))
-        self._undo += self._data.watch()
-        if (progress := trainer.progress_bar_callback) is not None:
-            metrics = progress.get_metrics  # the one way to add text to any progress bar
-            progress.get_metrics = lambda *args: {**bar(), **metrics(*args)}  # type: ignore[method-assign]
-            self._undo.append(lambda: delattr(progress, "get_metrics"))
+    def install(self, hooks: Hooks) -> None:
+        """Installs the loop over rounds, until :meth:`undo`."""
+        self._undo += install(self.trainer, self._owner, hooks, self._data)
 
     def undo(self) -> None:
         """Leaves the Trainer as Lightning made it. May be called twice."""
@@ -86,36 +52,72 @@ class RoundsFit:
 
     def begin(self) -> None:
         """Remembers the state that every round starts from. Call it right before the first one."""
-        trainer, loop = self.trainer, self.trainer.fit_loop
-        data = [] if trainer.datamodule is None else [trainer.datamodule]  # type: ignore[attr-defined]
-        self._memories = [Memory(part) for part in (*self._other_callbacks(), *data)]
+        trainer = self.trainer
+        self._memories = [Memory(part) for part in self._parts()]
         self._data.begin()
-        # After all on_fit_start hooks: stochastic weight averaging lengthens the fit there, for its last pass.
-        self._limits = (loop.max_epochs, trainer.accumulate_grad_batches)
+        self._optimization = position.FirstOptimization(trainer)
         self._precision = copy.deepcopy(trainer.precision_plugin.state_dict())
-        self._optimization = _OptimizationState(trainer)
+        self._remember_limits()
+
+    def _remember_limits(self) -> None:
+        # After all on_fit_start hooks: stochastic weight averaging lengthens the fit there, for its last pass.
+        trainer, loop = self.trainer, self.trainer.fit_loop
+        loop.max_epochs = self._max_epochs if self._max_epochs is not None else loop.max_epochs
+        self._limits = limits = (loop.max_epochs, trainer.accumulate_grad_batches)
+        self._undo.insert(0, lambda: setattr(loop, "max_epochs", limits[0]))
         self.loggers = RoundLoggers(trainer)
+
+    def start(self) -> dict[str, Any]:
+        """The state that every round starts from, as plain values, for another process."""
+        return {
+            "memories": [(memory.name, memory.state) for memory in self._memories],
+            "data": self.gather(self._data.start()),
+            "optimization": self._optimization.states,
+            "precision": self._precision,
+        }
+
+    def begin_from(self, start: dict[str, Any]) -> None:
+        """Takes over the state that every round starts from as another process gave it by :meth:`start`."""
+        states = list(start["memories"])
+        self._memories = [Memory(part, _take(states, Memory(part, {}).name)) for part in self._parts()]
+        self._data.begin_from(start["data"][self.trainer.global_rank])
+        self._optimization = position.FirstOptimization(self.trainer, start["optimization"])
+        self._precision = start["precision"]
+        self._remember_limits()
 
     def enter_round(self, name: str) -> None:
         """Gives the round loggers and checkpoint folders of its own, inside those of the fit."""
         self.loggers.enter(name)
+        self.enter_folders(name)
+
+    def enter_folders(self, name: str) -> None:
+        """Gives the round checkpoint folders of its own."""
         for checkpoint in self._checkpoints():
             enter_folder(checkpoint, name)
 
-    def rewind(self, same_data_order: bool) -> None:
-        """Brings all but the weights back to the start: loops, optimizers, callbacks, data, generators.
+    def rewind(
+        self,
+        same_data_order: bool,
+        point: dict[str, Any] | None = None,
+        fresh_optimizer: bool = False,
+        length: tuple[int, float] | None = None,
+    ) -> None:
+        """Brings all but the weights back: loops, optimizers, callbacks, data, generators.
 
         Call it with the weights of the next round in place, since optimizers may read them.
 
         Args:
             same_data_order: Whether the random generators return as well; else they go on drawing.
+            point: What :meth:`point` gave where the round is to begin; the start if left out.
+            fresh_optimizer: Whether optimizers begin without what they remembered of each weight at the point.
+            length: Epochs of the round and its constant learning rate; by the schedule if left out.
         """
         trainer, loop = self.trainer, self.trainer.fit_loop
         trainer.should_stop = False  # else the next round trains no batch
         loop.max_epochs, trainer.accumulate_grad_batches = self._limits
         axis = loop.epoch_loop._batches_that_stepped  # what loggers take for the step
-        _reset(loop)
-        loop.epoch_loop._batches_that_stepped = 0 if self.loggers.have_children else axis
+        position.reset(loop)
+        loop.epoch_loop._batches_that_stepped = 0
         trainer._logger_connector.reset_results()  # these two as before every fit, or metrics of one round
         trainer._logger_connector.reset_metrics()  # pass for those of the next
         trainer.lightning_module.zero_grad(set_to_none=True)
@@ -124,25 +126,122 @@ class RoundsFit:
         _optimizers_to_device(trainer.strategy.optimizers, trainer.strategy.root_device)
         self._optimization.restore()
         trainer.precision_plugin.load_state_dict(copy.deepcopy(self._precision))  # the scale of 16-bit gradients
+        if point is not None:
+            position.load_optimization(trainer, point["optimization"], fresh_optimizer)
+        at_point = [] if point is None else list(point["memories"])
         for memory in self._memories:
-            memory.restore(trainer)
-        self._data.rewind(same_data_order)
+            memory.restore(trainer, _take(at_point, memory.name))
+        self._data.rewind(same_data_order, None if point is None else self._own(point["data"]))
+        if point is not None:
+            position.settle(trainer, validate=False)
+        if not self.loggers.have_children:
+            loop.epoch_loop._batches_that_stepped = axis
+        if length is not None:
+            self.shorten(*length)
+        self._first_step = trainer.global_step
 
-    def keep_final(self) -> FinalRound:
-        """Notes what is known after the last ticket."""
+    def allow_epochs(self, epochs: int) -> None:
+        """Lets Lightning load a checkpoint of a round that is longer than the others."""
+        loop = self.trainer.fit_loop
+        self._max_epochs, loop.max_epochs = loop.max_epochs, max(epochs, loop.max_epochs or 0)
+
+    def shorten(self, epochs: int, lr: float) -> None:
+        """Lets a round train at a constant learning rate for a number of epochs."""
+        self.trainer.fit_loop.max_epochs = epochs
+        self.trainer.strategy.lr_scheduler_configs = []
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = torch.full_like(group["lr"], lr) if isinstance(group["lr"], torch.Tensor) else lr
+
+    def point(self) -> dict[str, Any]:
+        """Where the training stands, as plain values for :meth:`rewind`; call it between batches or epochs."""
+        return {
+            "optimization": position.optimization(self.trainer),
+            "memories": [(memory.name, memory.at_point()) for memory in self._memories],
+            "data": self.gather(self._data.moment()),
+        }
+
+    def moment(self) -> dict[str, Any]:
+        """What a checkpoint of Lightning lacks to go on with the same bits, as plain values."""
         trainer = self.trainer
-        return FinalRound(
-            [(checkpoint, dict(vars(checkpoint))) for checkpoint in self._checkpoints()],
-            (dict(trainer.callback_metrics), dict(trainer.logged_metrics), dict(trainer.progress_bar_metrics)),
-        )
+        is_exact = not trainer.interrupted  # else in the middle of a batch, and other processes may be gone
+        gradients = {n: p.grad for n, p in trainer.lightning_module.named_parameters() if p.grad is not None}
+        return {
+            "is_exact": is_exact,
+            "data": self.gather(self._data.moment()) if is_exact else [self._data.moment()],
+            "metrics": metrics.capture(trainer),
+            "gradients": gradients if self._gradients_count() else {},
+            "should_stop": trainer.should_stop,
+            "checkpoints": [(c.state_key, checkpoint_memory(c)) for c in self._checkpoints()],
+            "first_step": self._first_step,
+        }
 
-    def restore_final(self, final: FinalRound) -> None:
+    def looking_on(self, prunable: Sequence[torch.nn.Parameter], seed: int) -> AbstractContextManager[Onlooker]:
+        """Lets criteria look at data and loss, with random numbers of their own, and without leaving a trace."""
+        return looking_on(self.trainer, self._data, prunable, seed)
+
+    def generators(self) -> list[dict[str, Any]]:
+        """Where the generators of all processes are now, as plain values."""
+        return self.gather(self._data.generators())
+
+    def restore_generators(self, states: list[dict[str, Any]]) -> None:
+        """Puts them back."""
+        self._data.restore_generators(self._own(states))
+
+    def training_flags(self) -> dict[str, bool]:
+        """The ``training`` flags that layers return to after the validation, if one is running."""
+        # The only place that remembers them while the module is in evaluation mode.
+        return dict(self.trainer.fit_loop.epoch_loop.val_loop._module_mode.mode) if self.trainer.validating else {}
+
+    def _gradients_count(self) -> bool:
+        """Whether the next step is to add to the gradients of now."""
+        # The loop's own rule: it also steps on an epoch's last batch.
+        loop = self.trainer.fit_loop
+        return not self.trainer.lightning_module.automatic_optimization or loop._should_accumulate()
+
+    def resume_axis(self, steps: int) -> None:
+        """Lets loggers whose steps may not fall go on after the steps of all finished rounds."""
+        # The axis of all loggers; nothing public sets it.
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = steps
+
+    def goes_on_within_rounds(self) -> bool:
+        """Whether a round can go on where a checkpoint was taken; Lightning's averages of weights cannot."""
+        return not any(memory.is_average for memory in self._memories)
+
+    def resume(self, moment: dict[str, Any]) -> None:
+        """Goes on where :meth:`moment` was called; Lightning has loaded its checkpoint."""
+        trainer = self.trainer
+        self._first_step = moment["first_step"]
+        metrics.restore(trainer, moment["metrics"])
+        self._data.resume(self._own(moment["data"]))
+        position.settle(trainer, validate=True)
+        metrics.settle(trainer)
+        trainer.should_stop = moment["should_stop"]
+        states = list(moment["checkpoints"])
+        for checkpoint in self._checkpoints():
+            memory = _take(states, checkpoint.state_key) or {}
+            vars(checkpoint).update({name: value for name, value in memory.items() if name in vars(checkpoint)})
+        for name, parameter in trainer.lightning_module.named_parameters():
+            if name in moment["gradients"]:
+                parameter.grad = moment["gradients"][name].to(parameter.device)
+
+    def note_saved(self, path: str) -> None:
+        """Shows ``ckpt_path="last"`` the way to a checkpoint that was written."""
+        for checkpoint in self._checkpoints():
+            if checkpoint.save_last and os.path.dirname(path) == checkpoint.dirpath:  # noqa: PTH120 (an address)
+                link_last(checkpoint, path)
+
+    def keep_final(self) -> dict[str, Any]:
+        """Notes what the Trainer knows after the last ticket, to come back to after the controls."""
+        checkpoints = [(c.state_key, {**checkpoint_memory(c), "dirpath": c.dirpath}) for c in self._checkpoints()]
+        return {"checkpoints": checkpoints, "metrics": metrics.keep(self.trainer)}
+
+    def restore_final(self, final: dict[str, Any]) -> None:
         """Brings back checkpoints and metrics of the last ticket, so that ``test("best")`` tests it."""
-        for checkpoint, memory in final.checkpoints:
-            vars(checkpoint).update(memory)
-        connector = self.trainer._logger_connector  # the three kinds of metrics have no setter
-        connector.reset_results()
-        connector._callback_metrics, connector._logged_metrics, connector._progress_bar_metrics = final.metrics
+        states = list(final["checkpoints"])
+        for checkpoint in self._checkpoints():
+            vars(checkpoint).update(_take(states, checkpoint.state_key) or {})
+        metrics.put_back(self.trainer, final["metrics"])
 
     def stop_on_sigterm(self) -> None:
         """Ends the fit as Lightning does if the process was told to terminate during the round."""
@@ -171,9 +270,47 @@ class RoundsFit:
         """Whether this fit will not train a single batch."""
         return self.trainer.limit_train_batches == 0 or (self.trainer.global_step > 0 and any(self._reached()))
 
+    def steps(self) -> int:
+        """The optimizer steps that the round has trained."""
+        return self.trainer.global_step - self._first_step
+
+    def steps_of_a_round(self) -> float:
+        """The optimizer steps that a whole round takes; infinite if the data have no length."""
+        loop, trainer = self.trainer.fit_loop, self.trainer
+        per_epoch = loop.max_batches
+        if not math.isinf(per_epoch):
+            per_epoch = math.ceil(per_epoch / trainer.accumulate_grad_batches)
+        epochs = float("inf") if loop.max_epochs in (None, -1) else loop.max_epochs
+        return min(epochs * per_epoch, float("inf") if loop.max_steps == -1 else loop.max_steps)
+
+    def steps_left(self) -> int:
+        """The optimizer steps that are missing to a whole round; 0 if that has no known length."""
+        left = self.steps_of_a_round() - self.trainer.global_step
+        return 0 if math.isinf(left) else max(0, int(left))
+
+    def is_between_epochs(self) -> bool:
+        """Whether the batch that has trained is the last of its epoch."""
+        # The loop's own rule, which knows data with and without length.
+        return self.trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+
     def has_seen_batches(self) -> bool:
         """Whether the round has seen data, whether or not an optimizer stepped."""
         return self.trainer.fit_loop.epoch_loop.batch_progress.total.completed > 0  # total_batch_idx is off by one
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every process, in the order of their ranks."""
+        if self.trainer.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def _own(self, values: list[Any]) -> Any:
+        return values[self.trainer.global_rank] if len(values) == self.trainer.world_size else values[0]
+
+    def _parts(self) -> list[Any]:
+        data = [] if self.trainer.datamodule is None else [self.trainer.datamodule]  # type: ignore[attr-defined]
+        return [*self._other_callbacks(), *data]
 
     def _other_callbacks(self) -> list[Callback]:
         return [callback for callback in self.trainer.callbacks if callback is not self._owner]  # type: ignore[attr-defined]
@@ -191,34 +328,9 @@ class RoundsFit:
         )
 
 
-class _OptimizationState:
-    """Optimizers and schedulers of the first round, in case configure_optimizers gives the same objects again."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
-        self._states = [(part, copy.deepcopy(part.state_dict())) for part in self._parts()]  # without moments yet
-
-    def _parts(self) -> list[Any]:
-        return [*self._trainer.optimizers, *(config.scheduler for config in self._trainer.lr_scheduler_configs)]
-
-    def restore(self) -> None:
-        """Brings those that are still used back to their first state."""
-        in_use = set(map(id, self._parts()))
-        for part, state in self._states:
-            if id(part) in in_use:
-                part.load_state_dict(copy.deepcopy(state))
-
-
-def _reset(loop: _Loop) -> None:
-    """Sets the counters of a loop and of those inside it to zero, and clears the marks of a resumed fit."""
-    marks = ("_restarting", "_loaded_from_state_dict", "_resuming_from_checkpoint", "_has_run", "_skip_backward")
-    for name in marks:
-        if name in vars(loop):
-            setattr(loop, name, False)
-    if hasattr(loop, "reset_restart_stage"):  # since 2.5.1
-        loop.reset_restart_stage()
-    for part in vars(loop).values():
-        if isinstance(part, _BaseProgress):
-            part.reset()
-        elif isinstance(part, _Loop):
-            _reset(part)
+def _take(states: list[tuple[str, Any]], name: str) -> Any:
+    """Takes the first state of this name out of a list; ``None`` if there is none."""
+    for index, (other, _) in enumerate(states):
+        if other == name:
+            return states.pop(index)[1]
+    return None

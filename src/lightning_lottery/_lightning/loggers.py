@@ -63,6 +63,7 @@ def _child(logger: Logger, name: str) -> Logger:
     """A logger like the given one, for a folder inside its own."""
     # A copy keeps a subclass, its prefix and its arguments, which its constructor would not give back.
     child: Any = copy.copy(logger)
+    # Their constructors' arguments have no setters.
     if isinstance(logger, TensorBoardLogger):
         child._sub_dir = str(Path(logger.sub_dir or "") / name)
         child._default_hp_metric = False

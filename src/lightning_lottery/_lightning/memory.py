@@ -2,6 +2,8 @@
 
 import copy
 import os
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -44,35 +46,74 @@ _CHECKPOINT_FOLDERS: WeakKeyDictionary[ModelCheckpoint, Any] = WeakKeyDictionary
 class Memory:
     """The memory of one callback or data module, as it was before the first round.
 
+    Attributes:
+        state: It, as plain values.
+
     Args:
         callback: Any callback or data module. Besides those callbacks of Lightning that need special care, it
             returns to the state that its ``state_dict`` gave, if that was not empty.
+        state: The memory that another process noted; the present one if left out.
     """
 
-    def __init__(self, callback: Callback | LightningDataModule) -> None:
+    def __init__(self, callback: Callback | LightningDataModule, state: dict[str, Any] | None = None) -> None:
         self.callback = callback
-        is_special = isinstance(callback, (ModelCheckpoint, *_AVERAGING))
-        self._state = self._attributes() if is_special else copy.deepcopy(callback.state_dict())
+        self._is_special = isinstance(callback, (ModelCheckpoint, Timer, *_AVERAGING))
+        self.state = self._present() if state is None else state
 
-    def _attributes(self) -> dict[str, Any]:
-        names = _CHECKPOINT_MEMORY if isinstance(self.callback, ModelCheckpoint) else _AVERAGING_MEMORY
-        present = vars(self.callback)
-        return {name: copy.copy(present[name]) for name in names if name in present}
+    @property
+    def is_average(self) -> bool:
+        """Whether the callback averages weights."""
+        return isinstance(self.callback, _AVERAGING)
 
-    def restore(self, trainer: Trainer) -> None:
-        """Makes the callback forget; call it with the weights of the next round in place."""
+    @property
+    def name(self) -> str:
+        """What finds the same callback in another process."""
+        return self.callback.state_key if isinstance(self.callback, Callback) else type(self.callback).__qualname__
+
+    def at_point(self) -> dict[str, Any] | None:
+        """The present state, if a round that begins at a later point is to begin with it; else ``None``.
+
+        Checkpoints, clocks and averages begin anew in every round.
+        """
+        return None if self._is_special else copy.deepcopy(self.callback.state_dict())
+
+    def _present(self) -> dict[str, Any]:
+        if isinstance(self.callback, ModelCheckpoint):
+            return checkpoint_memory(self.callback)
+        if isinstance(self.callback, _AVERAGING):
+            return _attributes(self.callback, _AVERAGING_MEMORY)
+        return copy.deepcopy(self.callback.state_dict())
+
+    def restore(self, trainer: Trainer, point: dict[str, Any] | None = None) -> None:
+        """Makes the callback forget; call it with the weights of the next round in place.
+
+        Args:
+            trainer: The Trainer.
+            point: What :meth:`at_point` gave, if the round begins at a later point.
+        """
         callback = self.callback
         if isinstance(callback, Timer):
             # Time goes on: what has passed becomes the offset, and no end is left that would stop the clock.
             callback.load_state_dict(callback.state_dict())
+            # It has no reset; on_train_start sets the start, and the end again.
             callback._start_time = dict.fromkeys(callback._start_time)
             callback._end_time = dict.fromkeys(callback._end_time)
         elif isinstance(callback, (ModelCheckpoint, *_AVERAGING)):
-            vars(callback).update({name: copy.copy(value) for name, value in self._state.items()})
+            vars(callback).update({name: copy.copy(value) for name, value in self.state.items()})
             if isinstance(callback, Callback) and not isinstance(callback, ModelCheckpoint):
                 callback.setup(trainer, trainer.lightning_module, "fit")  # a new average, of the new weights
-        elif self._state:
-            callback.load_state_dict(copy.deepcopy(self._state))
+        elif state := point or self.state:
+            callback.load_state_dict(copy.deepcopy(state))
+
+
+def checkpoint_memory(checkpoint: ModelCheckpoint) -> dict[str, Any]:
+    """All that a checkpoint callback remembers of the round that it is in."""
+    return _attributes(checkpoint, _CHECKPOINT_MEMORY)
+
+
+def _attributes(callback: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    present = vars(callback)
+    return {name: copy.copy(present[name]) for name in names if name in present}
 
 
 def enter_folder(checkpoint: ModelCheckpoint, name: str) -> None:
@@ -82,3 +123,18 @@ def enter_folder(checkpoint: ModelCheckpoint, name: str) -> None:
     """
     folder = _CHECKPOINT_FOLDERS.setdefault(checkpoint, checkpoint.dirpath)
     checkpoint.dirpath = os.path.join(folder or "", name)  # noqa: PTH118 (it may be an address)
+
+
+def link_last(checkpoint: ModelCheckpoint, path: str) -> None:
+    """Shows ``ckpt_path="last"`` of another process the way: it searches the folder of the fit, not of a round.
+
+    Args:
+        checkpoint: A checkpoint callback that keeps the last one.
+        path: The newest file, in the folder of its round.
+    """
+    folder = Path(_CHECKPOINT_FOLDERS[checkpoint] or "")
+    link = folder / f"{checkpoint.CHECKPOINT_NAME_LAST}{checkpoint.FILE_EXTENSION}"
+    with suppress(OSError):  # not on this file system
+        temporary = folder / f".{link.name}.{os.getpid()}"
+        temporary.symlink_to(os.path.relpath(path, folder))
+        temporary.replace(link)

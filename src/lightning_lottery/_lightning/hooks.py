@@ -1,0 +1,118 @@
+"""A fit loop that iterates rounds, and the moments at which it calls."""
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+from lightning_lottery._lightning.data import DataOrder
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a fit of many rounds calls.
+
+    Attributes:
+        begin: When training is about to begin; says whether rounds are to be trained at all.
+        boundary: After each round; says whether another one follows.
+        epoch: Between epochs, before the next one begins.
+        saved: After a checkpoint is written, with its path.
+        bar: Gives texts for the progress bar, by name.
+    """
+
+    begin: Callable[[], bool]
+    boundary: Callable[[], bool]
+    epoch: Callable[[], None]
+    saved: Callable[[str], None]
+    bar: Callable[[], dict[str, str]]
+
+
+def install(trainer: Trainer, owner: Callback, hooks: Hooks, data: DataOrder) -> list[Callable[[], None]]:
+    """Makes the fit loop of a Trainer train round after round.
+
+    Args:
+        trainer: The Trainer, in ``setup`` of a fit.
+        owner: The callback that decides. Rounds are trained only while it is among the Trainer's callbacks.
+        hooks: What to call.
+        data: Loads the data.
+
+    Returns:
+        What to call, the last first, to leave the Trainer as Lightning made it.
+    """
+    loop: Any = trainer.fit_loop
+    base = type(loop)
+    loop.__class__ = _loop_class(base, trainer, owner, hooks, data)
+    undo: list[Callable[[], None]] = [lambda: setattr(loop, "__class__", base), *data.watch()]
+    undo.append(_watch_saving(trainer, hooks))
+    # Neither is true here: an epoch goes on exactly, and what checkpoint callbacks remember returns.
+    undo.append(_mute("You're resuming from a checkpoint that ended before the epoch ended"))
+    undo.append(_mute("The dirpath has changed from"))
+    if (progress := trainer.progress_bar_callback) is not None:
+        get_metrics = progress.get_metrics  # the one way to add text to any progress bar
+        progress.get_metrics = lambda *args: {**hooks.bar(), **get_metrics(*args)}  # type: ignore[method-assign]
+        undo.append(lambda: delattr(progress, "get_metrics"))
+    return undo
+
+
+def _loop_class(base: Any, trainer: Trainer, owner: Callback, hooks: Hooks, data: DataOrder) -> Any:
+    # Calling run() again from on_train_end would nest; a subclass of the loop's own class iterates instead.
+
+    def is_ours() -> bool:
+        # The learning-rate finder runs the loop with other callbacks: then it is none of our business.
+        return owner in trainer.callbacks  # type: ignore[attr-defined]
+
+    def run(loop: Any) -> None:
+        if not is_ours():
+            base.run(loop)
+        elif hooks.begin():
+            train(loop)
+            while hooks.boundary():
+                train(loop)
+
+    def train(loop: Any) -> None:
+        if loop.epoch_progress.current.processed and loop.skip:  # resumed after its last epoch
+            loop.on_run_start()
+            loop.on_run_end()
+        else:
+            base.run(loop)
+
+    def on_advance_start(loop: Any) -> None:
+        if is_ours():
+            data.return_to_now()  # whatever the hooks at the start of a resumed training have drawn
+            hooks.epoch()
+        base.on_advance_start(loop)
+
+    def on_advance_end(loop: Any) -> None:
+        if is_ours():
+            loop._restarting = False  # else schedulers that look at metrics miss the end of a resumed epoch
+        base.on_advance_end(loop)
+
+    own = {"run": run, "on_advance_start": on_advance_start, "on_advance_end": on_advance_end}
+    return type(base.__name__, (base,), {**own, "__module__": base.__module__})
+
+
+def _mute(message: str) -> Callable[[], None]:
+    """Ignores a warning of Lightning that is not true here."""
+    warnings.filterwarnings("ignore", message=message)
+    entry = warnings.filters[0]
+
+    def undo() -> None:
+        if entry in warnings.filters:
+            warnings.filters.remove(entry)  # type: ignore[attr-defined]
+
+    return undo
+
+
+def _watch_saving(trainer: Any, hooks: Hooks) -> Callable[[], None]:
+    save = trainer.save_checkpoint
+
+    def save_checkpoint(filepath: Any, weights_only: bool | None = None, *args: Any, **kwargs: Any) -> None:
+        save(filepath, weights_only, *args, **kwargs)
+        if not weights_only:  # from weights alone nothing goes on
+            hooks.saved(os.fspath(filepath))
+
+    trainer.save_checkpoint = save_checkpoint
+    return lambda: delattr(trainer, "save_checkpoint")

@@ -1,0 +1,146 @@
+"""One round: a ticket, what keeps its pruned weights at zero, and what becomes of it."""
+
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from lightning_lottery import report, sharding
+from lightning_lottery._lightning import RoundsFit
+from lightning_lottery.folder import RunFolder
+from lightning_lottery.masking import Masking
+from lightning_lottery.masks import Masks, pack, unpack
+from lightning_lottery.module_state import ModuleState
+from lightning_lottery.provenance import provenance
+from lightning_lottery.records import Best, RoundRecord, round_name
+from lightning_lottery.resume import RunState
+from lightning_lottery.settings import Settings
+from lightning_lottery.ticket import Ticket, starting_values
+
+
+def dense_ticket(
+    module: nn.Module, parameters: Mapping[str, nn.Parameter], described: Mapping[str, str] | None = None
+) -> Ticket:
+    """The ticket of round 0: every weight survives, at its present value."""
+    masks = {
+        name: sharding.like(torch.ones_like(sharding.local(parameter), dtype=torch.bool), parameter)
+        for name, parameter in parameters.items()
+    }
+    return Ticket(
+        masks, starting_values(module), provenance=provenance(module, torch.initial_seed(), described or {})
+    )
+
+
+@dataclass
+class Round:
+    """The round that is training.
+
+    Attributes:
+        ticket: What it started from.
+        masking: Keeps the pruned weights at zero.
+        masks_hash: Fingerprint of the masks.
+        best: The best value of the monitored metric so far.
+        progress: Round and density, for the progress bar.
+        started: When it started, in seconds of the performance counter.
+        masks_seen: What its pruning would have given after the last epochs.
+        is_cut_short: Whether a stop rule has ended it.
+    """
+
+    ticket: Ticket
+    masking: Masking
+    masks_hash: str
+    best: Best
+    progress: str
+    started: float
+    masks_seen: list[Masks] = field(default_factory=list)
+    is_cut_short: bool = False
+
+    @classmethod
+    def start(
+        cls,
+        ticket: Ticket,
+        masks_hash: str,
+        parameters: Mapping[str, nn.Parameter],
+        fit: RoundsFit,
+        settings: Settings,
+    ) -> "Round":
+        """Starts a round whose weights and optimizers are in place."""
+        emptied = [layer for layer, density in ticket.layer_densities().items() if density == 0]
+        if emptied:
+            warnings.warn(
+                f"{round_name(ticket.round, ticket.branch)} keeps no weight of {', '.join(map(repr, emptied))}: "
+                "what comes after these layers no longer sees the input. Prune less, or protect them by exclude.",
+                stacklevel=2,
+            )
+        masking = Masking(parameters, ticket.masks)
+        masking.watch(fit.trainer.optimizers, elementwise=fit.gradients_are_ours())
+        masking.mask_state(fit.trainer.optimizers)
+        progress = report.progress(ticket, settings.sizes.last_round)
+        return cls(ticket, masking, masks_hash, Best(settings.mode or "min"), progress, time.perf_counter())
+
+    @property
+    def name(self) -> str:
+        """Its name in files, folders and loggers."""
+        return round_name(self.ticket.round, self.ticket.branch)
+
+    def state(self, folder: RunFolder, module: nn.Module, fit: RoundsFit) -> RunState:
+        """What a checkpoint is to hold of the round."""
+        module_state = ModuleState.of(module)
+        module_state.training.update(fit.training_flags())
+        return RunState(
+            run=folder.description().get("run", ""),
+            folder=str(folder.path.absolute()),
+            round=self.ticket.round,
+            branch=self.ticket.branch,
+            masks_hash=self.masks_hash,
+            best_value=self.best.value,
+            best_step=self.best.step,
+            seconds=time.perf_counter() - self.started,
+            masks_seen=[{name: pack(mask) for name, mask in masks.items()} for masks in self.masks_seen],
+            is_cut_short=self.is_cut_short,
+            module=vars(module_state),
+            moment=fit.moment(),
+        )
+
+    def resume(self, state: RunState, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Takes over what a checkpoint holds of the round."""
+        self.best.value, self.best.step = state.best_value, state.best_step
+        self.started -= state.seconds
+        self.masks_seen = [
+            {n: unpack(mask, parameters[n].shape).to(parameters[n].device) for n, mask in masks.items()}
+            for masks in state.masks_seen
+        ]
+        self.is_cut_short = state.is_cut_short
+
+    def record(self, fit: RoundsFit, module: nn.Module, path: str) -> RoundRecord:
+        """The record of the round, when it has trained.
+
+        Args:
+            fit: The Trainer.
+            module: The network.
+            path: Path of the ticket file, relative to the run folder.
+        """
+        ticket, metrics = self.ticket, fit.trainer.callback_metrics
+        return RoundRecord(
+            round=ticket.round,
+            branch=ticket.branch,
+            density=ticket.density,
+            kept=ticket.kept,
+            prunable=ticket.prunable,
+            parameters=sum(p.numel() for p in module.parameters()),
+            metrics={name: float(value) for name, value in metrics.items() if _is_scalar(value)},
+            best_value=self.best.value,
+            best_step=self.best.step,
+            steps=fit.steps(),
+            seconds=time.perf_counter() - self.started,
+            masks_hash=self.masks_hash,
+            ticket=path,
+            saved_steps=fit.steps_left() if self.is_cut_short else 0,
+        )
+
+
+def _is_scalar(value: Tensor) -> bool:
+    return torch.as_tensor(value).numel() == 1
