@@ -122,6 +122,22 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "trainer": {"max_epochs": -1, "max_steps": 11},
         "model": {"scheduler": "step"},
     },
+    "max_steps, a last validation": {
+        "class": Logging,
+        "checkpoints": {"every_n_train_steps": 1},
+        "trainer": {"max_epochs": -1, "max_steps": 10, "val_check_interval": 5, "check_val_every_n_epoch": None},
+    },
+    "max_steps, no last validation": {
+        "class": Logging,
+        "checkpoints": {"every_n_train_steps": 1},
+        "trainer": {"max_epochs": -1, "max_steps": 11, "val_check_interval": 4, "check_val_every_n_epoch": None},
+    },
+    "early stopping within epochs": {
+        "class": Logging,
+        "checkpoints": {"every_n_train_steps": 1, "save_on_train_epoch_end": False},
+        "early": 0,
+        "trainer": {"max_epochs": 4, "val_check_interval": 3},
+    },
     "max_steps, epochs": {"checkpoints": {}, "trainer": {"max_epochs": -1, "max_steps": 14}},
     "accumulation": {
         "checkpoints": {"every_n_train_steps": 1},

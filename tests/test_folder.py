@@ -2,6 +2,7 @@ import json
 import math
 import shutil
 
+import fsspec
 import pytest
 import torch
 from test_records import record
@@ -133,3 +134,24 @@ def test_halves_of_files_that_a_killed_process_left_are_removed(tmp_path):
         path.touch()
     folder.tidy()
     assert sorted(path.name for path in tmp_path.rglob("*")) == [".hidden", "rounds.jsonl", "tickets"]
+
+
+def test_a_checkpoint_that_is_not_there_leaves_the_one_before(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    first = tmp_path / "first.ckpt"
+    first.touch()
+    folder.note_checkpoint(str(first), "round_00")
+    folder.note_checkpoint(str(tmp_path / "second.ckpt"), "round_00")  # another thread has not written it yet
+    assert folder.newest_checkpoint("round_00") == str(first)
+    (tmp_path / "second.ckpt").touch()
+    assert folder.newest_checkpoint("round_00") == str(tmp_path / "second.ckpt")
+    assert folder.newest_checkpoint("round_01") is None
+
+
+def test_a_checkpoint_at_an_address(tmp_path):
+    folder, address = RunFolder(tmp_path / "run"), "memory://bucket/a.ckpt"
+    folder.note_checkpoint(address, "round_00")
+    assert folder.newest_checkpoint("round_00") is None
+    with fsspec.open(address, "wb") as file:
+        file.write(b"content")
+    assert folder.newest_checkpoint("round_00") == address

@@ -2,11 +2,13 @@
 
 import csv
 import os
+from contextlib import nullcontext
 
 import pytest
 from conftest import Model, loaders, quiet_trainer
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from resuming import Stop
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_lottery import LotteryTicketCallback, ShuffleMask
@@ -91,24 +93,49 @@ def test_several_loggers_and_none(digits, tmp_path):
     assert trainer.loggers == []
 
 
+class Strict(Logger):
+    """Refuses falling steps, as services do."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps, self.tags = [0], set()
+
+    name, version = "strict", 0
+
+    def log_metrics(self, metrics, step=None):
+        assert step >= self.steps[-1], f"step {step} after {self.steps[-1]}"
+        self.steps.append(step)
+        self.tags |= set(metrics)
+
+    def log_hyperparams(self, *_):
+        pass
+
+
+class EveryThird(Model):
+    """Steps by hand in every third batch, so that there are more batches than steps."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        self.manual_backward(super().training_step(batch, batch_idx))
+        if batch_idx % 3 == 2:
+            self.optimizers().step()
+            self.optimizers().zero_grad()
+
+
+@pytest.mark.parametrize("model", [Model, EveryThird])
+def test_steps_do_not_fall_either_when_a_run_goes_on(digits, tmp_path, model):
+    logger = Strict()
+    for stop in ([Stop(2)], []):
+        lottery = LotteryTicketCallback(rounds=2, amount=0.5, dirpath=tmp_path / "run", verbose=False)
+        trainer = quiet_trainer(callbacks=[lottery, *stop], logger=logger, log_every_n_steps=1)
+        with pytest.raises(ZeroDivisionError) if stop else nullcontext():
+            trainer.fit(model(), *loaders(digits), ckpt_path=lottery.resume(trainer))
+    assert len(lottery.records) == 3
+    assert logger.steps[-1] == 3 * 14
+
+
 def test_a_logger_without_folders_gets_steps_that_never_fall(digits):
-    class Strict(Logger):
-        """Refuses falling steps, as services do."""
-
-        def __init__(self):
-            super().__init__()
-            self.steps, self.tags = [0], set()
-
-        name, version = "strict", 0
-
-        def log_metrics(self, metrics, step=None):
-            assert step >= self.steps[-1], f"step {step} after {self.steps[-1]}"
-            self.steps.append(step)
-            self.tags |= set(metrics)
-
-        def log_hyperparams(self, *_):
-            pass
-
     logger = Strict()
     fit(digits, logger)
     assert logger.steps[-1] == 4 * 14

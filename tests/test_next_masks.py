@@ -384,7 +384,7 @@ class Broken(Criterion):
     ("model", "options", "error", "message"),
     [
         (Manual, {"criterion": SNIP()}, ConfigurationError, "with manual optimization there is none"),
-        (NoLoss, {"criterion": Taylor()}, TrainingError, "scores all weights alike, by 0"),
+        (NoLoss, {"criterion": Taylor(), "prune_at_init": True}, TrainingError, "scores all weights alike, by 0"),
         (Iterating, {"criterion": SNIP()}, ConfigurationError, "takes an iterator of batches"),
         (Model, {"criterion": Nowhere()}, ConfigurationError, "gives NaN for 'network.convolution.weight'"),
         (Model, {"stop": [EarlyBird()]}, ConfigurationError, "a round has max_epochs=2. Write a smaller window"),
@@ -425,3 +425,79 @@ def test_shuffled_masks_would_tear_patterns_apart():
     for pattern in (NofM(), Channels(), Block()):
         with pytest.raises(ConfigurationError, match="ShuffleMask moves single weights"):
             LotteryTicketCallback(rounds=1, amount=0.5, pattern=pattern, controls=[ShuffleMask()])
+
+
+def test_a_head_that_is_zero_until_it_trains_is_no_reason_to_refuse(digits):
+    model = Model()
+    nn.init.zeros_(model.network.output.weight)
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, criterion=SNIP(), verbose=False)
+    quiet_trainer(callbacks=[lottery]).fit(model, *loaders(digits))
+    assert len(lottery.records) == 2
+
+
+class Collecting(Model):
+    """A list that a hook of the training makes, that batches fill and that the end of the epoch clears."""
+
+    seen: tuple = ()
+
+    def on_train_start(self):
+        self.outputs = []
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.outputs.append(loss.detach())
+        return loss
+
+    def on_train_epoch_end(self):
+        self.seen = (*self.seen, len(self.outputs))
+        self.outputs.clear()
+
+
+def test_what_a_module_collects_and_what_its_hooks_make_is_left_alone(digits):
+    model = Collecting()
+    lottery = LotteryTicketCallback(rounds=2, amount=0.5, criterion=Taylor(3), verbose=False)
+    quiet_trainer(callbacks=[lottery]).fit(model, *loaders(digits))
+    assert model.seen == (7, 7) * 3
+    assert model.outputs == []
+    lottery = LotteryTicketCallback(rounds=2, amount=0.5, criterion=Taylor(3), prune_at_init=True, verbose=False)
+    with pytest.raises(TrainingError, match=r"without the hooks on_train_.*no attribute 'outputs'"):
+        quiet_trainer(callbacks=[lottery]).fit(Collecting(), *loaders(digits))
+
+
+@dataclass(frozen=True)
+class Iterative(SNIP):
+    """Scores again and again, as FORCE does."""
+
+    @property
+    def iterations(self):
+        return 5
+
+
+def test_iterations_see_the_network_without_what_is_gone(digits):
+    masks, losses = [], []
+
+    @dataclass(frozen=True)
+    class Looking(Iterative):
+        def score(self, context):
+            masks.append({name: mask.clone() for name, mask in context.masks.items()})
+            losses.append({name: weight.detach().clone() for name, weight in context.weights.items()})
+            return super().score(context)
+
+    lottery = LotteryTicketCallback(densities=[0.1], criterion=Looking(), prune_at_init=True, verbose=False)
+    model = Model()
+    before = copied(model)
+    quiet_trainer(callbacks=[lottery], max_epochs=1).fit(model, *loaders(digits))
+    assert len(masks) == 1 + 5  # once before, to see whether it works
+    for alive, weights in zip(masks[1:], losses[1:], strict=True):
+        for name, mask in alive.items():
+            assert torch.equal(weights[name], torch.where(mask, before[name], 0))
+    ticket = lottery.tickets[1]
+    assert all(torch.equal(w, before[n] * ticket.masks[n]) for n, w in ticket.weights.items() if n in ticket.masks)
+
+
+def test_a_function_that_works_in_place_does_not_change_the_network(digits):
+    model = Model()
+    before = copied(model)
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, criterion=lambda w: w.abs_(), verbose=False)
+    quiet_trainer(callbacks=[lottery], max_epochs=1).fit(model, *loaders(digits))
+    assert all(torch.equal(lottery.tickets[0].weights[name], before[name]) for name in lottery.tickets[0].masks)

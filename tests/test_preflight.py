@@ -7,13 +7,20 @@ import pytest
 import torch
 from conftest import Model, Spy, loaders, quiet_trainer, same_bits
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    EarlyStopping,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from resuming import build, interrupted
 from torch import nn
 
 from lightning_lottery import (
     ConfigurationError,
     Control,
+    FineTune,
     LotteryTicketCallback,
     Reinitialize,
 )
@@ -165,7 +172,7 @@ def test_a_checkpoint_to_go_on_from(digits, tmp_path):
     trainer.save_checkpoint(tmp_path / "some.ckpt")
     refused(
         digits,
-        "some.ckpt' is no checkpoint of a fit with LotteryTicketCallback",
+        "some.ckpt' holds no round to go on with: it was written without",
         fit={"ckpt_path": tmp_path / "some.ckpt"},
     )
 
@@ -199,3 +206,47 @@ def test_what_controls_draw_does_not_change_the_training(digits):
         quiet_trainer(callbacks=[lottery, spy], max_epochs=1).fit(model, *loaders(digits))
         ends.append(spy.ends[:2])
     assert all(same_bits(one, other) for one, other in zip(*ends, strict=True))
+
+
+def test_a_finetuning_callback_and_a_later_point(digits):
+    class Unfreeze(BaseFinetuning):
+        def freeze_before_training(self, pl_module):
+            pass
+
+        def finetune_function(self, pl_module, epoch, optimizer):
+            pass
+
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind="1 epoch")
+    refused(digits, "came with a finetuning callback", lottery=lottery, callbacks=[Unfreeze()])
+
+
+def test_fine_tuning_where_schedulers_are_stepped_by_hand(digits):
+    class Manual(Model):
+        automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            pass
+
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind=FineTune(1, 0.1), verbose=False)
+    refused(digits, "optimizes by hand steps them itself", model=Manual(scheduler="step"), lottery=lottery)
+
+
+def test_a_trainer_of_another_package():
+    class Trainer:
+        callbacks: tuple = ()
+
+    with pytest.raises(
+        ConfigurationError, match="Import Trainer, LightningModule and all the rest from lightning"
+    ):
+        LotteryTicketCallback(rounds=1, amount=0.5).setup(Trainer(), Model(), "fit")
+
+
+def test_a_finder_that_starts_over_when_a_run_goes_on(digits, tmp_path):
+    path = interrupted(digits, tmp_path)
+    trainer, model, data, _ = build(tmp_path, "steps", digits, LearningRateFinder(num_training_steps=2))
+    with pytest.raises(ConfigurationError, match="LearningRateFinder tries out the Trainer when a fit begins"):
+        trainer.fit(model, *data, ckpt_path=path)
+
+
+def test_a_folder_that_is_not_local(digits):
+    refused(digits, "which is no local folder. Write one", default_root_dir="memory://runs")

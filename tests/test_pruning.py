@@ -20,6 +20,7 @@ from lightning_lottery import (
     Magnitude,
     NofM,
     Pool,
+    Random,
     Scope,
     Sizes,
     TrainingError,
@@ -242,3 +243,56 @@ def test_scores_that_are_all_alike_are_refused():
     alike = {name: torch.ones(shape) for name, shape in SHAPES.items()}
     with pytest.raises(TrainingError, match="scores all weights alike, by 1, so that they would go by their pos"):
         run(Method(Given(alike), Global(), Unstructured()), Sizes(densities=[0.5]), weights_of(0))
+
+
+def test_nan_is_refused_also_where_a_pattern_would_spare_it():
+    weights = weights_of(0)
+    weights["a"][0, 3] = torch.nan
+    layers = [layer for layer in LAYERS if layer.shape[1] % 4 == 0 and layer.name != "d"]
+    some = {layer.name: weights[layer.name] for layer in layers}
+    pruner = Method(Magnitude(), Global(), NofM(2, 4)).plan(layers, Sizes(densities=[0.6]))
+    masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in some.items()}
+    with pytest.raises(TrainingError, match="'a' holds NaN"):
+        pruner.masks(1, masks, context_of(some))
+
+
+def test_random_channels_are_as_likely_in_every_layer():
+    """Whatever the number of inputs: each of 8 narrow and 8 wide channels stays with probability 1/2."""
+    layers = [Layer("narrow", (8, 2), nn.Linear), Layer("wide", (8, 500), nn.Linear)]
+    weights = {layer.name: torch.randn(layer.shape) for layer in layers}
+    pruner = Method(Random(), Global(), Channels()).plan(layers, Sizes(densities=[0.5]))
+    kept = 0
+    for seed in range(200):
+        masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+        context = Context(weights, weights, masks, nn.Module(), None, seed)
+        found, _ = pruner.masks(1, masks, lambda masks, c=context: dataclasses.replace(c, masks=masks))
+        kept += int(found["narrow"].any(dim=1).sum())
+    assert 700 < kept < 900  # 800 ± 14 (hypergeometric, one standard deviation)
+
+
+def test_norms_of_enormous_and_tiny_scores_neither_overflow_nor_vanish():
+    for scale, dtype in (
+        (1e200, torch.float64),
+        (1e-200, torch.float64),
+        (1e30, torch.float32),
+        (1e-30, torch.float32),
+    ):
+        plain = {name: weight.to(dtype) for name, weight in weights_of(3).items()}
+        scaled = {name: weight * scale for name, weight in plain.items()}
+        method = Method(Magnitude(), Global(), Channels())
+        first, _ = method.plan(LAYERS, Sizes(densities=[0.5])).masks(1, dense(), context_of(plain))
+        second, _ = method.plan(LAYERS, Sizes(densities=[0.5])).masks(1, dense(), context_of(scaled))
+        assert all(torch.equal(mask, second[name]) for name, mask in first.items()), (scale, dtype)
+
+
+@pytest.mark.parametrize("scope", [Layerwise(), ERK()])
+def test_a_layer_by_itself_that_only_keep_alive_spares_is_named(scope):
+    layers = [Layer("large", (50, 40), nn.Linear), Layer("small", (2, 3), nn.Linear)]
+    weights = {layer.name: torch.randn(layer.shape) for layer in layers}
+    masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+    pruner = Method(Magnitude(), scope, Unstructured()).plan(layers, Sizes(densities=[0.5, 0.005]))
+    masks, first = pruner.masks(1, masks, context_of(weights))
+    masks, second = pruner.masks(2, masks, context_of(weights))
+    assert first == []
+    assert second == (["small"] if isinstance(scope, Layerwise) else [])  # ERK gives small layers more
+    assert int(masks["small"].sum()) >= 1

@@ -14,7 +14,8 @@ from conftest import Model, Spy, loaders, needs, quiet_trainer
 from kill_campaign import campaign, quiet
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
-from resuming import CONFIGURATIONS, Snapshots, Stop, build, outcome
+from resuming import CONFIGURATIONS, Manual, Snapshots, Stop, build, outcome
+from torch import nn
 
 from lightning_lottery import FolderError, LotteryTicketCallback, files
 from lightning_lottery.cli import main
@@ -28,7 +29,9 @@ def test_a_resumed_run_comes_to_the_same_bits(digits, tmp_path, name):
     trainer.fit(model, *data)
     expected = outcome(whole, model)
     assert len(snapshots.taken) >= 5
-    chosen = dict([*snapshots.taken[:: max(1, len(snapshots.taken) // 6)], snapshots.taken[-1]]).items()
+    # Also the last of every round, after which hooks and a validation may be left.
+    lasts = {Path(path).parent: (copy, path) for copy, path in snapshots.taken}.values()
+    chosen = dict([*snapshots.taken[:: max(1, len(snapshots.taken) // 6)], *lasts]).items()
     failed = []
     for folder, checkpoint in chosen:
         torch.load(checkpoint, weights_only=True)
@@ -244,6 +247,64 @@ def test_a_checkpoint_that_is_written_on_an_exception_goes_on_with_a_word(digits
     trainer.fit(Model(), *loaders(digits), ckpt_path=tmp_path / "exception.ckpt")
     assert [record.steps for record in lottery.records] == [14, 14, 14]
     assert "written when the training was interrupted" in capsys.readouterr().out
+
+
+def test_a_checkpoint_from_between_two_rounds_begins_a_round(digits, tmp_path):
+    """What an exception checkpoint holds when the data of the next round cannot be loaded."""
+
+    class OnException(Callback):
+        def on_exception(self, trainer, pl_module, exception):
+            trainer.save_checkpoint(tmp_path / "run" / "exception.ckpt")
+
+    class NoMoreData(Callback):
+        def on_train_end(self, trainer, pl_module):
+            if pl_module.trainer.callbacks[0].records:  # the first was recorded, the second has trained
+                trainer.fit_loop.setup_data = self.fail
+
+        def fail(self):
+            raise ZeroDivisionError
+
+    def fit(folder, *others, path=None, seed=77):
+        trainer, model, data, _ = build(folder, "epochs", digits, *others, seed=seed)
+        trainer.fit(model, *data, ckpt_path=path)
+        return outcome(folder, model)
+
+    expected = fit(tmp_path / "whole", seed=3)
+    with pytest.raises(ZeroDivisionError):
+        fit(tmp_path / "run", NoMoreData(), OnException(), seed=3)
+    assert fit(tmp_path / "run", path=tmp_path / "run" / "exception.ckpt") == expected
+
+
+def test_an_interruption_while_only_one_optimizer_is_trained_freezes_nothing(digits, tmp_path):
+    class Toggling(Manual):
+        stop = False
+
+        def training_step(self, batch, batch_idx):
+            for optimizer in self.optimizers():
+                self.toggle_optimizer(optimizer)
+                if self.stop and self.global_step >= 8:
+                    raise KeyboardInterrupt
+                self.manual_backward(nn.functional.cross_entropy(self.network(batch[0]), batch[1]))
+                optimizer.step()
+                optimizer.zero_grad()
+                self.untoggle_optimizer(optimizer)
+
+    class OnException(Callback):
+        def on_exception(self, trainer, pl_module, exception):
+            trainer.save_checkpoint(tmp_path / "exception.ckpt")
+
+    def fit(stop, path=None):
+        lottery = LotteryTicketCallback(rounds=1, amount=0.5, dirpath=tmp_path / "run", verbose=False)
+        model = Toggling()
+        model.stop = stop
+        quiet_trainer(callbacks=[lottery, OnException()]).fit(model, *loaders(digits), ckpt_path=path)
+        return lottery, model
+
+    with pytest.raises(SystemExit):
+        fit(stop=True)
+    lottery, model = fit(stop=False, path=tmp_path / "exception.ckpt")
+    assert [record.steps for record in lottery.records] == [28, 28]
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_a_state_that_cannot_be_read_safely_warns_before_training(digits):

@@ -2,24 +2,29 @@
 
 import shutil
 import warnings
+from contextlib import nullcontext
 
 import pytest
 from conftest import Model, Spy, loaders, quiet_trainer
 from lightning.pytorch import seed_everything
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from resuming import Stop, build, interrupted
 from torch import nn
 
-from lightning_lottery import ConfigurationError, LotteryTicketCallback, Reinitialize
+from lightning_lottery import ConfigurationError, LotteryTicketCallback, Reinitialize, ShuffleMask
+from lightning_lottery.settings import described
 
 
-@pytest.mark.parametrize("logger", ["none", "csv", "tensorboard", "sub_dir"])
+@pytest.mark.parametrize("logger", ["none", "csv", "tensorboard", "sub_dir", "named version", "no version"])
 def test_the_run_is_found_where_it_was_begun_and_nowhere_else(digits, tmp_path, monkeypatch, logger):
     make = {
         "none": lambda: False,
         "csv": lambda: CSVLogger(".", "logs"),
         "tensorboard": lambda: TensorBoardLogger(".", "logs"),
         "sub_dir": lambda: TensorBoardLogger(".", "logs", sub_dir="inside"),
+        "named version": lambda: TensorBoardLogger(".", "logs", version="fold1/seed0"),
+        "no version": lambda: CSVLogger(".", "logs", version=""),
     }[logger]
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -155,3 +160,29 @@ def test_no_warning_says_what_is_not_true(digits, tmp_path):
     messages = [str(warning.message) for warning in said]
     assert not [message for message in messages if "resuming from" in message or "dirpath has changed" in message]
     assert "of others" in messages
+
+
+def test_a_run_whose_epochs_another_callback_lengthens_is_found(digits):
+    for stop in ([Stop(1)], []):
+        swa = StochasticWeightAveraging(swa_lrs=0.05, swa_epoch_start=1)
+        lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
+        trainer = quiet_trainer(callbacks=[swa, lottery, *stop])
+        with pytest.raises(ZeroDivisionError) if stop else nullcontext():
+            trainer.fit(Model(), *loaders(digits), ckpt_path=lottery.resume(trainer))
+    assert lottery.run_folder.name == "lottery"
+
+
+def test_a_trainer_that_validates_or_clips_otherwise_is_refused(digits, tmp_path):
+    path = interrupted(digits, tmp_path)
+    for options, message in [
+        ({"gradient_clip_val": 0.1}, "gradient_clip_val was 'None' and is '0.1'"),
+        ({"limit_train_batches": 3}, "limit_train_batches was '1.0' and is '3'"),
+        ({"val_check_interval": 2}, "val_check_interval was '1.0' and is '2'"),
+    ]:
+        refused(
+            digits, path, message, trainer=options, controls=[Reinitialize(), ShuffleMask()], control_rounds=[2]
+        )
+
+
+def test_sets_are_the_same_in_every_order():
+    assert described({"b", "a", "c"}) == described({"c", "b", "a"}) == "{'a', 'b', 'c'}"

@@ -7,8 +7,8 @@ import torch
 from conftest import Model, Net, Spy, loaders, make_optimizer, quiet_trainer, same_bits
 from hypothesis import given
 from hypothesis import strategies as st
-from lightning.pytorch import seed_everything
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler
 from reference_rewind import Experiment
 from torch import nn
 
@@ -162,7 +162,7 @@ def test_the_data_order_goes_on_from_the_point_without_same_data_order(digits):
     ("rule", "message"),
     [
         ("soon", "'soon' is no point of a training. Write for example '500 steps'"),
-        (3, "rewind=3 is no rewinding rule"),
+        (3.5, "rewind=3.5 is no rewinding rule"),
     ],
 )
 def test_what_is_no_rule_is_refused(rule, message):
@@ -224,7 +224,7 @@ def test_a_percentage_of_data_without_length_is_refused(digits):
             return iter(zip(*digits, strict=True))
 
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind="10%", verbose=False)
-    with pytest.raises(ConfigurationError, match="has no length"):
+    with pytest.raises(ConfigurationError, match="the data have no length"):
         quiet_trainer(callbacks=[lottery]).fit(
             Model(), torch.utils.data.DataLoader(Endless(), 32), loaders(digits)[1]
         )
@@ -256,3 +256,60 @@ def test_short_forms():
     assert rewinding("init") == ToInit()
     assert rewinding("3 epochs") == ToEpoch(3)
     assert rewinding("3 steps").weights == ToStep(3).weights
+
+
+class Averaging(Model):
+    """Follows its weights in the last hook of a batch, after those of all callbacks, as target networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("average", torch.zeros(24, 256))
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        self.average.lerp_(self.network.hidden.weight.detach(), 0.1)
+
+
+def test_a_point_comes_after_all_hooks_of_its_batch(digits):
+    seen = []
+
+    class Look(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 3:
+                seen.append(pl_module.average.clone())
+
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind="3 steps", verbose=False)
+    quiet_trainer(callbacks=[lottery, Look()]).fit(Averaging(), *loaders(digits))
+    assert len(seen) == 2
+    assert torch.equal(*seen)
+
+
+class TwoSteps(Model):
+    automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        for optimizer in self.optimizers():
+            self.manual_backward(nn.functional.cross_entropy(self.network(batch[0]), batch[1]))
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def configure_optimizers(self):
+        return [
+            torch.optim.SGD(layer.parameters(), lr=0.01) for layer in (self.network.hidden, self.network.output)
+        ]
+
+
+def test_steps_by_hand_are_counted_and_their_number_is_not_guessed(digits):
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind="20 steps", verbose=False)
+    quiet_trainer(callbacks=[lottery]).fit(TwoSteps(), *loaders(digits))
+    assert [record.steps for record in lottery.records] == [28, 8]
+    for model, others in ((TwoSteps(), []), (Model(), [GradientAccumulationScheduler({1: 4})])):
+        lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind="50%", verbose=False)
+        with pytest.raises(ConfigurationError, match="optimizes by hand, or accumulation changes"):
+            quiet_trainer(callbacks=[lottery, *others]).fit(model, *loaders(digits))
+
+
+def test_an_epoch_that_max_steps_does_not_reach_is_refused_before_training(digits):
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind="2 epochs", verbose=False)
+    with pytest.raises(ConfigurationError, match="not before the end of a round of 2 epochs"):
+        quiet_trainer(callbacks=[lottery], max_epochs=10, max_steps=14).fit(Model(), *loaders(digits))
+    assert len(lottery.records) == 0

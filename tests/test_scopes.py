@@ -120,3 +120,9 @@ def test_what_a_layer_keeps_at_least():
 def test_what_makes_no_sense_is_refused_with_the_reason(make, message):
     with pytest.raises(ConfigurationError, match=message):
         make()
+
+
+@pytest.mark.parametrize(("density", "units", "least"), [(0.05, 29, 2), (0.5, 5, 3), (0.3, 4, 2), (0.07, 100, 7)])
+def test_min_density_is_kept_at_least(density, units, least):
+    (layer,) = Global(min_density=density).with_least([Layer("a", (units, 1), units=units)])
+    assert layer.least == least

@@ -181,3 +181,39 @@ def test_peak_memory_with_the_new_mask_is_at_most_14_bytes_for_ten_weights(monke
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     live = list(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
     assert kept.numel() <= max(live) <= 1.4 * size
+
+
+@pytest.mark.parametrize("alive", [False, True])
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.8])
+def test_many_equal_scores_go_in_order_of_position_without_going_over_digits(monkeypatch, alive, share):
+    generator = torch.Generator().manual_seed(2)
+    scores = [torch.randn(500, 700, generator=generator).relu(), torch.randn(9, generator=generator).relu()]
+    masks_before = [torch.rand(score.shape, generator=generator) < 0.9 for score in scores] if alive else None
+    lives = masks_before or [torch.ones_like(score, dtype=torch.bool) for score in scores]
+    k = int(share * sum(int(mask.sum()) for mask in lives))
+    monkeypatch.setattr(selection, "kth", None)
+    kept = masks.prune_smallest(scores, masks_before, k)
+    assert all(torch.equal(*both) for both in zip(kept, by_sorting(scores, lives, k, False), strict=True))
+    scores[0][0, 0] = torch.nan
+    if alive:
+        masks_before[0][0, 0] = True
+    with pytest.raises(TrainingError, match="holds NaN"):
+        masks.prune_smallest(scores, masks_before, k)
+
+
+def test_integers_and_overlapping_or_strided_places_are_refused():
+    with pytest.raises(ConfigurationError, match=r"must be floating-point numbers"):
+        masks.prune_smallest([torch.arange(4)], None, 2)
+    score, out = torch.randn(4, 3), torch.ones(3, 4, dtype=torch.bool).t()
+    with pytest.raises(ConfigurationError, match="must be contiguous"):
+        masks.prune_smallest([score], None, 2, out=[out])
+    place = torch.ones(4, 3, dtype=torch.bool)
+    with pytest.raises(ConfigurationError, match="each another one"):
+        masks.prune_smallest([score, score], None, 2, out=[place, place])
+
+
+def test_a_mask_of_another_layout_is_copied_once():
+    score = torch.randn(700, 900).t()
+    alive = (torch.rand(700, 900) < 0.8).t()
+    kept = masks.prune_smallest([score], [alive], 5000)
+    assert torch.equal(kept[0], by_sorting([score], [alive], 5000, False)[0])

@@ -210,3 +210,22 @@ def test_synflow_says_what_it_calls_when_that_fails(setting):
         ConfigurationError, match=r"with one input of ones, of shape \(1, 9\) .*example_input_array"
     ):
         scores_of(SynFlow(), wrong)
+
+
+def test_synflow_is_a_magnitude_also_where_flow_would_be_negative():
+    """Through layer normalisation a larger weight may mean less; the paper's scores are |w dR/dw|."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 3))
+    weights = {name: module.get_parameter(name) for name in ("0.weight", "3.weight")}
+    masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+    inputs = torch.rand(1, 6)
+    module.example_input_array = inputs
+    context = Context(weights, weights, masks, module, Batches(module, [(inputs, None)]), 0)
+    scores = scores_of(SynFlow(), context)
+    positive = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 3)).double()
+    positive.load_state_dict({name: value.abs() for name, value in module.state_dict().items()})
+    positive(torch.ones(1, 6).double()).sum().backward()
+    signed = {name: positive.get_parameter(name).grad * positive.get_parameter(name) for name in weights}
+    assert any(bool((flow < 0).any()) for flow in signed.values())
+    for name, flow in signed.items():
+        torch.testing.assert_close(scores[name], flow.abs(), check_dtype=False)

@@ -16,12 +16,14 @@ from lightning_lottery.criteria import Criterion, criterion_of
 from lightning_lottery.folder import RunFolder
 from lightning_lottery.patterns import Pattern, pattern_of
 from lightning_lottery.preflight import (
+    check_finders,
     check_module,
     check_resume,
     check_start,
     check_trainer,
     choose_folder,
     describe,
+    describe_trainer,
     find_run,
 )
 from lightning_lottery.prunable import refuse_lazy
@@ -175,6 +177,7 @@ class LotteryTicketCallback(Results):
         """Lets checkpoint callbacks, whose states are loaded next, find themselves in the folder of the round."""
         state = checkpoint.get("callbacks", {}).get(self.state_key)
         if state and self._fit is not None:
+            check_finders(trainer)  # before they begin, in on_fit_start
             self._fit.enter_folders(RunState.load(state).name)
             if trainer.precision == "64-true":  # Lightning loads them before it makes the module one of doubles
                 self._doubles = checkpoint["state_dict"]
@@ -186,9 +189,20 @@ class LotteryTicketCallback(Results):
         self._close("failed")  # of a fit that ended without a word
         self._loaded, self._state, self._doubles = None, {}, {}
         check_trainer(trainer, self, self.settings)
+        if self._to_resume is not None:
+            check_finders(trainer)
+        self._limits = describe_trainer(trainer)  # before other callbacks lengthen the fit
         refuse_lazy(pl_module)
         self._fit = RoundsFit(trainer, self)
-        self._fit.install(Hooks(self._begin, self._boundary, self._between_epochs, self._saved, self._bar))
+        hooks = Hooks(
+            begin=self._begin,
+            boundary=self._boundary,
+            batch=self._between_batches,
+            epoch=self._between_epochs,
+            saved=self._saved,
+            bar=self._bar,
+        )
+        self._fit.install(hooks)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks the model, which is complete by now, against the arguments."""
@@ -200,7 +214,7 @@ class LotteryTicketCallback(Results):
             return  # which is said when training would begin
         self._parameters = check_module(pl_module, self.settings)
         dense = dense_ticket(pl_module, self._parameters)
-        self._description = describe(trainer, self.settings, pl_module, dense)
+        self._description = describe(self._limits, self.settings, pl_module, dense)
         if not is_resumed:
             self._next_folder = choose_folder(trainer, self.settings)
             return
@@ -211,9 +225,10 @@ class LotteryTicketCallback(Results):
         self._next_folder = RunFolder(folder.path, is_writer=trainer.is_global_zero)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks at metrics that were logged at the very end of the epoch before."""
+        """Looks at metrics that were logged at the very end of the epoch before, and what trains in this one."""
         if self._run is not None:
             self._run.observe()
+            self._run.round.requires_grad = {n: p.requires_grad for n, p in pl_module.named_parameters()}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -287,6 +302,10 @@ class LotteryTicketCallback(Results):
 
     def _boundary(self) -> bool:
         return self._run is not None and self._run.advance()
+
+    def _between_batches(self) -> None:
+        if self._run is not None:
+            self._run.look_again()
 
     def _between_epochs(self) -> None:
         if self._run is not None:

@@ -95,10 +95,10 @@ class Chunks:
                     marks[0][piece.here].copy_(mask[piece.there])
                 filled, begin = piece.here.stop, piece.end
                 if filled == self._room:
-                    yield self._chunk(scratch, marks, pieces, filled)
+                    yield self._chunk(scratch, marks, pieces, filled, mask)
                     pieces, filled = [], 0
         if filled:
-            yield self._chunk(scratch, marks, pieces, filled)
+            yield self._chunk(scratch, marks, pieces, filled, None)
 
     def score(self, index: int) -> Tensor:
         """All scores of a tensor in this process, shape (n,)."""
@@ -116,12 +116,14 @@ class Chunks:
         if self._magnitude:
             values.abs_()
 
-    def _chunk(self, scratch: list[Tensor], marks: list[Tensor], pieces: list[_Piece], size: int) -> Chunk:
+    def _chunk(
+        self, scratch: list[Tensor], marks: list[Tensor], pieces: list[_Piece], size: int, mask: Tensor | None
+    ) -> Chunk:
         alive = None if self._masks is None else marks[0][:size]
         kept = marks[1][:size]
         if self._is_direct(pieces[0]):
             kept = self._flat_out(pieces[0])
-            if self._masks is not None and (mask := self.mask(pieces[0].tensor)) is not None:
+            if mask is not None:
                 alive = mask[pieces[0].there]
         marks[2][size:] = False
         return Chunk(scratch[0][:size], alive, kept, marks[2][: size + -size % 8], scratch[1][:size], pieces)

@@ -55,11 +55,15 @@ class Criterion(ABC):
     Attributes:
         needs_training: Whether all scores are alike before any training.
         absolute: Whether weights are ranked by the absolute value of their scores.
-        iterations: How many times a pruning scores and removes a part; the sizes in between fall geometrically.
+        scores_units: Whether units of several weights are scored like weights, and not by the norm of their
+            weights' scores; ``context.weights`` then holds a number a unit.
+        iterations: How many times a pruning scores and removes a part; the sizes in between fall geometrically,
+            and what is removed is zero in the network when the rest is scored again.
     """
 
     absolute: ClassVar[bool] = False
     needs_training: ClassVar[bool] = False
+    scores_units: ClassVar[bool] = False
 
     @property
     def iterations(self) -> int:
@@ -89,7 +93,9 @@ class Magnitude(Criterion):
 
 @dataclass(frozen=True)
 class Random(Criterion):
-    """Uniform random numbers: the baseline of every criterion."""
+    """Uniform random numbers, one a unit: the baseline of every criterion."""
+
+    scores_units: ClassVar[bool] = True
 
     def score(self, context: Context) -> dict[str, Tensor]:
         """See :meth:`Criterion.score`."""
@@ -110,7 +116,7 @@ class Movement(Criterion):
 
     def score(self, context: Context) -> dict[str, Tensor]:
         """See :meth:`Criterion.score`."""
-        return {name: weight - context.start[name] for name, weight in context.weights.items()}
+        return {name: wide(weight) - wide(context.start[name]) for name, weight in context.weights.items()}
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ class MagnitudeIncrease(Criterion):
 
     def score(self, context: Context) -> dict[str, Tensor]:
         """See :meth:`Criterion.score`."""
-        return {name: weight.abs() - context.start[name].abs() for name, weight in context.weights.items()}
+        return {n: wide(weight).abs() - wide(context.start[n]).abs() for n, weight in context.weights.items()}
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,13 @@ class Function(Criterion):
 
     def score(self, context: Context) -> dict[str, Tensor]:
         """See :meth:`Criterion.score`."""
-        return {name: self.function(weight) for name, weight in context.weights.items()}
+        # A copy: what works in place would change the network.
+        return {name: self.function(weight.detach().clone()) for name, weight in context.weights.items()}
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Half precision as single, in which differences and small products are kept; others as they are."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def criterion_of(argument: "Criterion | Callable[[Tensor], Tensor] | None") -> Criterion:

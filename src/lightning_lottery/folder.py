@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, overload
 
 import torch
+from fsspec.core import url_to_fs
 
 from lightning_lottery.errors import ConfigurationError, LotteryError
 from lightning_lottery.files import write_whole
@@ -150,20 +151,35 @@ class RunFolder:
 
     def note_checkpoint(self, path: str, name: str) -> None:
         """Notes the newest checkpoint, and the round that it was taken in."""
-        path = os.path.abspath(path)  # noqa: PTH100 (it may be an address)
-        content = {"path": path, "from_here": os.path.relpath(path, self.path.absolute()), "round": name}
-        self._write("newest.json", json.dumps(content).encode())
+        if "://" in path:  # an address
+            newest = {"path": path, "round": name}
+        else:
+            absolute = Path(path).absolute()
+            newest = {
+                "path": str(absolute),
+                "from_here": os.path.relpath(absolute, self.path.absolute()),
+                "round": name,
+            }
+        # The one before as well: a checkpoint that another thread writes may not be complete when a process ends.
+        content = [newest, *(entry for entry in self._newest() if entry.get("path") != newest["path"])]
+        self._write("newest.json", json.dumps(content[:2]).encode())
+
+    def _newest(self) -> list[dict[str, str]]:
+        try:
+            entries: list[dict[str, str]] = json.loads((self.path / "newest.json").read_text())
+        except (OSError, ValueError):
+            return []
+        return entries
 
     def newest_checkpoint(self, name: str) -> str | None:
         """The newest checkpoint, if it was taken in this round and is still there."""
-        try:
-            newest: dict[str, str] = json.loads((self.path / "newest.json").read_text())
-        except (OSError, ValueError):
-            return None
-        # Beside the folder first: both may have been copied or moved.
-        here = os.path.normpath(self.path / newest.get("from_here", ""))
-        paths = (here, newest.get("path", "")) if newest.get("round") == name else ()
-        return next((path for path in paths if Path(path).is_file()), None)
+        for newest in self._newest():
+            # Beside the folder first: both may have been copied or moved.
+            here = os.path.normpath(self.path / newest.get("from_here", ""))
+            paths = (here, newest["path"]) if newest["round"] == name else ()
+            if (found := next((path for path in paths if _is_file(path)), None)) is not None:
+                return found
+        return None
 
     def write_records(self, records: Records) -> None:
         """Writes ``rounds.jsonl``, one line a round."""
@@ -236,6 +252,11 @@ class Tickets(Mapping[int, Ticket]):
 
     def __repr__(self) -> str:
         return f"Tickets(branch={self._branch!r}, rounds={list(self)})"
+
+
+def _is_file(path: str) -> bool:
+    files, inside = url_to_fs(path)
+    return bool(files.isfile(inside))
 
 
 def _plain(value: Any) -> Any:

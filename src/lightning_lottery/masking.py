@@ -21,7 +21,7 @@ from torch.optim import (
 from torch.utils.hooks import RemovableHandle
 
 from lightning_lottery.errors import TrainingError
-from lightning_lottery.sharding import local
+from lightning_lottery.sharding import is_sharded, local
 
 # With zero weights, zero state and zero gradients these leave a weight at zero, weight decay included: each
 # weight's step depends on that weight alone. A subclass may have another step, so the type must be exact.
@@ -44,8 +44,9 @@ class Masking:
         here = {name: local(mask) for name, mask in masks.items()}
         self._sparse = {name: (parameters[name], mask) for name, mask in here.items() if not bool(mask.all())}
         self._parameters: list[Tensor] = [parameter for parameter, _ in self._sparse.values()]
-        # One multiplication over all parameters at once needs masks of their type; booleans are the truth.
-        self._factors = [mask.to(parameter.dtype) for parameter, mask in self._sparse.values()]
+        self._are_sharded = any(map(is_sharded, self._parameters))
+        # One multiplication over all parameters needs masks of their type and layout; booleans are the truth.
+        self._factors = [torch.empty_like(local(p.detach())).copy_(mask) for p, mask in self._sparse.values()]
         self._handles: list[RemovableHandle] = []
 
     def watch(self, optimizers: Iterable[Optimizer], elementwise: bool = True) -> None:
@@ -65,13 +66,16 @@ class Masking:
             handle.remove()
         self._handles.clear()
 
-    @torch.no_grad()
     def mask_gradients(self) -> None:
         """Sets the gradients of pruned weights to zero."""
-        both = zip(self._parameters, self._factors, strict=True)
-        pairs = [(local(p.grad), factor) for p, factor in both if p.grad is not None]
-        if pairs:
-            torch._foreach_mul_([grad for grad, _ in pairs], [factor for _, factor in pairs])
+        if not self._parameters:  # called in every step of the dense round as well
+            return
+        pairs = [(p.grad, f) for p, f in zip(self._parameters, self._factors, strict=True) if p.grad is not None]
+        grads = [local(grad) for grad, _ in pairs] if self._are_sharded else [grad for grad, _ in pairs]
+        if not grads:
+            return
+        with torch.no_grad():
+            torch._foreach_mul_(grads, [factor for _, factor in pairs])
 
     @torch.no_grad()
     def mask_weights(self) -> None:

@@ -97,8 +97,16 @@ def _prune_smallest(
     magnitude: bool,
     out: list[Tensor] | None,
 ) -> list[Tensor]:
+    for name, score in zip(names, scores, strict=True):
+        if not score.is_floating_point():
+            raise ConfigurationError(
+                f"The scores of {name!r} are {score.dtype}; they must be floating-point numbers."
+            )
     _check_masks("mask", names, scores, masks)
     _check_masks("out", names, scores, out)
+    places = [sharding.local(target) for target in out or ()]
+    if len({id(place) for place in places}) < len(places) or not all(place.is_contiguous() for place in places):
+        raise ConfigurationError("The tensors of out must be contiguous, and each another one.")
     if masks and out and {t.data_ptr() for t in masks} & {t.data_ptr() for t in out if t.numel()}:
         raise ConfigurationError("The tensors of out must not be those of masks, which are needed to the end.")
     total = sum(score.numel() for score in scores) if masks is None else sum(sharding.count(masks))

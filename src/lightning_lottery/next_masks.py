@@ -2,8 +2,8 @@
 
 import hashlib
 import warnings
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from lightning.pytorch import LightningModule
@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.criteria import Context, Data
-from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.errors import ConfigurationError, TrainingError
 from lightning_lottery.masks import Masks
 from lightning_lottery.prunable import layers_of
 from lightning_lottery.pruning import Pruner, check_scores
@@ -37,6 +37,7 @@ class NextMasks:
         self._fit, self._module, self._parameters = fit, module, parameters
         self._pruner: Pruner = settings.method.plan(layers_of(module, parameters), settings.sizes)
         self.counts = self._pruner.counts
+        self._is_first = settings.prune_at_init  # whether a pruning comes before any training
 
     def make(self, number: int, ticket: Ticket, is_final: bool = True) -> Masks:
         """The masks of a round; the network has the weights to score.
@@ -46,10 +47,15 @@ class NextMasks:
             ticket: What the weights were trained from.
             is_final: Whether layers that would have died are reported.
         """
-        with torch.no_grad(), self._looking_on(ticket, number) as data:
-            masks, rescued = self._pruner.masks(
-                number, ticket.masks, lambda masks: self._context(number, ticket, masks, data)
-            )
+        with torch.no_grad(), self._weights_return(), self._looking_on(ticket, number) as data:
+
+            def context(masks: Masks) -> Context:
+                if masks is not ticket.masks:  # a further iteration sees the network without what is gone
+                    for name, parameter in self._parameters.items():
+                        parameter.masked_fill_(~masks[name], 0)
+                return self._context(number, ticket, masks, data)
+
+            masks, rescued = self._pruner.masks(number, ticket.masks, context)
         if rescued and is_final:
             warnings.warn(
                 f"{round_name(number)} would keep nothing of {', '.join(map(repr, rescued))}; one unit stays, "
@@ -58,6 +64,17 @@ class NextMasks:
             )
         return masks
 
+    @contextmanager
+    def _weights_return(self) -> Iterator[None]:
+        """Undoes what iterations of a criterion do to the weights."""
+        iterates = self._pruner.method.criterion.iterations > 1
+        saved = {name: p.detach().clone() for name, p in self._parameters.items()} if iterates else {}
+        try:
+            yield
+        finally:
+            for name, weight in saved.items():
+                self._parameters[name].copy_(weight)
+
     def try_out(self, ticket: Ticket) -> None:
         """Scores once, so that a criterion that cannot work fails before training.
 
@@ -65,10 +82,15 @@ class NextMasks:
             LotteryError: It cannot.
         """
         criterion = self._pruner.method.criterion
-        with torch.no_grad(), self._looking_on(ticket, 1) as data:
-            scores = criterion.score(self._context(1, ticket, ticket.masks, data))
-        if not criterion.needs_training:
-            check_scores(criterion, scores, ticket.masks)
+        try:
+            with torch.no_grad(), self._looking_on(ticket, 1) as data:
+                scores = criterion.score(self._context(1, ticket, ticket.masks, data))
+        except TrainingError as error:
+            if self._is_first or not isinstance(error.__cause__, AttributeError):
+                raise
+            return  # what the hooks of a training set is there once it has trained
+        # Initial weights need not be what is pruned: some are zero until they train.
+        check_scores(criterion, scores, ticket.masks, may_be_alike=not self._is_first)
         unranked = [name for name, score in scores.items() if bool(local(score).isnan().any())]
         if unranked:
             raise ConfigurationError(

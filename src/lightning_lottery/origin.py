@@ -1,6 +1,5 @@
 """What the rounds after round 0 start from, noted while round 0 trains."""
 
-import math
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -42,6 +41,7 @@ class Origin:
         self._kept: dict[str, ModuleState] = {}  # what rounds start from whose weights stay
         self._point: dict[str, Any] | None = None
         self._pending: dict[str, Point] = {}
+        self._reached: set[str] = set()  # in the hooks of the present batch
         self._generators: dict[str, list[dict[str, Any]]] = {}  # at the start of rounds, if they are to go on
 
     def begin(self) -> None:
@@ -54,11 +54,17 @@ class Origin:
             wanted = {"weights": self._rule.weights, "schedule": self._rule.schedule}
             late = {name: point for name, point in wanted.items() if point is not None and point.amount}
             self._pending = {name: self._resolve(point) for name, point in late.items()}
+        by_hand = not self._fit.trainer.lightning_module.automatic_optimization
+        if self._rule.length is not None and by_hand and self._fit.trainer.lr_scheduler_configs:
+            raise ConfigurationError(
+                f"{self._rule} trains without schedulers, and a LightningModule that optimizes by hand steps them "
+                "itself. Leave the schedulers out, or write another rule."
+            )
 
     def _resolve(self, point: Point) -> Point:
-        steps, epochs = self._fit.steps_of_a_round(), self._fit.trainer.max_epochs
+        steps = self._fit.steps_of_a_round()
         resolved = point.resolve(steps)
-        length = steps if resolved.unit == "steps" else math.inf if epochs in (None, -1) else float(epochs)
+        length = steps if resolved.unit == "steps" else self._fit.epochs_of_a_round()
         if resolved.amount >= length:
             raise ConfigurationError(
                 f"The rewind point '{point}' is not before the end of a round of {length:g} {resolved.unit}. "
@@ -114,6 +120,15 @@ class Origin:
         reached = {name for name, point in self._pending.items() if self._is_reached(point, between_epochs)}
         for name in reached:
             del self._pending[name]
+        self._note(reached)
+        self._reached = set() if between_epochs else reached
+
+    def look_again(self) -> None:
+        """Notes a point once more when the last hooks of its batch, which may change weights, have run."""
+        reached, self._reached = self._reached, set()
+        self._note(reached)
+
+    def _note(self, reached: set[str]) -> None:
         if "weights" in reached:
             self._keep_weights()
         if "schedule" in reached:

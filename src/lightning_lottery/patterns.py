@@ -108,7 +108,7 @@ class NofM(Unstructured):
     m: int = 4
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.n, int) and isinstance(self.m, int) and 0 < self.n < self.m):
+        if type(self.n) is not int or type(self.m) is not int or not 0 < self.n < self.m:
             raise ConfigurationError(f"NofM(n={self.n!r}, m={self.m!r}) must have 0 < n < m. Write NofM(2, 4).")
 
     def check(self, layer: Layer) -> None:
@@ -152,8 +152,10 @@ class Channels(Pattern):
     outputs: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.norm, (int, float)) or not 0 < self.norm < float("inf"):
+        if type(self.norm) not in (int, float) or not 0 < self.norm < float("inf"):
             raise ConfigurationError(f"norm={self.norm!r} must be a number above 0. Write Channels(norm=2).")
+        if not isinstance(self.outputs, bool):
+            raise ConfigurationError(f"outputs={self.outputs!r} must be True or False.")
 
     def check(self, layer: Layer) -> None:
         """See :meth:`Pattern.check`."""
@@ -199,8 +201,8 @@ class Block(Pattern):
     norm: float = 2.0
 
     def __post_init__(self) -> None:
-        sides = all(isinstance(side, int) and side >= 1 for side in (self.h, self.w))
-        if not sides or not isinstance(self.norm, (int, float)) or not 0 < self.norm < float("inf"):
+        sides = all(type(side) is int and side >= 1 for side in (self.h, self.w))
+        if not sides or type(self.norm) not in (int, float) or not 0 < self.norm < float("inf"):
             raise ConfigurationError(
                 f"{self} must have h and w of at least 1 and a norm above 0. Write Block(4, 4)."
             )

@@ -7,7 +7,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    BatchSizeFinder,
+    EarlyStopping,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -24,6 +30,19 @@ from lightning_lottery.settings import Settings, described
 from lightning_lottery.sharding import count, is_sharded, like, local
 from lightning_lottery.ticket import Ticket
 
+_FINDERS = (LearningRateFinder, BatchSizeFinder)
+# Attributes of a Trainer that, besides its limits, decide what a run comes to.
+_DECISIVE = (
+    "limit_train_batches",
+    "limit_val_batches",
+    "overfit_batches",
+    "val_check_interval",
+    "check_val_every_n_epoch",
+    "reload_dataloaders_every_n_epochs",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+)
+
 
 def check_trainer(trainer: Trainer, owner: Callback, settings: Settings) -> None:
     """Refuses a Trainer that cannot train rounds.
@@ -31,6 +50,11 @@ def check_trainer(trainer: Trainer, owner: Callback, settings: Settings) -> None
     Raises:
         ConfigurationError: With what came, what is allowed and what to write.
     """
+    if not isinstance(trainer, Trainer):
+        raise ConfigurationError(
+            f"The Trainer is that of {type(trainer).__module__.split('.')[0]}. Import Trainer, LightningModule "
+            "and all the rest from lightning.pytorch, or callbacks and Trainer do not know each other."
+        )
     others = [callback for callback in trainer.callbacks if isinstance(callback, type(owner))]  # type: ignore[attr-defined]
     if len(others) > 1:
         raise ConfigurationError(
@@ -51,6 +75,13 @@ def check_trainer(trainer: Trainer, owner: Callback, settings: Settings) -> None
             "while it trains, so that the schedule cannot return to a later point. Rewind to initialisation, or "
             "leave one of them out."
         )
+    finetuning = any(isinstance(callback, BaseFinetuning) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    if finetuning and settings.rewind.schedule.amount:
+        raise ConfigurationError(
+            f"rewind={settings.rewind!r} came with a finetuning callback, which gives the optimizer new groups of "
+            "parameters while it trains, so that its state cannot return to a later point. Rewind to "
+            "initialisation, or leave one of them out."
+        )
     window = max((rule.window for rule in settings.stop), default=0)
     if trainer.max_epochs not in (None, -1) and window > int(trainer.max_epochs or 0):
         raise ConfigurationError(
@@ -62,6 +93,20 @@ def check_trainer(trainer: Trainer, owner: Callback, settings: Settings) -> None
         raise ConfigurationError(
             "max_epochs=-1 came without another limit, so the first round would never end (max_time is the "
             "budget of all rounds together). Write the length of one round, for example Trainer(max_epochs=10)."
+        )
+
+
+def check_finders(trainer: Trainer) -> None:
+    """Refuses to go on with a run on a Trainer that tries itself out first; call it before ``on_fit_start``.
+
+    Raises:
+        ConfigurationError: With what came and what to write.
+    """
+    finders = [callback for callback in trainer.callbacks if isinstance(callback, _FINDERS)]  # type: ignore[attr-defined]
+    if finders:
+        raise ConfigurationError(
+            f"{type(finders[0]).__name__} tries out the Trainer when a fit begins, and then Lightning does not go "
+            "on where the checkpoint was taken. To go on, leave it out and write down what it had found."
         )
 
 
@@ -89,8 +134,9 @@ def check_start(trainer: Trainer, is_resumed: bool, has_nothing_to_train: bool) 
     tuner = (".lr_find_", ".scale_batch_size_")
     if trainer.ckpt_path is not None and not Path(trainer.ckpt_path).name.startswith(tuner):
         raise ConfigurationError(
-            f"ckpt_path={str(trainer.ckpt_path)!r} is no checkpoint of a fit with LotteryTicketCallback, so there "
-            "is no run to go on with. To start from trained weights, load them into the model before fit."
+            f"ckpt_path={str(trainer.ckpt_path)!r} holds no round to go on with: it was written without "
+            "LotteryTicketCallback, or when all rounds were over. To go on with a run, take "
+            "lottery.resume(trainer); to start from trained weights, load them into the model before fit."
         )
     if trainer.global_step > 0 and not has_nothing_to_train:
         raise ConfigurationError(
@@ -150,11 +196,20 @@ def _check_sharded(module: LightningModule, settings: Settings) -> None:
             )
 
 
-def describe(trainer: Trainer, settings: Settings, module: LightningModule, ticket: Ticket) -> dict[str, Any]:
-    """What decides the course of a run, as plain values: it must be the same to go on with it."""
+def describe(
+    limits: dict[str, Any], settings: Settings, module: LightningModule, ticket: Ticket
+) -> dict[str, Any]:
+    """What decides the course of a run, as plain values: it must be the same to go on with it.
+
+    Args:
+        limits: What :func:`describe_trainer` gave in ``setup``.
+        settings: The arguments.
+        module: The network.
+        ticket: The dense ticket.
+    """
     return {
         "arguments": settings.described(),
-        "trainer": describe_trainer(trainer),
+        "trainer": limits,
         "prunable": {name: list(mask.shape) for name, mask in ticket.masks.items()},
         "structure": ticket.provenance["structure"],
         "hyperparameters": {name: described(value) for name, value in module.hparams.items()},
@@ -165,6 +220,7 @@ def describe(trainer: Trainer, settings: Settings, module: LightningModule, tick
 def describe_trainer(trainer: Trainer) -> dict[str, Any]:
     """What of the Trainer decides the course of a run."""
     return {
+        **{name: described(getattr(trainer, name)) for name in _DECISIVE},
         "max_epochs": trainer.max_epochs,
         "max_steps": trainer.max_steps,
         "accumulate_grad_batches": trainer.accumulate_grad_batches,
@@ -198,6 +254,11 @@ def _choose_folder(trainer: Trainer, settings: Settings, default: Path) -> RunFo
         temporary = TemporaryDirectory(prefix="lottery-")
         return RunFolder(Path(temporary.name), temporary)
     if settings.dirpath is None:
+        if "://" in (trainer.log_dir or trainer.default_root_dir):
+            raise ConfigurationError(
+                f"The run folder would be in {trainer.log_dir or trainer.default_root_dir!r}, which is no local "
+                "folder. Write one: LotteryTicketCallback(..., dirpath='runs/mine')."
+            )
         return RunFolder.next_free(default)
     folder = RunFolder(settings.dirpath)
     if folder.holds_records() and not settings.overwrite:
@@ -233,7 +294,8 @@ def _known_folders(trainer: Trainer, settings: Settings) -> list[Path]:
     logger = trainer.loggers[0] if trainer.loggers else None
     if isinstance(logger, (TensorBoardLogger, CSVLogger)):  # every fit has a version, and so a folder, of its own
         inside = Path(getattr(logger, "sub_dir", None) or "")
-        found = Path(logger.root_dir).glob(str(Path("*") / inside / "lottery*"))
+        found = set(Path(logger.root_dir).glob(str(Path("*") / inside / "lottery*")))
     else:
-        found = default_folder(trainer).parent.glob("lottery*")
+        found = set()
+    found |= set(default_folder(trainer).parent.glob("lottery*"))  # also of a version that the user has named
     return [path for path in sorted(found) if path.is_dir()]

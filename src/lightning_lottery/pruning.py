@@ -1,14 +1,15 @@
 """One pruning: scores, pools and units put together."""
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from lightning_lottery import sharding
-from lightning_lottery.criteria import Context, Criterion
+from lightning_lottery.criteria import Context, Criterion, wide
 from lightning_lottery.errors import ConfigurationError, TrainingError
 from lightning_lottery.masks import Masks, prune_smallest
 from lightning_lottery.patterns import Layer, Pattern, Unstructured
@@ -50,10 +51,20 @@ class Method:
             raise ConfigurationError(
                 f"{self.pattern} leaves {', '.join(layer.name for layer in made)} whole; nothing can be pruned."
             )
+        starving = self._starving(made, sizes)
         made = self.scope.with_least(made)
         pools = list(self.scope.pools(made, sizes))
         _check(pools, made, sizes, self)
-        return Pruner(self, {layer.name: layer for layer in made}, pools)
+        return Pruner(self, {layer.name: layer for layer in made}, pools, starving)
+
+    def _starving(self, layers: Sequence[Layer], sizes: Sizes) -> dict[str, int]:
+        """The layers by themselves that without ``keep_alive`` would get no place, and from which round on."""
+        bare = replace(self.scope, keep_alive=False)
+        try:
+            pools = bare.pools(bare.with_least(layers), sizes) if self.scope.keep_alive else []
+        except ConfigurationError:  # which the scope itself says
+            return {}
+        return {pool.names[0]: pool.keep.index(0) for pool in pools if len(pool.names) == 1 and 0 in pool.keep}
 
 
 @dataclass(frozen=True)
@@ -64,11 +75,13 @@ class Pruner:
         method: How weights are pruned.
         layers: The prunable layers by name.
         pools: Which of them compete, and what every round keeps.
+        starving: Layers for which nothing but ``keep_alive`` leaves a place, and from which round on.
     """
 
     method: Method
     layers: Mapping[str, Layer]
     pools: Sequence[Pool]
+    starving: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def counts(self) -> list[int]:
@@ -91,29 +104,47 @@ class Pruner:
         Raises:
             TrainingError: Scores are NaN, or not of the shape of the weights.
         """
-        criterion, iterations = self.method.criterion, self.method.criterion.iterations
-        rescued: list[str] = []
+        iterations = self.method.criterion.iterations
+        rescued = [name for name, first in self.starving.items() if first <= number]
         for iteration in range(1, iterations + 1):
-            scores = criterion.score(context(masks))
-            check_scores(criterion, scores, masks)
+            units = self._unit_scores(context(masks))
             masks = dict(masks)
             for pool in self.pools:
                 start, end = pool.keep[number - 1], pool.keep[number]
                 part = iteration / iterations
                 keep = end if part == 1 or start == 0 else round(start * (end / start) ** part)
-                rescued += self._prune(pool, keep, scores, masks)
+                rescued += self._prune(pool, keep, units, masks)
         return masks, list(dict.fromkeys(rescued))
 
     @torch.no_grad()
-    def _prune(self, pool: Pool, keep: int, scores: Mapping[str, Tensor], masks: Masks) -> list[str]:
+    def _unit_scores(self, context: Context) -> Mapping[str, Tensor]:
+        """The scores of all units; of single weights as the criterion gives them, with their signs."""
+        criterion, pattern = self.method.criterion, self.method.pattern
+        if criterion.scores_units:
+            units = {name: pattern.scores(torch.zeros_like(mask.float())) for name, mask in context.masks.items()}
+            return criterion.score(replace(context, weights=units))
+        scores = criterion.score(context)
+        check_scores(criterion, scores, context.masks)
+        scores = {name: score.detach() for name, score in scores.items()}
+        if type(pattern) is Unstructured:
+            return scores
+        if criterion.absolute:  # norms and groups are of magnitudes
+            scores = {name: score.abs() for name, score in scores.items()}
+        return {name: pattern.scores(score) for name, score in _scaled(scores).items()}
+
+    @property
+    def _ranks_magnitudes(self) -> bool:
+        return self.method.criterion.absolute and type(self.method.pattern) is Unstructured
+
+    @torch.no_grad()
+    def _prune(self, pool: Pool, keep: int, units: Mapping[str, Tensor], masks: Masks) -> list[str]:
         """Prunes the layers of a pool in place; the names of those that would have died."""
-        pattern, names = self.method.pattern, pool.names
-        absolute = self.method.criterion.absolute
-        if absolute and type(pattern) is not Unstructured:  # norms and groups are of magnitudes
-            scores, absolute = {name: scores[name].abs() for name in names}, False
-        units = {name: pattern.scores(scores[name].detach()) for name in names}
+        pattern, names, absolute = self.method.pattern, pool.names, self._ranks_magnitudes
         alive = {name: pattern.alive(masks[name]) for name in names}
         removable = {name: pattern.removable(units[name], alive[name]) for name in names}
+        for name in names:  # one that may not be removed is not looked at later
+            if removable[name] is not alive[name] and bool((units[name].isnan() & alive[name]).any()):
+                raise TrainingError(f"{name!r} holds NaN, which has no rank: the training has diverged.")
         before = _counts(alive)
         excess = sum(before.values()) - keep
         competing, rescued = list(names), []
@@ -144,6 +175,16 @@ class Pruner:
         return rescued
 
 
+def _scaled(scores: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Scores over a power of two, so that their powers neither overflow nor vanish; their order stays."""
+    largest = max(float(score.abs().max()) if score.numel() else 0.0 for score in scores.values())
+    if not 0 < largest < math.inf:
+        return scores
+    limit = 1000 if all(score.dtype == torch.float64 for score in scores.values()) else 120
+    scale = 2.0 ** -max(-limit, min(limit, math.frexp(largest)[1]))
+    return {name: wide(score) * scale for name, score in scores.items()}
+
+
 def _without(alive: Tensor, removable: Tensor, kept: Tensor) -> Tensor:
     """What is left when of the removable ones some are kept."""
     return kept if removable is alive else alive & ~removable | kept
@@ -153,11 +194,19 @@ def _counts(masks: Mapping[str, Tensor]) -> dict[str, int]:
     return dict(zip(masks, sharding.count(list(masks.values())), strict=True))
 
 
-def check_scores(criterion: Criterion, scores: Mapping[str, Tensor], masks: Masks) -> None:
+def check_scores(
+    criterion: Criterion, scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], may_be_alike: bool = False
+) -> None:
     """Refuses what a criterion must not give.
 
+    Args:
+        criterion: The criterion.
+        scores: What it gave.
+        masks: The masks by name.
+        may_be_alike: Whether the scores are not to be used, as those of weights that have not trained.
+
     Raises:
-        TrainingError: Names, shapes or types are not those of the weights.
+        TrainingError: Names, shapes or types are not those of the weights; or all scores are alike.
     """
     if not isinstance(scores, Mapping) or scores.keys() != masks.keys():
         raise TrainingError(f"{criterion} must give scores of {list(masks)}, and gave {scores!r:.200}.")
@@ -169,7 +218,7 @@ def check_scores(criterion: Criterion, scores: Mapping[str, Tensor], masks: Mask
                 f"{criterion} must score {name!r} by floating-point numbers of its shape {tuple(mask.shape)}, and "
                 f"gave {what}."
             )
-    if not criterion.absolute:
+    if not criterion.absolute and not may_be_alike:
         _refuse_all_alike(criterion, scores)
 
 

@@ -28,6 +28,7 @@ class RoundRecord:
         masks_hash: Fingerprint of the masks; equal masks have equal ones.
         ticket: Path of the ticket file, relative to the run folder.
         saved_steps: Steps that a stop rule has left out of the round.
+        logged_steps: The step of loggers whose steps may not fall, at the end of the round.
     """
 
     round: int
@@ -44,6 +45,7 @@ class RoundRecord:
     masks_hash: str = ""
     ticket: str = ""
     saved_steps: int = 0
+    logged_steps: int = 0
 
 
 class Records(Sequence[RoundRecord]):

@@ -65,8 +65,9 @@ class Point:
             return self
         if math.isinf(steps):
             raise ConfigurationError(
-                f"The rewind point '{self}' needs to know how many steps a round has, and this data has no "
-                "length. Write a number of steps, for example '500 steps'."
+                f"The rewind point '{self}' needs to know how many steps a round has, and nothing tells: the data "
+                "have no length, the LightningModule optimizes by hand, or accumulation changes. Write a number "
+                "of steps, for example '500 steps'."
             )
         return Point(max(1, round(self.amount / 100 * steps)), "steps")
 
@@ -205,7 +206,8 @@ class FineTune(Rewind):
     """Fine-tuning: the weights stay and train on at a constant learning rate (Han et al. 2015, arXiv:1506.02626).
 
     A later round is ``epochs`` long (``max_steps`` holds as well), has a new optimizer and no scheduler, and
-    counts its steps from 0.
+    counts its steps from 0. All but the learning rate is as ``configure_optimizers`` leaves it, where a schedule
+    such as ``OneCycleLR`` sets the momentum as well.
 
     Attributes:
         epochs: Length of every later round, at least 1.
@@ -248,7 +250,7 @@ def rewinding(rule: "Rewind | str | int") -> Rewind:
     Raises:
         ConfigurationError: It is neither.
     """
-    if isinstance(rule, str):
+    if isinstance(rule, (str, int)):
         point = Point.parse(rule)
         if point.amount == 0:
             return ToInit()

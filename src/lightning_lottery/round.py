@@ -26,7 +26,10 @@ def dense_ticket(
 ) -> Ticket:
     """The ticket of round 0: every weight survives, at its present value."""
     masks = {
-        name: sharding.like(torch.ones_like(sharding.local(parameter), dtype=torch.bool), parameter)
+        # Contiguous whatever the layout of the weights, as masks are written and read.
+        name: sharding.like(
+            torch.ones(sharding.local(parameter).shape, dtype=torch.bool, device=parameter.device), parameter
+        )
         for name, parameter in parameters.items()
     }
     return Ticket(
@@ -47,6 +50,7 @@ class Round:
         started: When it started, in seconds of the performance counter.
         masks_seen: What its pruning would have given after the last epochs.
         is_cut_short: Whether a stop rule has ended it.
+        requires_grad: The flags of all parameters when the epoch began.
     """
 
     ticket: Ticket
@@ -57,6 +61,7 @@ class Round:
     started: float
     masks_seen: list[Masks] = field(default_factory=list)
     is_cut_short: bool = False
+    requires_grad: dict[str, bool] = field(default_factory=dict)
 
     @classmethod
     def start(
@@ -78,6 +83,7 @@ class Round:
         masking = Masking(parameters, ticket.masks)
         masking.watch(fit.trainer.optimizers, elementwise=fit.gradients_are_ours())
         masking.mask_state(fit.trainer.optimizers)
+        masking.mask_weights()  # those that a module leaves out of its checkpoints come unmasked
         progress = report.progress(ticket, settings.sizes.last_round)
         return cls(ticket, masking, masks_hash, Best(settings.mode or "min"), progress, time.perf_counter())
 
@@ -90,6 +96,9 @@ class Round:
         """What a checkpoint is to hold of the round."""
         module_state = ModuleState.of(module)
         module_state.training.update(fit.training_flags())
+        moment = fit.moment()
+        if not moment["is_exact"]:  # LightningModule.toggle_optimizer changes flags within a batch
+            module_state.requires_grad.update(self.requires_grad)
         return RunState(
             run=folder.description().get("run", ""),
             folder=str(folder.path.absolute()),
@@ -102,7 +111,7 @@ class Round:
             masks_seen=[{name: pack(mask) for name, mask in masks.items()} for masks in self.masks_seen],
             is_cut_short=self.is_cut_short,
             module=vars(module_state),
-            moment=fit.moment(),
+            moment=moment,
         )
 
     def resume(self, state: RunState, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -139,6 +148,7 @@ class Round:
             masks_hash=self.masks_hash,
             ticket=path,
             saved_steps=fit.steps_left() if self.is_cut_short else 0,
+            logged_steps=fit.logged_steps(),
         )
 
 

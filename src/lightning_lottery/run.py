@@ -60,6 +60,7 @@ class Run:
         self._plan = settings.plan
         self._index = 0
         self._last: dict[str, Any] | None = None  # all of the last ticket's training, to come back to
+        self._is_between_rounds = False
         self.is_over = False
 
     def begin(self, description: dict[str, Any]) -> None:
@@ -96,7 +97,9 @@ class Run:
             self._records.append(record)
         self._plan = self._shortened_plan()
         unfinished = first_unfinished(self._folder, self._plan)
-        if state is not None and (at := self._plan.index((state.round, state.branch))) >= unfinished:
+        if state is not None and not state.moment:
+            state = None  # from between two rounds
+        elif state is not None and (at := self._plan.index((state.round, state.branch))) >= unfinished:
             unfinished = at
         elif state is not None:
             state = None  # of a round that is finished
@@ -115,6 +118,8 @@ class Run:
             f"Going on with the run in {self._folder.path} at {round_name(*self._plan[unfinished])}."
         )
         self._records.keep(self._plan[:unfinished])
+        if state is None and self._records:
+            self._fit.resume_axis(self._records[-1].logged_steps)
         self._chronicle.repeat(lambda record: self._ticket(record.round, record.branch))
         next_one = self._plan[unfinished]
         is_made = self._folder.ticket_path(*next_one).exists()
@@ -123,7 +128,6 @@ class Run:
             self._origin.return_to(self._origin.dense, same_data_order=True)
         ticket = self._ticket(*next_one) if is_made else self._make(*next_one)
         if state is None:
-            self._fit.resume_axis(sum(record.steps for record in self._records))
             self._origin.return_to(ticket, self._settings.same_data_order)
             self._enter(ticket)
         else:
@@ -145,7 +149,9 @@ class Run:
 
     def state(self) -> RunState:
         """What a checkpoint is to hold of the run."""
-        return self.round.state(self._folder, self._module, self._fit)
+        state = self.round.state(self._folder, self._module, self._fit)
+        # Weights are of the next round, and what is around them of either: from here only a round can begin.
+        return replace(state, moment={}) if self._is_between_rounds else state
 
     def observe(self) -> None:
         """Looks at the monitored metric."""
@@ -178,9 +184,14 @@ class Run:
         if self._index == 0:
             self._origin.look(between_epochs)
 
+    def look_again(self) -> None:
+        """Notes that point once more when all hooks of its batch have run."""
+        if self._index == 0:
+            self._origin.look_again()
+
     def saved(self, path: str) -> None:
         """Notes that a checkpoint was written."""
-        if not self._fit.trainer.interrupted:
+        if not self._fit.trainer.interrupted and not self._is_between_rounds:
             self._folder.note_checkpoint(path, self.round.name)
             if self._folder.is_writer:
                 self._fit.note_saved(path)
@@ -200,8 +211,10 @@ class Run:
         if ticket is None:
             self._finish()
             return False
+        self._is_between_rounds = True
         self._origin.return_to(ticket, self._settings.same_data_order)
         self._enter(ticket)
+        self._is_between_rounds = False
         return True
 
     def _next_ticket(self) -> Ticket | None:
@@ -226,6 +239,8 @@ class Run:
         last = max(number for number, branch in self._plan if branch == TICKET_BRANCH)
         if last < self._settings.sizes.last_round and self.round.ticket.branch == TICKET_BRANCH:
             self._chronicle.say(f"No further ticket: {self._settings.ending(self._records)!r} ends the rounds.")
+            if self._settings.controls and len(self._plan) == self._index + 1:
+                self._chronicle.say("No control either: control_rounds names only rounds that are left out.")
         if self._plan[self._index] == (last, TICKET_BRANCH):
             self._keep_last()
         if fit.time_is_up():

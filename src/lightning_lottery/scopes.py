@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from math import prod
+from math import ceil, prod
 
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.patterns import Layer
@@ -74,7 +74,9 @@ class Scope(ABC):
             if isinstance(self.min_density, Mapping)
             else {layer.name: self.min_density for layer in layers}
         )
-        floors = [max(round(density.get(layer.name, 0.0) * layer.units), int(self.keep_alive)) for layer in layers]
+        # A little less, or 0.07 of 100 would be 8.
+        places = [ceil(density.get(layer.name, 0.0) * layer.units - 1e-9) for layer in layers]
+        floors = [max(count, int(self.keep_alive)) for count in places]
         return [
             replace(layer, floor=floor, least=max(layer.least, floor))
             for layer, floor in zip(layers, floors, strict=True)
@@ -113,7 +115,7 @@ class Layerwise(Scope):
                 f"layer_amounts={self.layer_amounts!r} must give amounts by name, as in {{'last': 0.1}}."
             )
         for name, value in self.layer_amounts.items():
-            if not _is_number(value) or not 0 <= value < 1:
+            if not isinstance(name, str) or not _is_number(value) or not 0 <= value < 1:
                 raise ConfigurationError(
                     f"layer_amounts of {name!r} is {value!r}; it must be a number from 0 up to 1, for example 0.1."
                 )

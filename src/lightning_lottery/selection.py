@@ -59,8 +59,13 @@ class Selection:
         if not any(map(sharding.is_sharded, self.scores)):
             chunks, may_hold_nan = self._chunks(64, _SMALLEST), False
             for width in _WIDTHS if chunks.total > _SMALL else (_INFINITE,):
-                found = _sweep(chunks, *_bracket(chunks, k / survivors, width))
-                if found is None:
+                low, high = _bracket(chunks, k / survivors, width)
+                found = _sweep(chunks, low, high)
+                if found is None:  # many are equal
+                    for value in {low, high}:
+                        total = _settle_ties(chunks, value, k)
+                        if total is not None:
+                            return bool(total.isnan())
                     break
                 below = survivors - found.above - found.inside
                 may_hold_nan |= found.may_hold_nan
@@ -171,10 +176,10 @@ def _sweep(chunks: Chunks, low: float, high: float) -> _Found | None:
             inside.logical_and_(chunk.alive)
             above += chunk.numbers.copy_(chunk.kept).sum().to(torch.int64)
         chunks.store(chunk)
-        places = _few_true(chunk.marks)
-        found.inside += places.numel()
+        found.inside += int(chunk.marks.count_nonzero())
         if found.inside > limit:
             return None
+        places = _few_true(chunk.marks)
         found.values.append(chunk.values.index_select(0, places))
         found.places.append(places)
         found.pieces.append(chunk.pieces)
@@ -201,6 +206,34 @@ def _settle(chunks: Chunks, found: _Found, k: int) -> None:
     parts = torch.split(keep, [places.numel() for places in found.places])
     for pieces, places, kept in zip(found.pieces, found.places, parts, strict=True):
         chunks.keep(pieces, places[kept])
+
+
+def _settle_ties(chunks: Chunks, value: float, k: int) -> Tensor | None:
+    """Writes the new masks if the k-th smallest survivor has this value; gives the sum of all values if it has."""
+    below, equal = (torch.zeros((), dtype=torch.int64, device=chunks.device) for _ in range(2))
+    total = torch.zeros((), dtype=chunks.dtype, device=chunks.device)
+    for chunk in chunks:
+        total += chunk.values.sum()
+        for count, compare in ((below, torch.lt), (equal, torch.eq)):
+            compare(chunk.values, value, out=chunk.kept)
+            count += (chunk.kept if chunk.alive is None else chunk.kept.logical_and_(chunk.alive)).count_nonzero()
+    going = k - int(below)
+    if not 0 < going <= int(equal):
+        return None
+    for chunk in chunks:
+        ties = chunk.marks[: chunk.values.numel()]
+        torch.eq(chunk.values, value, out=ties)
+        torch.gt(chunk.values, value, out=chunk.kept)
+        if chunk.alive is not None:
+            ties.logical_and_(chunk.alive)
+            chunk.kept.logical_and_(chunk.alive)
+        here = int(ties.count_nonzero())
+        if going < here:  # the first of these go, and no later ones
+            ties[ties.nonzero().flatten()[:going]] = False
+            chunk.kept.logical_or_(ties)
+        going -= min(here, going)
+        chunks.store(chunk)
+    return total
 
 
 def ordered_keys(values: Tensor) -> Tensor:

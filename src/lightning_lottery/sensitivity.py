@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
-from lightning_lottery.criteria import Context, Criterion
+from lightning_lottery.criteria import Context, Criterion, wide
 from lightning_lottery.errors import ConfigurationError
 
 
@@ -120,18 +120,14 @@ class SynFlow(Criterion):
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
             raise ConfigurationError(
                 f"SynFlow calls the network's forward with one input of ones, of shape {tuple(ones.shape)} and in "
-                f"double precision, and that failed: {error}. Set self.example_input_array in the LightningModule "
-                "to a batch of inputs, or take another criterion."
+                f"double precision, and that failed: {error}. It must take one tensor of numbers, and keep to "
+                "double precision. Set self.example_input_array in the LightningModule if inputs have another "
+                "shape, or take another criterion."
             ) from error
         return {
-            name: torch.zeros_like(values[name]) if gradient is None else (values[name] * gradient).detach()
+            name: torch.zeros_like(values[name]) if gradient is None else (values[name] * gradient).abs().detach()
             for name, gradient in zip(names, gradients, strict=True)
         }
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """Half precision as single, in which products of small numbers are not zero; others as they are."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _check_count(owner: Criterion, name: str, value: object) -> None:

@@ -11,13 +11,15 @@ from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.patterns import Unstructured
 from lightning_lottery.pruning import Method
 from lightning_lottery.records import TICKET_BRANCH, Records, RoundRecord
-from lightning_lottery.rewind import Rewind, ToInit
+from lightning_lottery.rewind import Point, Rewind, ToInit
 from lightning_lottery.sizes import Sizes
 from lightning_lottery.stopping import Stop
 
 
 def described(value: object) -> str:
-    """What a value is, in words that are the same in every process: without addresses in memory."""
+    """What a value is, in words that are the same in every process: without addresses in memory, sets in order."""
+    if isinstance(value, (set, frozenset)):
+        return "{" + ", ".join(sorted(map(described, value))) + "}"
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
@@ -64,8 +66,16 @@ class Settings:
                 raise ConfigurationError(f"{argument}={value!r} is no list. Write {argument}=[...].")
         self._check_controls()
         self._check_stop()
-        if not isinstance(self.prune_at_init, bool):
-            raise ConfigurationError(f"prune_at_init={self.prune_at_init!r} must be True or False.")
+        for argument in ("prune_at_init", "same_data_order", "overwrite", "verbose"):
+            if not isinstance(value := getattr(self, argument), bool):
+                raise ConfigurationError(f"{argument}={value!r} must be True or False.")
+        for moment in ("weights", "schedule"):
+            point = getattr(self.rewind, moment)
+            if not isinstance(point, Point) and (moment == "schedule" or point is not None):
+                raise ConfigurationError(
+                    f"{self.rewind!r} gives {moment}={point!r}, which is no Point. Write for example "
+                    "Point(500, 'steps')."
+                )
         if self.prune_at_init and self.method.criterion.needs_training:
             raise ConfigurationError(
                 f"prune_at_init=True came with {self.method.criterion}, whose scores are all alike before any "

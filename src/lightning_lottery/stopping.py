@@ -99,7 +99,7 @@ class EarlyBird(Stop):
             raise ConfigurationError(
                 f"window={self.window!r} must be an integer of at least 2: EarlyBird(window=5)."
             )
-        if not isinstance(self.tolerance, (int, float)) or not 0 <= self.tolerance < 1:
+        if type(self.tolerance) not in (int, float) or not 0 <= self.tolerance < 1:
             raise ConfigurationError(
                 f"tolerance={self.tolerance!r} must be a number from 0 up to 1: EarlyBird(tolerance=0.1)."
             )

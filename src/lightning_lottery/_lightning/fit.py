@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lightning_lottery._lightning import metrics, position
+from lightning_lottery._lightning import length, metrics, position
 from lightning_lottery._lightning.data import DataOrder
 from lightning_lottery._lightning.hooks import Hooks, install
 from lightning_lottery._lightning.loggers import RoundLoggers
@@ -100,7 +100,7 @@ class RoundsFit:
         same_data_order: bool,
         point: dict[str, Any] | None = None,
         fresh_optimizer: bool = False,
-        length: tuple[int, float] | None = None,
+        shortened: tuple[int, float] | None = None,
     ) -> None:
         """Brings all but the weights back: loops, optimizers, callbacks, data, generators.
 
@@ -110,7 +110,7 @@ class RoundsFit:
             same_data_order: Whether the random generators return as well; else they go on drawing.
             point: What :meth:`point` gave where the round is to begin; the start if left out.
             fresh_optimizer: Whether optimizers begin without what they remembered of each weight at the point.
-            length: Epochs of the round and its constant learning rate; by the schedule if left out.
+            shortened: Epochs of the round and its constant learning rate; by the schedule if left out.
         """
         trainer, loop = self.trainer, self.trainer.fit_loop
         trainer.should_stop = False  # else the next round trains no batch
@@ -136,8 +136,8 @@ class RoundsFit:
             position.settle(trainer, validate=False)
         if not self.loggers.have_children:
             loop.epoch_loop._batches_that_stepped = axis
-        if length is not None:
-            self.shorten(*length)
+        if shortened is not None:
+            self.shorten(*shortened)
         self._first_step = trainer.global_step
 
     def allow_epochs(self, epochs: int) -> None:
@@ -164,7 +164,8 @@ class RoundsFit:
     def moment(self) -> dict[str, Any]:
         """What a checkpoint of Lightning lacks to go on with the same bits, as plain values."""
         trainer = self.trainer
-        is_exact = not trainer.interrupted  # else in the middle of a batch, and other processes may be gone
+        # In the middle of a batch, as in the handler of a signal, other processes may not be here to be asked.
+        is_exact = not trainer.interrupted and not position.is_within_batch(trainer)
         gradients = {n: p.grad for n, p in trainer.lightning_module.named_parameters() if p.grad is not None}
         return {
             "is_exact": is_exact,
@@ -199,9 +200,13 @@ class RoundsFit:
         loop = self.trainer.fit_loop
         return not self.trainer.lightning_module.automatic_optimization or loop._should_accumulate()
 
+    def logged_steps(self) -> int:
+        """What loggers take for the step."""
+        # The axis of all loggers; nothing public gives or sets it.
+        return self.trainer.fit_loop.epoch_loop._batches_that_stepped
+
     def resume_axis(self, steps: int) -> None:
-        """Lets loggers whose steps may not fall go on after the steps of all finished rounds."""
-        # The axis of all loggers; nothing public sets it.
+        """Lets loggers whose steps may not fall go on where they were."""
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = steps
 
     def goes_on_within_rounds(self) -> bool:
@@ -214,9 +219,9 @@ class RoundsFit:
         self._first_step = moment["first_step"]
         metrics.restore(trainer, moment["metrics"])
         self._data.resume(self._own(moment["data"]))
+        trainer.should_stop = moment["should_stop"]  # a reason to validate
         position.settle(trainer, validate=True)
         metrics.settle(trainer)
-        trainer.should_stop = moment["should_stop"]
         states = list(moment["checkpoints"])
         for checkpoint in self._checkpoints():
             memory = _take(states, checkpoint.state_key) or {}
@@ -275,13 +280,12 @@ class RoundsFit:
         return self.trainer.global_step - self._first_step
 
     def steps_of_a_round(self) -> float:
-        """The optimizer steps that a whole round takes; infinite if the data have no length."""
-        loop, trainer = self.trainer.fit_loop, self.trainer
-        per_epoch = loop.max_batches
-        if not math.isinf(per_epoch):
-            per_epoch = math.ceil(per_epoch / trainer.accumulate_grad_batches)
-        epochs = float("inf") if loop.max_epochs in (None, -1) else loop.max_epochs
-        return min(epochs * per_epoch, float("inf") if loop.max_steps == -1 else loop.max_steps)
+        """The optimizer steps that a whole round takes; infinite if nothing tells."""
+        return length.steps_of_a_round(self.trainer)
+
+    def epochs_of_a_round(self) -> float:
+        """The epochs that a whole round takes, the last one maybe in part; infinite if nothing tells."""
+        return length.epochs_of_a_round(self.trainer)
 
     def steps_left(self) -> int:
         """The optimizer steps that are missing to a whole round; 0 if that has no known length."""

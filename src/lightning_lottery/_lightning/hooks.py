@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
+from lightning_lottery._lightning import position
 from lightning_lottery._lightning.data import DataOrder
 
 
@@ -18,6 +19,7 @@ class Hooks:
     Attributes:
         begin: When training is about to begin; says whether rounds are to be trained at all.
         boundary: After each round; says whether another one follows.
+        batch: Between batches, when all hooks of a batch have run, before a validation.
         epoch: Between epochs, before the next one begins.
         saved: After a checkpoint is written, with its path.
         bar: Gives texts for the progress bar, by name.
@@ -25,6 +27,7 @@ class Hooks:
 
     begin: Callable[[], bool]
     boundary: Callable[[], bool]
+    batch: Callable[[], None]
     epoch: Callable[[], None]
     saved: Callable[[str], None]
     bar: Callable[[], dict[str, str]]
@@ -42,10 +45,16 @@ def install(trainer: Trainer, owner: Callback, hooks: Hooks, data: DataOrder) ->
     Returns:
         What to call, the last first, to leave the Trainer as Lightning made it.
     """
+
+    def is_ours() -> bool:
+        # The learning-rate finder runs the loop with other callbacks: then it is none of our business.
+        return owner in trainer.callbacks  # type: ignore[attr-defined]
+
     loop: Any = trainer.fit_loop
     base = type(loop)
-    loop.__class__ = _loop_class(base, trainer, owner, hooks, data)
+    loop.__class__ = _loop_class(base, is_ours, hooks, data)
     undo: list[Callable[[], None]] = [lambda: setattr(loop, "__class__", base), *data.watch()]
+    undo.append(_watch_batches(loop.epoch_loop, is_ours, hooks))
     undo.append(_watch_saving(trainer, hooks))
     # Neither is true here: an epoch goes on exactly, and what checkpoint callbacks remember returns.
     undo.append(_mute("You're resuming from a checkpoint that ended before the epoch ended"))
@@ -57,12 +66,8 @@ def install(trainer: Trainer, owner: Callback, hooks: Hooks, data: DataOrder) ->
     return undo
 
 
-def _loop_class(base: Any, trainer: Trainer, owner: Callback, hooks: Hooks, data: DataOrder) -> Any:
+def _loop_class(base: Any, is_ours: Callable[[], bool], hooks: Hooks, data: DataOrder) -> Any:
     # Calling run() again from on_train_end would nest; a subclass of the loop's own class iterates instead.
-
-    def is_ours() -> bool:
-        # The learning-rate finder runs the loop with other callbacks: then it is none of our business.
-        return owner in trainer.callbacks  # type: ignore[attr-defined]
 
     def run(loop: Any) -> None:
         if not is_ours():
@@ -73,7 +78,10 @@ def _loop_class(base: Any, trainer: Trainer, owner: Callback, hooks: Hooks, data
                 train(loop)
 
     def train(loop: Any) -> None:
-        if loop.epoch_progress.current.processed and loop.skip:  # resumed after its last epoch
+        epochs = loop.epoch_progress.current
+        if epochs.ready > epochs.processed and loop.skip:  # resumed after its last batch
+            position.end_epoch(loop)
+        elif epochs.processed and loop.skip:  # resumed after its last epoch
             loop.on_run_start()
             loop.on_run_end()
         else:
@@ -92,6 +100,19 @@ def _loop_class(base: Any, trainer: Trainer, owner: Callback, hooks: Hooks, data
 
     own = {"run": run, "on_advance_start": on_advance_start, "on_advance_end": on_advance_end}
     return type(base.__name__, (base,), {**own, "__module__": base.__module__})
+
+
+def _watch_batches(epoch_loop: Any, is_ours: Callable[[], bool], hooks: Hooks) -> Callable[[], None]:
+    # A callback's on_train_batch_end comes before that of the LightningModule, which may still change weights.
+    end = epoch_loop.on_advance_end
+
+    def on_advance_end(fetcher: Any) -> None:
+        if is_ours():
+            hooks.batch()
+        end(fetcher)
+
+    epoch_loop.on_advance_end = on_advance_end
+    return lambda: delattr(epoch_loop, "on_advance_end")
 
 
 def _mute(message: str) -> Callable[[], None]:

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,12 @@ class Memory:
                 callback.setup(trainer, trainer.lightning_module, "fit")  # a new average, of the new weights
         elif state := point or self.state:
             callback.load_state_dict(copy.deepcopy(state))
+        elif callback.state_dict():
+            warnings.warn(
+                f"{self.name} had no state before the first round and has one now: it is not rewound. Let its "
+                "state_dict give the initial state from the beginning.",
+                stacklevel=2,
+            )
 
 
 def checkpoint_memory(checkpoint: ModelCheckpoint) -> dict[str, Any]:

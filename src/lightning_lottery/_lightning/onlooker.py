@@ -91,7 +91,14 @@ class Onlooker:
         self._touch()
         arguments = {"batch_idx": 0} if is_param_in_hook_signature(step, "batch_idx", min_args=2) else {}
         with torch.enable_grad(), self._trainer.precision_plugin.forward_context():
-            given = step(tree_map(_copied, batch), *arguments.values())  # which may change it in place
+            try:
+                given = step(tree_map(_copied, batch), *arguments.values())  # which may change it in place
+            except AttributeError as error:
+                raise TrainingError(
+                    "The criterion calls training_step by itself, without the hooks on_train_…, and that failed: "
+                    f"{error}. Set in the constructor what training_step reads, or take a criterion that looks at "
+                    "weights alone."
+                ) from error
         if given is None:
             return torch.zeros((), device=self._module.device)
         loss = given.get("loss") if isinstance(given, Mapping) else given
@@ -132,6 +139,25 @@ def _copied(part: Any) -> Any:
     return part.clone() if isinstance(part, Tensor) else copy.copy(part)
 
 
+class _Notes:
+    """What a LightningModule keeps in lists, dictionaries, sets and numbers of its own, as from batch to batch."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._attributes = {
+            n: value for n, value in vars(module).items() if not n.startswith("_") and n != "training"
+        }
+        kinds = (list, dict, set)
+        self._held = [(value, copy.copy(value)) for value in self._attributes.values() if type(value) in kinds]
+        self._numbers = {n: v for n, v in self._attributes.items() if isinstance(v, (int, float, str, type(None)))}
+        self._module = module
+
+    def restore(self) -> None:
+        vars(self._module).update(self._numbers)
+        for value, before in self._held:
+            value.clear()
+            value.extend(before) if isinstance(value, list) else value.update(before)
+
+
 @contextmanager
 def looking_on(
     trainer: Trainer, data: DataOrder, prunable: Sequence[nn.Parameter], seed: int
@@ -152,7 +178,7 @@ def looking_on(
 def _untouched(trainer: Trainer, prunable: Sequence[nn.Parameter]) -> Iterator[None]:
     """Undoes what a step of training does to a LightningModule besides its gradients."""
     module: Any = trainer.lightning_module
-    state, loggers = ModuleState.of(module), trainer.loggers
+    state, loggers, notes = ModuleState.of(module), trainer.loggers, _Notes(module)
     weights = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
     module.log = module.log_dict = lambda *_, **__: None  # there is no loop that would take it
     trainer.loggers = [DummyLogger() for _ in loggers]
@@ -164,6 +190,7 @@ def _untouched(trainer: Trainer, prunable: Sequence[nn.Parameter]) -> Iterator[N
         del module.log, module.log_dict
         trainer.loggers = loggers
         state.restore(module)
+        notes.restore()
         with torch.no_grad():
             for name, parameter in module.named_parameters():
                 if not torch.equal(parameter, weights[name]):  # as of a teacher that follows a student

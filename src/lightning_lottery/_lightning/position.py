@@ -56,14 +56,38 @@ def settle(trainer: Trainer, validate: bool) -> None:
         _settle_batch(trainer, validate)
 
 
+def end_epoch(loop: Any) -> None:
+    """Ends a training that was resumed after its last batch, in the middle of an epoch.
+
+    Its limit of steps is reached, or it was told to stop. Lightning would leave out the validation and all the
+    hooks that are left.
+    """
+    epoch_loop, fetcher = loop.epoch_loop, loop._data_fetcher
+    loop.reset()
+    loop.on_run_start()
+    loop.on_advance_start()
+    epoch_loop.reset()
+    epoch_loop.on_run_start(fetcher)
+    if epoch_loop._should_check_val_fx(fetcher):
+        validation = epoch_loop.val_loop.batch_progress.current
+        epoch_loop._skip_next_val = validation.ready == validation.processed  # it was before the checkpoint
+        epoch_loop.on_advance_end(fetcher)
+    loop.on_advance_end()
+    loop.on_iteration_done()
+    loop._restarting = False
+    loop.on_run_end()
+
+
 def _settle_batch(trainer: Trainer, validate: bool) -> None:
     epoch_loop: Any = trainer.fit_loop.epoch_loop
     batches = epoch_loop.batch_progress
     for tracker in (batches.current, batches.total):
         if tracker.started < tracker.ready:
             tracker.ready = tracker.started  # the next batch had been fetched only
-    if batches.current.processed != batches.current.ready or batches.current.completed == batches.current.ready:
-        return  # in the middle of a batch, which Lightning repeats; or after the validation, which it knows
+    if batches.current.processed != batches.current.ready:
+        return  # in the middle of a batch, which Lightning repeats
+    if validate and batches.current.completed == batches.current.ready:
+        return  # after the validation, which it knows
     for tracker in (batches.current, batches.total):
         tracker.completed = tracker.processed
     # The loop's own rules, of when to validate and of what counts as a step; nothing public gives them.
@@ -78,6 +102,12 @@ def _settle_batch(trainer: Trainer, validate: bool) -> None:
         for tracker in (progress.current, progress.total):
             tracker.reset()
             tracker.ready = tracker.started = 1
+
+
+def is_within_batch(trainer: Trainer) -> bool:
+    """Whether a batch has begun and has not been trained."""
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return bool(batches.started > batches.processed)
 
 
 def optimization(trainer: Trainer) -> dict[str, Any]:
