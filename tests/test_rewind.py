@@ -313,3 +313,14 @@ def test_an_epoch_that_max_steps_does_not_reach_is_refused_before_training(digit
     with pytest.raises(ConfigurationError, match="not before the end of a round of 2 epochs"):
         quiet_trainer(callbacks=[lottery], max_epochs=10, max_steps=14).fit(Model(), *loaders(digits))
     assert len(lottery.records) == 0
+
+
+def test_a_scheduler_may_look_at_a_metric_before_the_first_validation_of_a_round(digits):
+    """Step 6 of 7 with a validation every 3: none is left in the epoch, at whose end the scheduler looks."""
+    lottery = LotteryTicketCallback(
+        rounds=1, amount=0.5, rewind="6 steps", monitor="val_acc", mode="max", verbose=False
+    )
+    trainer = quiet_trainer(callbacks=[lottery], val_check_interval=3)
+    trainer.fit(Model(scheduler="plateau"), *loaders(digits))
+    assert [record.steps for record in lottery.records] == [14, 8]
+    assert lottery.records[1].best_step in (10, 13)  # not 6, which is the value of round 0

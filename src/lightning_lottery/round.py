@@ -51,6 +51,7 @@ class Round:
         masks_seen: What its pruning would have given after the last epochs.
         is_cut_short: Whether a stop rule has ended it.
         requires_grad: The flags of all parameters when the epoch began.
+        inherited: The metrics that were there when it started, of round 0 at the point where it begins.
     """
 
     ticket: Ticket
@@ -62,6 +63,7 @@ class Round:
     masks_seen: list[Masks] = field(default_factory=list)
     is_cut_short: bool = False
     requires_grad: dict[str, bool] = field(default_factory=dict)
+    inherited: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def start(
@@ -85,7 +87,15 @@ class Round:
         masking.mask_state(fit.trainer.optimizers)
         masking.mask_weights()  # those that a module leaves out of its checkpoints come unmasked
         progress = report.progress(ticket, settings.sizes.last_round)
-        return cls(ticket, masking, masks_hash, Best(settings.mode or "min"), progress, time.perf_counter())
+        started = cls(ticket, masking, masks_hash, Best(settings.mode or "min"), progress, time.perf_counter())
+        started.inherited = dict(fit.trainer.callback_metrics)
+        return started
+
+    def observe(self, fit: RoundsFit, monitor: str | None) -> None:
+        """Looks at the monitored metric, if the round itself has logged it."""
+        value = fit.trainer.callback_metrics.get(monitor) if monitor is not None else None
+        if value is not None and value is not self.inherited.get(str(monitor)):
+            self.best.observe(float(value), fit.trainer.global_step)
 
     @property
     def name(self) -> str:

@@ -155,9 +155,7 @@ class Run:
 
     def observe(self) -> None:
         """Looks at the monitored metric."""
-        metrics, monitor = self._fit.trainer.callback_metrics, self._settings.monitor
-        if monitor is not None and monitor in metrics:
-            self.round.best.observe(float(metrics[monitor]), self._fit.trainer.global_step)
+        self.round.observe(self._fit, self._settings.monitor)
 
     def end_epoch(self) -> None:
         """Makes sure that pruned weights are zero, and lets stop rules look at the mask that would follow."""

@@ -133,6 +133,7 @@ class RoundsFit:
             memory.restore(trainer, _take(at_point, memory.name))
         self._data.rewind(same_data_order, None if point is None else self._own(point["data"]))
         if point is not None:
+            metrics.put_back(trainer, point["metrics"])  # a scheduler may look at one before the next validation
             position.settle(trainer, validate=False)
         if not self.loggers.have_children:
             loop.epoch_loop._batches_that_stepped = axis
@@ -158,6 +159,7 @@ class RoundsFit:
         return {
             "optimization": position.optimization(self.trainer),
             "memories": [(memory.name, memory.at_point()) for memory in self._memories],
+            "metrics": metrics.keep(self.trainer),
             "data": self.gather(self._data.moment()),
         }
 
