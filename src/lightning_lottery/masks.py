@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -174,10 +175,7 @@ def pack(mask: Tensor) -> Tensor:
     Returns:
         ``uint8`` of shape (ceil(n / 8),) on the CPU; the first entry is the highest bit of the first byte.
     """
-    bits = mask.flatten().to("cpu", torch.uint8)
-    padded = torch.nn.functional.pad(bits, (0, -bits.numel() % 8)).view(-1, 8)
-    places = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8)
-    return (padded * places).sum(dim=1, dtype=torch.uint8)
+    return torch.from_numpy(np.packbits(mask.detach().cpu().numpy().reshape(-1)))
 
 
 def unpack(packed: Tensor, shape: Sequence[int]) -> Tensor:
@@ -196,9 +194,8 @@ def unpack(packed: Tensor, shape: Sequence[int]) -> Tensor:
     size = torch.Size(shape).numel()
     if packed.dtype != torch.uint8 or packed.shape != ((size + 7) // 8,):
         raise ValueError(f"{tuple(packed.shape)} bytes of {packed.dtype} cannot be a mask of {tuple(shape)}")
-    places = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8)
-    bits = packed.unsqueeze(1).bitwise_and(places).ne(0)
-    return bits.view(-1)[:size].reshape(tuple(shape))
+    bits = np.unpackbits(packed.cpu().numpy(), count=size)
+    return torch.from_numpy(bits).bool().reshape(tuple(shape))
 
 
 def fingerprint(masks: Mapping[str, Tensor]) -> str:
