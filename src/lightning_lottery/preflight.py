@@ -235,7 +235,13 @@ def choose_folder(trainer: Trainer, settings: Settings) -> RunFolder:
     Raises:
         ConfigurationError: It holds another run.
     """
-    default = default_folder(trainer)  # on all processes: Lightning's log_dir makes them agree
+    where = trainer.log_dir or trainer.default_root_dir  # on all processes: Lightning's log_dir makes them agree
+    if settings.dirpath is None and "://" in where and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        raise ConfigurationError(
+            f"The run folder would be in {where!r}, which is no local folder. Write one: "
+            "LotteryTicketCallback(..., dirpath='runs/mine')."
+        )
+    default = Path(where) / "lottery"
     # One process chooses: the others would find what it has written already.
     chosen: RunFolder | ConfigurationError | None = None
     if trainer.is_global_zero:
@@ -254,11 +260,6 @@ def _choose_folder(trainer: Trainer, settings: Settings, default: Path) -> RunFo
         temporary = TemporaryDirectory(prefix="lottery-")
         return RunFolder(Path(temporary.name), temporary)
     if settings.dirpath is None:
-        if "://" in (trainer.log_dir or trainer.default_root_dir):
-            raise ConfigurationError(
-                f"The run folder would be in {trainer.log_dir or trainer.default_root_dir!r}, which is no local "
-                "folder. Write one: LotteryTicketCallback(..., dirpath='runs/mine')."
-            )
         return RunFolder.next_free(default)
     folder = RunFolder(settings.dirpath)
     if folder.holds_records() and not settings.overwrite:
