@@ -20,13 +20,29 @@ from torch import nn
 from lightning_lottery import FolderError, LotteryTicketCallback, files
 from lightning_lottery.cli import main
 
-# Those that start processes, and those that combine what others have alone.
-SLOW = [name for name in CONFIGURATIONS if "," in name or "workers" in name]
+# One of each kind; the others combine them.
+FAST = [
+    "steps",
+    "epochs",
+    "after validation",
+    "validation in the epoch",
+    "early stopping",
+    "late rewinding",
+    "learning-rate rewinding",
+    "max_steps, a last validation",
+    "accumulation",
+    "own generator",
+    "metrics",
+    "manual optimization",
+    "early bird",
+]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CONFIGURATIONS]
-)
+def cases(names):
+    return [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", cases(CONFIGURATIONS))
 def test_a_resumed_run_comes_to_the_same_bits(digits, tmp_path, name):
     whole = tmp_path / "whole"
     snapshots = Snapshots(whole, tmp_path / "copies")
@@ -64,7 +80,7 @@ RESTARTED = [
 
 
 @pytest.mark.parametrize("rounds", [0, 2, 4])
-@pytest.mark.parametrize("name", RESTARTED)
+@pytest.mark.parametrize("name", cases(RESTARTED))
 def test_without_a_checkpoint_the_first_unfinished_round_begins_again(digits, tmp_path, name, rounds):
     trainer, model, data, _ = build(tmp_path / "whole", name, digits)
     trainer.fit(model, *data)
