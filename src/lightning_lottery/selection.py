@@ -23,6 +23,7 @@ _MANY = 1 << 17  # entries that may always be collected
 _LARGEST, _SMALLEST = 1 << 20, 1 << 17  # entries of a chunk
 _SHORT = 1 << 14  # entries of a chunk whose digits are looked at, which takes ten times the memory
 _WIDTHS = (3.3, 16.0)  # of the bracket, in standard deviations: one in a thousand misses
+_CROWDED = 1 << 14  # words of a chunk with a mark in it, of which there are usually a few thousand
 _LINE = 16  # entries drawn together for the sample: a cache line
 _DIGIT = 11  # bits: a histogram of 2,048 counts is 16 kB to reduce
 _INFINITE = float("inf")
@@ -176,10 +177,13 @@ def _sweep(chunks: Chunks, low: float, high: float) -> _Found | None:
             inside.logical_and_(chunk.alive)
             above += chunk.numbers.copy_(chunk.kept).sum().to(torch.int64)
         chunks.store(chunk)
-        found.inside += int(chunk.marks.count_nonzero())
+        words = chunk.marks.view(torch.int64).nonzero().flatten()
+        if words.numel() > _CROWDED and found.inside + int(chunk.marks.count_nonzero()) > limit:
+            return None  # before the places of all of them take memory
+        places = _true_of(chunk.marks, words)
+        found.inside += places.numel()
         if found.inside > limit:
             return None
-        places = _few_true(chunk.marks)
         found.values.append(chunk.values.index_select(0, places))
         found.places.append(places)
         found.pieces.append(chunk.pieces)
@@ -187,9 +191,8 @@ def _sweep(chunks: Chunks, low: float, high: float) -> _Found | None:
     return found
 
 
-def _few_true(marks: Tensor) -> Tensor:
-    """Where booleans are true, if few are: only of words of eight that are not zero the bytes are looked at."""
-    words = marks.view(torch.int64).nonzero().flatten()
+def _true_of(marks: Tensor, words: Tensor) -> Tensor:
+    """Where booleans are true, if few are: only the bytes of words of eight that are not zero are looked at."""
     inside = marks.view(-1, 8).index_select(0, words).flatten().nonzero().flatten()
     return words.index_select(0, inside >> 3) * 8 + (inside & 7)
 
