@@ -217,7 +217,12 @@ def test_a_finetuning_callback_and_a_later_point(digits):
             pass
 
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind="1 epoch")
-    refused(digits, "came with a finetuning callback", lottery=lottery, callbacks=[Unfreeze()])
+    refused(
+        digits,
+        "came with Unfreeze, which exchanges schedulers or adds groups",
+        lottery=lottery,
+        callbacks=[Unfreeze()],
+    )
 
 
 def test_fine_tuning_where_schedulers_are_stepped_by_hand(digits):

@@ -31,6 +31,7 @@ from lightning_lottery.sharding import count, is_sharded, like, local
 from lightning_lottery.ticket import Ticket
 
 _FINDERS = (LearningRateFinder, BatchSizeFinder)
+_CHANGING = (StochasticWeightAveraging, BaseFinetuning)
 # Attributes of a Trainer that, besides its limits, decide what a run comes to.
 _DECISIVE = (
     "limit_train_batches",
@@ -68,19 +69,12 @@ def check_trainer(trainer: Trainer, owner: Callback, settings: Settings) -> None
             "Trainer(strategy=ModelParallelStrategy()) with fully_shard in configure_model (FSDP2); or else "
             "Trainer(devices=1, strategy='auto')."
         )
-    averages = any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-    if averages and settings.rewind.schedule.amount:
+    changing = [callback for callback in trainer.callbacks if isinstance(callback, _CHANGING)]  # type: ignore[attr-defined]
+    if changing and settings.rewind.schedule.amount:
         raise ConfigurationError(
-            f"rewind={settings.rewind!r} came with StochasticWeightAveraging, which replaces the schedulers "
-            "while it trains, so that the schedule cannot return to a later point. Rewind to initialisation, or "
-            "leave one of them out."
-        )
-    finetuning = any(isinstance(callback, BaseFinetuning) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-    if finetuning and settings.rewind.schedule.amount:
-        raise ConfigurationError(
-            f"rewind={settings.rewind!r} came with a finetuning callback, which gives the optimizer new groups of "
-            "parameters while it trains, so that its state cannot return to a later point. Rewind to "
-            "initialisation, or leave one of them out."
+            f"rewind={settings.rewind!r} came with {type(changing[0]).__name__}, which exchanges schedulers or "
+            "adds groups of parameters while it trains, so that the schedule cannot return to a later point. "
+            "Rewind to initialisation, or leave one of them out."
         )
     window = max((rule.window for rule in settings.stop), default=0)
     if trainer.max_epochs not in (None, -1) and window > int(trainer.max_epochs or 0):
@@ -235,7 +229,7 @@ def choose_folder(trainer: Trainer, settings: Settings) -> RunFolder:
     Raises:
         ConfigurationError: It holds another run.
     """
-    where = trainer.log_dir or trainer.default_root_dir  # on all processes: Lightning's log_dir makes them agree
+    where = _base_folder(trainer)  # on all processes: Lightning's log_dir makes them agree
     if settings.dirpath is None and "://" in where and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         raise ConfigurationError(
             f"The run folder would be in {where!r}, which is no local folder. Write one: "
@@ -271,9 +265,9 @@ def _choose_folder(trainer: Trainer, settings: Settings, default: Path) -> RunFo
     return folder
 
 
-def default_folder(trainer: Trainer) -> Path:
-    """Where a run is if ``dirpath`` does not say: in the logger's folder, or else in the Trainer's."""
-    return Path(trainer.log_dir or trainer.default_root_dir) / "lottery"
+def _base_folder(trainer: Trainer) -> str:
+    """Where run folders are if ``dirpath`` does not say: in the logger's folder, or else in the Trainer's."""
+    return trainer.log_dir or trainer.default_root_dir
 
 
 def find_run(trainer: Trainer, settings: Settings) -> RunFolder | None:
@@ -292,11 +286,9 @@ def _known_folders(trainer: Trainer, settings: Settings) -> list[Path]:
     """Where runs with these arguments may have been begun."""
     if settings.dirpath is not None:
         return [settings.dirpath]
+    found = set(Path(_base_folder(trainer)).glob("lottery*"))  # also of a version that the user has named
     logger = trainer.loggers[0] if trainer.loggers else None
     if isinstance(logger, (TensorBoardLogger, CSVLogger)):  # every fit has a version, and so a folder, of its own
         inside = Path(getattr(logger, "sub_dir", None) or "")
-        found = set(Path(logger.root_dir).glob(str(Path("*") / inside / "lottery*")))
-    else:
-        found = set()
-    found |= set(default_folder(trainer).parent.glob("lottery*"))  # also of a version that the user has named
+        found |= set(Path(logger.root_dir).glob(str(Path("*") / inside / "lottery*")))
     return [path for path in sorted(found) if path.is_dir()]

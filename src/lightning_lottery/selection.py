@@ -1,8 +1,9 @@
 """Exact selection of the smallest scores over many tensors, without copying them.
 
 A sample brackets the k-th smallest score; one pass in chunks that fit into a cache writes the new masks and
-collects the few scores inside the bracket, among which the selection is exact. If the bracket misses, if too many
-scores are equal, and always if tensors are sharded, a radix selection finds the k-th score, 11 bits a pass.
+collects the few scores inside the bracket, among which the selection is exact. Where many scores equal an end of
+the bracket, two passes select among them by position. If all that misses, and always if tensors are sharded, a
+radix selection finds the k-th score, 11 bits a pass.
 
 Besides the new masks, which take a byte a weight, this takes at most 0.4 bytes a weight from 10 million weights
 on, and a few MB for fewer.

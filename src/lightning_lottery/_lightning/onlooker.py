@@ -143,16 +143,14 @@ class _Notes:
     """What a LightningModule keeps in lists, dictionaries, sets and numbers of its own, as from batch to batch."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._attributes = {
-            n: value for n, value in vars(module).items() if not n.startswith("_") and n != "training"
-        }
-        kinds = (list, dict, set)
-        self._held = [(value, copy.copy(value)) for value in self._attributes.values() if type(value) in kinds]
-        self._numbers = {n: v for n, v in self._attributes.items() if isinstance(v, (int, float, str, type(None)))}
+        own = {n: value for n, value in vars(module).items() if not n.startswith("_") and n != "training"}
+        self._held = [(value, copy.copy(value)) for value in own.values() if type(value) in (list, dict, set)]
+        self._numbers = {n: value for n, value in own.items() if isinstance(value, (int, float, str, type(None)))}
         self._module = module
 
     def restore(self) -> None:
-        vars(self._module).update(self._numbers)
+        present = vars(self._module)  # what has become a layer or a buffer since is not there any more
+        present.update({name: value for name, value in self._numbers.items() if name in present})
         for value, before in self._held:
             value.clear()
             value.extend(before) if isinstance(value, list) else value.update(before)
