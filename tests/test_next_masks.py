@@ -3,17 +3,14 @@
 import copy
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
 from conftest import Model, Net, copied, loaders, quiet_trainer, same_bits
-from lightning.pytorch import Callback
-from lightning.pytorch.loggers import CSVLogger
-from resuming import Dropout, Logging, Manual
+from resuming import Dropout, Manual
 from rounds import PRUNED, Rounds
+from test_onlooker import Looking, rounds
 from torch import nn
-from torch.utils.data import DataLoader
 
 from lightning_lottery import (
     ERK,
@@ -24,54 +21,16 @@ from lightning_lottery import (
     Criterion,
     EarlyBird,
     Global,
-    GraSP,
     LargeFinalSameSign,
     Layerwise,
     LotteryTicketCallback,
     MagnitudeIncrease,
     Movement,
     NofM,
-    Random,
-    Reinitialize,
-    ShuffleMask,
-    Stop,
     SynFlow,
     Taylor,
-    Tolerance,
     TrainingError,
 )
-from lightning_lottery.settings import described
-
-
-class Looking(Logging):
-    """Logs, has a metric and a buffer that counts; SynFlow finds its forward."""
-
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.example_input_array = torch.zeros(3, 784)
-
-    def forward(self, images):
-        return self.network(images)
-
-
-def rounds(digits, **options):
-    lottery = LotteryTicketCallback(rounds=2, amount=0.5, verbose=False, **options)
-    return Rounds(Looking(Dropout()), lambda: loaders(digits), lottery=lottery).fit()
-
-
-CRITERIA = [
-    Random(), Movement(), MagnitudeIncrease(), LargeFinalSameSign(), SNIP(2), Taylor(2), GraSP(), SynFlow(5),
-    torch.square,
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("criterion", CRITERIA, ids=described)
-def test_a_criterion_leaves_no_trace_in_the_training(digits, criterion):
-    """Every round is bit-equal to a fresh fit of its masked weights, with dropout, shuffling, metrics, buffers."""
-    done = rounds(digits, criterion=criterion)
-    done.check_fresh()
-    counts = [record.kept for record in done.lottery.records]
-    assert counts[1:] == [counts[0] - round(0.5 * counts[0]), counts[1] - round(0.5 * counts[1])]
 
 
 def ranked(scores, before, number):
@@ -183,156 +142,6 @@ def test_patterns_hold_in_training(digits, pattern, scope, exclude):
         assert not done.spy.ends[-1][name][~mask].any()
 
 
-def test_early_birds_end_rounds_and_say_what_they_saved(digits, capsys):
-    lottery = LotteryTicketCallback(rounds=2, amount=0.3, stop=[EarlyBird(window=2, tolerance=0.15)])
-    done = Rounds(Model(), lambda: loaders(digits), lottery=lottery, options={"max_epochs": 6}).fit()
-    first, second, last = lottery.records
-    assert first.steps < 42
-    assert all(record.steps + record.saved_steps == 42 for record in lottery.records)
-    assert (last.steps, last.saved_steps) == (42, 0), "after the last round comes no pruning"
-    said = capsys.readouterr().out
-    assert f"Its mask has settled: {first.saved_steps} of 42 steps" in said
-    total = first.saved_steps + second.saved_steps
-    assert f"Stop rules have saved {100 * total / 126:.0f} % of the steps" in said
-    # It has settled: after the last two epochs, magnitudes would have removed nearly the same.
-    one, two = (
-        ranked({n: e[n].abs() for n in PRUNED}, lottery.tickets[0].masks, round(0.3 * first.kept))
-        for e in _epochs(digits, first.steps // 7)
-    )
-    different = sum(int((one[n] ^ two[n]).sum()) for n in PRUNED)
-    assert different / first.prunable <= 0.15
-    assert all(torch.equal(lottery.tickets[1].masks[n], two[n]) for n in PRUNED)
-    assert len(done.spy.ends) == 3
-
-
-def _epochs(digits, number):
-    """The weights of the dense training after its last two epochs, without the package."""
-    ends = []
-    for epochs in (number - 1, number):
-        torch.manual_seed(0)
-        model = Model()
-        torch.manual_seed(3)
-        quiet_trainer(max_epochs=epochs).fit(model, *loaders(digits))
-        ends.append(copied(model))
-    return ends
-
-
-@dataclass(frozen=True)
-class UpToTwo(Stop):
-    def after_round(self, records, mode):
-        return len(records) > 2
-
-
-def test_a_rule_ends_the_rounds_and_the_module_has_the_last_ticket(digits, capsys):
-    lottery = LotteryTicketCallback(rounds=5, amount=0.3, stop=[UpToTwo()])
-    done = Rounds(Model(), lambda: loaders(digits), lottery=lottery).fit()
-    assert [record.round for record in lottery.records] == [0, 1, 2]
-    assert "No further ticket: UpToTwo() ends the rounds." in capsys.readouterr().out
-    assert same_bits(done.spy.ends[-1], copied(done.model))
-
-
-def test_a_training_step_that_writes_to_weights_and_reads_no_index(digits):
-    class Teacher(Model):
-        def __init__(self):
-            super().__init__()
-            self.teacher = nn.Linear(2, 2).requires_grad_(False)
-
-        def training_step(self, batch):
-            self.teacher.weight += 1  # as a teacher that follows
-            return {"loss": super().training_step(batch, 0)}
-
-    model = Teacher()
-    lottery = LotteryTicketCallback(
-        rounds=1, amount=0.5, criterion=SNIP(), exclude=["teacher.*"], prune_at_init=True, verbose=False
-    )
-    done = Rounds(model, lambda: loaders(digits), lottery=lottery).fit()
-    assert torch.equal(done.spy.starts[0]["teacher.weight"], done.initial["teacher.weight"])
-    assert not model.teacher.weight.requires_grad
-
-
-class Modes(Callback):
-    """Notes whether layers are in training mode."""
-
-    def __init__(self):
-        self.seen = []
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.seen.append({layer.training for layer in pl_module.modules()})
-
-
-@pytest.mark.parametrize("criterion", [SNIP(), SynFlow(2), Random()], ids=str)
-def test_layers_train_in_training_mode_whatever_the_criterion(digits, criterion):
-    class Forward(Model):
-        def forward(self, images):
-            return self.network(images)
-
-    modes = Modes()
-    lottery = LotteryTicketCallback(
-        rounds=1, amount=0.5, criterion=criterion, stop=[EarlyBird(2, 0.0)], verbose=False
-    )
-    quiet_trainer(callbacks=[lottery, modes]).fit(Forward(), *loaders(digits))
-    assert modes.seen == [{True}] * 28
-
-
-@pytest.mark.slow
-def test_workers_that_live_on_are_left_alone(digits):
-    """Scoring takes an iterator of its own: every round sees all its batches, in the order of a fresh fit."""
-    lottery = LotteryTicketCallback(rounds=2, amount=0.5, criterion=SNIP(2), verbose=False)
-    options = {"num_workers": 1, "persistent_workers": True}
-    done = Rounds(Model(), lambda: loaders(digits, **options), lottery=lottery).fit()
-    done.check_fresh()
-    assert done.spy.steps == [14, 14, 14]
-
-
-def test_a_training_step_that_changes_its_batch_logs_directly_and_skips(digits):
-    class Rough(Model):
-        def __init__(self):
-            super().__init__()
-            self.calls = 0
-
-        def training_step(self, batch, batch_idx):
-            self.calls += 1
-            labels = batch.pop("labels")
-            self.logger.log_metrics({"calls": self.calls}, step=self.calls)
-            if self.calls % 4 == 0:
-                return None
-            return nn.functional.cross_entropy(self.network(batch["images"].mul_(2).sub_(1)), labels)
-
-    images, labels = digits
-    data = [{"images": images[i], "labels": labels[i]} for i in range(64)]
-    logger = CSVLogger(".", flush_logs_every_n_steps=1)
-    lottery = LotteryTicketCallback(rounds=1, amount=0.5, criterion=GraSP(batches=3), verbose=False)
-    trainer = quiet_trainer(callbacks=[lottery], logger=logger, max_epochs=1)
-    trainer.fit(Rough(), DataLoader(data, batch_size=16))
-    assert [record.round for record in lottery.records] == [0, 1]
-    logged = (Path(logger.log_dir) / "round_00" / "metrics.csv").read_text().splitlines()
-    assert len(logged) == 1 + 4, "four batches, and none of the scoring"
-
-
-def test_controls_train_as_long_as_their_tickets(digits):
-    lottery = LotteryTicketCallback(
-        rounds=2,
-        amount=0.3,
-        stop=[EarlyBird(window=2, tolerance=0.2)],
-        controls=[Reinitialize(), ShuffleMask()],
-        control_rounds=[1],
-        verbose=False,
-    )
-    Rounds(Model(), lambda: loaders(digits), lottery=lottery, options={"max_epochs": 6}).fit()
-    assert lottery.records[1].saved_steps > 0
-    for control in ("reinitialize", "shuffle_mask"):
-        assert lottery.records[control][1].steps == lottery.records[1].steps
-
-
-def test_round_0_is_not_cut_before_the_point_that_is_rewound_to(digits):
-    lottery = LotteryTicketCallback(
-        rounds=1, amount=0.3, stop=[EarlyBird(window=2, tolerance=0.9)], rewind="4 epochs", verbose=False
-    )
-    quiet_trainer(callbacks=[lottery], max_epochs=6).fit(Model(), *loaders(digits))
-    assert lottery.records[0].steps == 5 * 7
-    assert lottery.records[1].steps == 2 * 7
-
-
 def test_a_run_that_dies_while_it_scores_before_round_1_goes_on(digits, tmp_path):
     """The folder is there, and neither a ticket nor a record."""
 
@@ -403,65 +212,12 @@ def test_what_cannot_work_is_refused_before_training(digits, model, options, err
     assert len(lottery.records) == 0
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"stop": [Tolerance(0.1)]}, "compares with the dense round by the monitored metric"),
-        ({"stop": Tolerance(0.1)}, r"stop=Tolerance\(drop=0.1\) is no list"),
-        ({"stop": ["early"]}, "stop holds 'early', which is no stop rule"),
-        ({"prune_at_init": True, "rewind": "1 epoch"}, "and round 0, which has that point, is not trained"),
-        ({"prune_at_init": True, "criterion": Movement()}, "whose scores are all alike before any training"),
-        ({"prune_at_init": "no"}, "prune_at_init='no' must be True or False"),
-        ({"pattern": "2:4"}, "pattern='2:4' is no pattern"),
-        ({"scope": Global}, "is no scope"),
-    ],
-)
-def test_arguments_that_do_not_go_together_are_refused(options, message):
-    with pytest.raises(ConfigurationError, match=message):
-        LotteryTicketCallback(rounds=1, amount=0.5, **options)
-
-
-def test_shuffled_masks_would_tear_patterns_apart():
-    for pattern in (NofM(), Channels(), Block()):
-        with pytest.raises(ConfigurationError, match="ShuffleMask moves single weights"):
-            LotteryTicketCallback(rounds=1, amount=0.5, pattern=pattern, controls=[ShuffleMask()])
-
-
 def test_a_head_that_is_zero_until_it_trains_is_no_reason_to_refuse(digits):
     model = Model()
     nn.init.zeros_(model.network.output.weight)
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, criterion=SNIP(), verbose=False)
     quiet_trainer(callbacks=[lottery]).fit(model, *loaders(digits))
     assert len(lottery.records) == 2
-
-
-class Collecting(Model):
-    """A list that a hook of the training makes, that batches fill and that the end of the epoch clears."""
-
-    seen: tuple = ()
-
-    def on_train_start(self):
-        self.outputs = []
-
-    def training_step(self, batch, batch_idx):
-        loss = super().training_step(batch, batch_idx)
-        self.outputs.append(loss.detach())
-        return loss
-
-    def on_train_epoch_end(self):
-        self.seen = (*self.seen, len(self.outputs))
-        self.outputs.clear()
-
-
-def test_what_a_module_collects_and_what_its_hooks_make_is_left_alone(digits):
-    model = Collecting()
-    lottery = LotteryTicketCallback(rounds=2, amount=0.5, criterion=Taylor(3), verbose=False)
-    quiet_trainer(callbacks=[lottery]).fit(model, *loaders(digits))
-    assert model.seen == (7, 7) * 3
-    assert model.outputs == []
-    lottery = LotteryTicketCallback(rounds=2, amount=0.5, criterion=Taylor(3), prune_at_init=True, verbose=False)
-    with pytest.raises(TrainingError, match=r"without the hooks on_train_.*no attribute 'outputs'"):
-        quiet_trainer(callbacks=[lottery]).fit(Collecting(), *loaders(digits))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,22 @@
+"""Arguments that do not go together are refused."""
+
 from dataclasses import dataclass
 
 import pytest
 
-from lightning_lottery import ConfigurationError, Control, LotteryTicketCallback, Reinitialize, ShuffleMask
+from lightning_lottery import (
+    Block,
+    Channels,
+    ConfigurationError,
+    Control,
+    Global,
+    LotteryTicketCallback,
+    Movement,
+    NofM,
+    Reinitialize,
+    ShuffleMask,
+    Tolerance,
+)
 
 
 @dataclass(frozen=True)
@@ -47,3 +61,27 @@ def test_controls_take_the_chosen_rounds_or_all_but_the_dense_one():
     ]
     every = LotteryTicketCallback(densities=[0.5, 0.1], controls=[Same()]).settings.controlled
     assert [number for number, _ in every] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stop": [Tolerance(0.1)]}, "compares with the dense round by the monitored metric"),
+        ({"stop": Tolerance(0.1)}, r"stop=Tolerance\(drop=0.1\) is no list"),
+        ({"stop": ["early"]}, "stop holds 'early', which is no stop rule"),
+        ({"prune_at_init": True, "rewind": "1 epoch"}, "and round 0, which has that point, is not trained"),
+        ({"prune_at_init": True, "criterion": Movement()}, "whose scores are all alike before any training"),
+        ({"prune_at_init": "no"}, "prune_at_init='no' must be True or False"),
+        ({"pattern": "2:4"}, "pattern='2:4' is no pattern"),
+        ({"scope": Global}, "is no scope"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_refused(options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        LotteryTicketCallback(rounds=1, amount=0.5, **options)
+
+
+def test_shuffled_masks_would_tear_patterns_apart():
+    for pattern in (NofM(), Channels(), Block()):
+        with pytest.raises(ConfigurationError, match="ShuffleMask moves single weights"):
+            LotteryTicketCallback(rounds=1, amount=0.5, pattern=pattern, controls=[ShuffleMask()])

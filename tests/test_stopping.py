@@ -1,7 +1,23 @@
+"""Stop rules, by themselves and in a fit."""
+
+from dataclasses import dataclass
+
 import pytest
 import torch
+from conftest import Model, copied, loaders, quiet_trainer, same_bits
+from rounds import PRUNED, Rounds
+from test_next_masks import ranked
 
-from lightning_lottery import ConfigurationError, EarlyBird, RoundRecord, Tolerance
+from lightning_lottery import (
+    ConfigurationError,
+    EarlyBird,
+    LotteryTicketCallback,
+    Reinitialize,
+    RoundRecord,
+    ShuffleMask,
+    Stop,
+    Tolerance,
+)
 from lightning_lottery.stopping import distance
 
 
@@ -71,3 +87,75 @@ def test_masks_that_have_nothing_in_common_never_settle(density):
 def test_arguments_out_of_range_are_refused(make, message):
     with pytest.raises(ConfigurationError, match=message):
         make()
+
+
+def test_early_birds_end_rounds_and_say_what_they_saved(digits, capsys):
+    lottery = LotteryTicketCallback(rounds=2, amount=0.3, stop=[EarlyBird(window=2, tolerance=0.15)])
+    done = Rounds(Model(), lambda: loaders(digits), lottery=lottery, options={"max_epochs": 6}).fit()
+    first, second, last = lottery.records
+    assert first.steps < 42
+    assert all(record.steps + record.saved_steps == 42 for record in lottery.records)
+    assert (last.steps, last.saved_steps) == (42, 0), "after the last round comes no pruning"
+    said = capsys.readouterr().out
+    assert f"Its mask has settled: {first.saved_steps} of 42 steps" in said
+    total = first.saved_steps + second.saved_steps
+    assert f"Stop rules have saved {100 * total / 126:.0f} % of the steps" in said
+    # It has settled: after the last two epochs, magnitudes would have removed nearly the same.
+    one, two = (
+        ranked({n: e[n].abs() for n in PRUNED}, lottery.tickets[0].masks, round(0.3 * first.kept))
+        for e in _epochs(digits, first.steps // 7)
+    )
+    different = sum(int((one[n] ^ two[n]).sum()) for n in PRUNED)
+    assert different / first.prunable <= 0.15
+    assert all(torch.equal(lottery.tickets[1].masks[n], two[n]) for n in PRUNED)
+    assert len(done.spy.ends) == 3
+
+
+def _epochs(digits, number):
+    """The weights of the dense training after its last two epochs, without the package."""
+    ends = []
+    for epochs in (number - 1, number):
+        torch.manual_seed(0)
+        model = Model()
+        torch.manual_seed(3)
+        quiet_trainer(max_epochs=epochs).fit(model, *loaders(digits))
+        ends.append(copied(model))
+    return ends
+
+
+@dataclass(frozen=True)
+class UpToTwo(Stop):
+    def after_round(self, records, mode):
+        return len(records) > 2
+
+
+def test_a_rule_ends_the_rounds_and_the_module_has_the_last_ticket(digits, capsys):
+    lottery = LotteryTicketCallback(rounds=5, amount=0.3, stop=[UpToTwo()])
+    done = Rounds(Model(), lambda: loaders(digits), lottery=lottery).fit()
+    assert [record.round for record in lottery.records] == [0, 1, 2]
+    assert "No further ticket: UpToTwo() ends the rounds." in capsys.readouterr().out
+    assert same_bits(done.spy.ends[-1], copied(done.model))
+
+
+def test_controls_train_as_long_as_their_tickets(digits):
+    lottery = LotteryTicketCallback(
+        rounds=2,
+        amount=0.3,
+        stop=[EarlyBird(window=2, tolerance=0.2)],
+        controls=[Reinitialize(), ShuffleMask()],
+        control_rounds=[1],
+        verbose=False,
+    )
+    Rounds(Model(), lambda: loaders(digits), lottery=lottery, options={"max_epochs": 6}).fit()
+    assert lottery.records[1].saved_steps > 0
+    for control in ("reinitialize", "shuffle_mask"):
+        assert lottery.records[control][1].steps == lottery.records[1].steps
+
+
+def test_round_0_is_not_cut_before_the_point_that_is_rewound_to(digits):
+    lottery = LotteryTicketCallback(
+        rounds=1, amount=0.3, stop=[EarlyBird(window=2, tolerance=0.9)], rewind="4 epochs", verbose=False
+    )
+    quiet_trainer(callbacks=[lottery], max_epochs=6).fit(Model(), *loaders(digits))
+    assert lottery.records[0].steps == 5 * 7
+    assert lottery.records[1].steps == 2 * 7
