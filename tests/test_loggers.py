@@ -8,7 +8,7 @@ import pytest
 from conftest import Model, loaders, quiet_trainer
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from resuming import Stop
+from resuming import Manual, Stop
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_lottery import LotteryTicketCallback, ShuffleMask
@@ -111,19 +111,7 @@ class Strict(Logger):
         pass
 
 
-class EveryThird(Model):
-    """Steps by hand in every third batch, so that there are more batches than steps."""
-
-    automatic_optimization = False
-
-    def training_step(self, batch, batch_idx):
-        self.manual_backward(super().training_step(batch, batch_idx))
-        if batch_idx % 3 == 2:
-            self.optimizers().step()
-            self.optimizers().zero_grad()
-
-
-@pytest.mark.parametrize("model", [Model, EveryThird])
+@pytest.mark.parametrize("model", [Model, Manual])
 def test_steps_do_not_fall_either_when_a_run_goes_on(digits, tmp_path, model):
     logger = Strict()
     for stop in ([Stop(2)], []):

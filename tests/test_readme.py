@@ -48,7 +48,7 @@ def test_the_python_of_readme_runs(digits, monkeypatch):
 def recipe(name):
     """The block of README that defines a class."""
     (block,) = [block for block in blocks("python") if f"class {name}(" in block]
-    assert len(block.split("@dataclass")[1].splitlines()) <= 18
+    assert len(block.split("@dataclass")[1].splitlines()) <= 15
     return block
 
 

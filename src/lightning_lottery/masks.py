@@ -105,10 +105,11 @@ def _prune_smallest(
             )
     _check_masks("mask", names, scores, masks)
     _check_masks("out", names, scores, out)
-    places = [sharding.local(target) for target in out or ()]
-    if len({id(place) for place in places}) < len(places) or not all(place.is_contiguous() for place in places):
+    places = [place for target in out or () if (place := sharding.local(target)).numel()]
+    addresses = {place.data_ptr() for place in places}
+    if len(addresses) < len(places) or not all(place.is_contiguous() for place in places):
         raise ConfigurationError("The tensors of out must be contiguous, and each another one.")
-    if masks and out and {t.data_ptr() for t in masks} & {t.data_ptr() for t in out if t.numel()}:
+    if addresses & {sharding.local(mask).data_ptr() for mask in masks or ()}:
         raise ConfigurationError("The tensors of out must not be those of masks, which are needed to the end.")
     total = sum(score.numel() for score in scores) if masks is None else sum(sharding.count(masks))
     if not isinstance(k, int) or isinstance(k, bool) or not 0 <= k <= total:

@@ -31,7 +31,7 @@ class RunState:
         is_cut_short: Whether a stop rule has ended it.
         module: What Lightning's checkpoint lacks of the network (see ``ModuleState``).
         moment: What it lacks of the training: the generators of every process at the beginning of the epoch and
-            now, metrics, gradients between steps (see ``RoundsFit.moment``).
+            now, metrics, gradients between steps (see ``RoundsFit.moment``). Empty between two rounds.
     """
 
     run: str

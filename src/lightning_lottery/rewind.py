@@ -120,7 +120,22 @@ class ToInit(Rewind):
 
 
 @dataclass(frozen=True)
-class ToStep(Rewind):
+class _Late(Rewind):
+    """Weights and schedule return to the same later point."""
+
+    @property
+    @abstractmethod
+    def weights(self) -> Point:
+        """See :attr:`Rewind.weights`."""
+
+    @property
+    def schedule(self) -> Point:
+        """See :attr:`Rewind.schedule`."""
+        return self.weights
+
+
+@dataclass(frozen=True)
+class ToStep(_Late):
     """Weights and schedule return to where round 0 stood after some steps (Frankle et al. 2019, arXiv:1903.01611).
 
     Attributes:
@@ -141,14 +156,9 @@ class ToStep(Rewind):
         """See :attr:`Rewind.weights`."""
         return Point.parse(self.step, "steps")
 
-    @property
-    def schedule(self) -> Point:
-        """See :attr:`Rewind.schedule`."""
-        return self.weights
-
 
 @dataclass(frozen=True)
-class ToEpoch(Rewind):
+class ToEpoch(_Late):
     """Weights and schedule return to the end of an epoch of round 0 (Frankle et al. 2019, arXiv:1903.01611).
 
     Attributes:
@@ -167,11 +177,6 @@ class ToEpoch(Rewind):
     def weights(self) -> Point:
         """See :attr:`Rewind.weights`."""
         return Point.parse(self.epoch, "epochs")
-
-    @property
-    def schedule(self) -> Point:
-        """See :attr:`Rewind.schedule`."""
-        return self.weights
 
 
 @dataclass(frozen=True)

@@ -87,9 +87,15 @@ class Round:
         masking.mask_state(fit.trainer.optimizers)
         masking.mask_weights()  # those that a module leaves out of its checkpoints come unmasked
         progress = report.progress(ticket, settings.sizes.last_round)
-        started = cls(ticket, masking, masks_hash, Best(settings.mode or "min"), progress, time.perf_counter())
-        started.inherited = dict(fit.trainer.callback_metrics)
-        return started
+        return cls(
+            ticket,
+            masking,
+            masks_hash,
+            Best(settings.mode or "min"),
+            progress,
+            started=time.perf_counter(),
+            inherited=dict(fit.trainer.callback_metrics),
+        )
 
     def observe(self, fit: RoundsFit, monitor: str | None) -> None:
         """Looks at the monitored metric, if the round itself has logged it."""
@@ -102,12 +108,20 @@ class Round:
         """Its name in files, folders and loggers."""
         return round_name(self.ticket.round, self.ticket.branch)
 
-    def state(self, folder: RunFolder, module: nn.Module, fit: RoundsFit) -> RunState:
-        """What a checkpoint is to hold of the round."""
+    def state(self, folder: RunFolder, module: nn.Module, fit: RoundsFit, has_begun: bool) -> RunState:
+        """What a checkpoint is to hold of the round.
+
+        Args:
+            folder: The run folder.
+            module: The network.
+            fit: The Trainer.
+            has_begun: Whether it trains; else weights and what is around them may be of another round, and from
+                here a round can only begin.
+        """
         module_state = ModuleState.of(module)
         module_state.training.update(fit.training_flags())
-        moment = fit.moment()
-        if not moment["is_exact"]:  # LightningModule.toggle_optimizer changes flags within a batch
+        moment = fit.moment() if has_begun else {}
+        if has_begun and not moment["is_exact"]:  # LightningModule.toggle_optimizer changes flags within a batch
             module_state.requires_grad.update(self.requires_grad)
         return RunState(
             run=folder.description().get("run", ""),

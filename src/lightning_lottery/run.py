@@ -149,9 +149,7 @@ class Run:
 
     def state(self) -> RunState:
         """What a checkpoint is to hold of the run."""
-        state = self.round.state(self._folder, self._module, self._fit)
-        # Weights are of the next round, and what is around them of either: from here only a round can begin.
-        return replace(state, moment={}) if self._is_between_rounds else state
+        return self.round.state(self._folder, self._module, self._fit, not self._is_between_rounds)
 
     def observe(self) -> None:
         """Looks at the monitored metric."""

@@ -15,19 +15,15 @@ _REDUCTIONS: dict[str, Any] = {"mean": torch.mean, "sum": torch.sum, "min": torc
 
 def capture(trainer: Trainer) -> dict[str, Any]:
     """The last values of all metrics, and the averages over the epoch so far, as plain values."""
-    # The three kinds of metrics have no setter, and the averages over the epoch not even a getter.
-    last = {kind: dict(getattr(trainer, kind[1:])) for kind in _KINDS}
+    # The averages over the epoch have no getter.
     results = trainer.fit_loop.epoch_loop._results.items()
     averages = {key: _plain(metric) for key, metric in results if not metric.has_reset and _can_be_kept(metric)}
-    return {"last": last, "averages": averages}
+    return {"last": keep(trainer), "averages": averages}
 
 
 def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     """Puts back what :func:`capture` gave."""
-    # As in capture: no setters.
-    connector: Any = trainer._logger_connector
-    for kind, values in state["last"].items():
-        setattr(connector, kind, dict(values))
+    _put(trainer, state["last"])
     for key, values in state["averages"].items():
         trainer.fit_loop.epoch_loop._results[key] = _result(trainer, values)
 
@@ -49,6 +45,11 @@ def keep(trainer: Trainer) -> dict[str, dict[str, Any]]:
 def put_back(trainer: Trainer, metrics: dict[str, dict[str, Any]]) -> None:
     """Puts back what :func:`keep` gave."""
     trainer._logger_connector.reset_results()
+    _put(trainer, metrics)
+
+
+def _put(trainer: Trainer, metrics: dict[str, dict[str, Any]]) -> None:
+    # The three kinds of metrics have no setter.
     for kind, values in metrics.items():
         setattr(trainer._logger_connector, kind, dict(values))
 
