@@ -1,9 +1,17 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.prunable import prunable_parameters, refuse_lazy
+from lightning_lottery.prunable import (
+    prunable_parameters,
+    refuse_lazy,
+    refuse_pruned,
+    select,
+    warn_if_sparse,
+    warn_if_unclear,
+)
 
 
 class Everything(nn.Module):
@@ -20,6 +28,7 @@ class Everything(nn.Module):
         self.lstm = nn.LSTM(8, 8, num_layers=2, bidirectional=True, proj_size=3)
         self.cell = nn.GRUCell(8, 8)
         self.free = nn.Parameter(torch.rand(4, 4))
+        self.position = nn.Parameter(torch.rand(1, 9, 8))
         self.frozen = nn.Linear(3, 3).requires_grad_(False)
 
 
@@ -43,6 +52,7 @@ def test_weights_of_the_named_layers_and_nothing_else():
         "cell.weight_ih",
         "cell.weight_hh",
         "frozen.weight",
+        "free",
     }
     found = prunable_parameters(Everything())
     assert set(found) == expected
@@ -51,11 +61,11 @@ def test_weights_of_the_named_layers_and_nothing_else():
 
 def test_patterns_add_and_leave_out():
     module = Everything()
-    assert "free" in prunable_parameters(module, include=["free"])
+    assert "position" in prunable_parameters(module, include=["position"])
     assert "linear.bias" in prunable_parameters(module, include=["linear.*"])
     assert "embedding.weight" in prunable_parameters(module, include=["emb*.weight"])
     assert not [name for name in prunable_parameters(module, exclude=["lstm.*"]) if name.startswith("lstm")]
-    assert list(prunable_parameters(module, include=["free"], exclude=["*.*"])) == ["free"]
+    assert list(prunable_parameters(module, exclude=["*.*"])) == ["free"]
 
 
 def test_tied_parameters_are_listed_once_and_embeddings_win():
@@ -77,13 +87,63 @@ def test_a_pattern_that_matches_nothing_is_refused_with_the_names(argument):
         prunable_parameters(Everything(), **{argument: ["nothing*"]})
 
 
-def test_gains_of_weight_normalisation_are_no_weights_and_parametrized_layers_are_named():
+def test_what_is_normalised_is_pruned_and_its_gain_is_not():
     with pytest.warns(FutureWarning):
         old = nn.utils.weight_norm(nn.Linear(3, 3))
     assert list(prunable_parameters(old)) == ["weight_v"]
     new = nn.Sequential(nn.Linear(3, 3), nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)))
-    with pytest.warns(UserWarning, match=r"parametrized weights of '1' are not pruned unless"):
-        assert list(prunable_parameters(new)) == ["0.weight"]
+    assert list(prunable_parameters(new)) == ["0.weight", "1.parametrizations.weight.original1"]
+    spectral = nn.utils.parametrizations.spectral_norm(nn.Conv2d(2, 3, 3))
+    assert list(prunable_parameters(spectral)) == ["parametrizations.weight.original"]
+
+
+def test_a_parametrization_that_may_turn_zeros_into_others_is_left_out_and_named():
+    network = nn.Sequential(nn.Linear(3, 3), nn.utils.parametrizations.orthogonal(nn.Linear(3, 3)))
+    selection = select(network)
+    assert list(selection.parameters) == ["0.weight"]
+    with pytest.warns(UserWarning, match=r"write include=\['1.parametrizations.weight.original'\]"):
+        warn_if_unclear(selection)
+
+
+def test_frozen_leaves_out_what_is_not_trained():
+    network = nn.Sequential(nn.Linear(3, 3).requires_grad_(False), nn.Linear(3, 2))
+    assert list(prunable_parameters(network)) == ["0.weight", "1.weight"]
+    assert list(prunable_parameters(network, exclude=["frozen"])) == ["1.weight"]
+    with pytest.raises(ConfigurationError, match=r"exclude leaves out '0.weight'"):
+        prunable_parameters(network[:1], exclude=["frozen"])
+
+
+def test_complex_weights_are_left_out_and_cannot_be_included():
+    network = nn.Linear(3, 3)
+    network.spectrum = nn.Parameter(torch.zeros(2, 2, dtype=torch.complex64))
+    assert list(prunable_parameters(network)) == ["weight"]
+    with pytest.raises(ConfigurationError, match=r"names 'spectrum', of torch.complex64"):
+        prunable_parameters(network, include=["spectrum"])
+
+
+def test_a_network_that_pytorch_has_pruned_is_refused():
+    network = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    prune.l1_unstructured(network[0], "weight", amount=0.8)
+    with pytest.raises(ConfigurationError, match=r"pruned already: '0.weight'.*prune.remove\(model.get_submodule"):
+        refuse_pruned(network)
+    prune.remove(network[0], "weight")
+    refuse_pruned(network)
+    with pytest.warns(UserWarning, match=r"69\.2% of the prunable weights are exactly zero .*'0.weight'"):
+        warn_if_sparse(network, prunable_parameters(network))
+
+
+def test_weights_that_begin_at_zero_as_a_whole_are_no_sign_of_pruning(recwarn):
+    network = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    nn.init.zeros_(network[1].weight)
+    warn_if_sparse(network, prunable_parameters(network))
+    assert not recwarn.list
+
+
+def test_the_advice_names_no_normalisation_and_no_embedding():
+    network = nn.Sequential(nn.Embedding(4, 4), nn.LayerNorm(4))
+    with pytest.raises(ConfigurationError) as error:
+        prunable_parameters(network)
+    assert "'*.weight'" not in str(error.value)
 
 
 def test_nothing_prunable_is_refused():

@@ -13,6 +13,7 @@ from lightning_lottery.criteria import (
 )
 from lightning_lottery.errors import ConfigurationError, FolderError, LotteryError, TicketError, TrainingError
 from lightning_lottery.patterns import Block, Channels, Layer, NofM, Pattern, Unstructured
+from lightning_lottery.preview import Preview
 from lightning_lottery.records import Records, RoundRecord
 from lightning_lottery.rewind import FineTune, LearningRate, Point, Rewind, ToEpoch, ToInit, ToStep
 from lightning_lottery.scopes import ERK, Global, Layerwise, Pool, Scope
@@ -48,6 +49,7 @@ __all__ = [
     "Pattern",
     "Point",
     "Pool",
+    "Preview",
     "Random",
     "Records",
     "Reinitialize",

@@ -6,36 +6,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_lottery import report
+from lightning_lottery import preflight, report
 from lightning_lottery._lightning import Hooks, RoundsFit
 from lightning_lottery.controls import Control
 from lightning_lottery.criteria import Criterion, criterion_of
 from lightning_lottery.folder import RunFolder
 from lightning_lottery.patterns import Pattern, pattern_of
-from lightning_lottery.preflight import (
-    check_finders,
-    check_module,
-    check_resume,
-    check_start,
-    check_trainer,
-    choose_folder,
-    describe,
-    describe_trainer,
-    find_run,
-)
+from lightning_lottery.preview import Preview
 from lightning_lottery.prunable import refuse_lazy
 from lightning_lottery.pruning import Method
 from lightning_lottery.records import Records
 from lightning_lottery.results import Results
-from lightning_lottery.resume import (
-    RunState,
-    check_same,
-    folder_of,
-    next_checkpoint,
-)
+from lightning_lottery.resume import RunState, check_same, folder_of, next_checkpoint
 from lightning_lottery.rewind import Rewind, rewinding
 from lightning_lottery.round import dense_ticket
 from lightning_lottery.run import Run
@@ -75,9 +60,9 @@ class LotteryTicketCallback(Results):
             :class:`LearningRate`, :class:`FineTune`, or a point such as ``"500 steps"``, ``"2 epochs"``, ``"1%"``.
         monitor: Name of a logged metric, to find each round's best value and the matching tickets.
         mode: ``"min"`` if small values of the metric are good, ``"max"`` if large ones are; goes with ``monitor``.
-        include: Patterns of parameter names to prune besides the weights of linear, convolution, attention
-            and recurrent layers.
-        exclude: Patterns of parameter names never to prune.
+        include: Patterns of parameter names to prune besides the matrices and kernels that a forward pass
+            multiplies by; :meth:`preview` lists them.
+        exclude: Patterns of parameter names never to prune; ``"frozen"`` stands for all that is not trained.
         controls: Controls to train after the tickets, in the same fit.
         control_rounds: Numbers of the rounds whose tickets the controls take; all but 0 if left out.
         same_data_order: Whether every round sees the same random numbers, and so the same order of data.
@@ -146,6 +131,22 @@ class LotteryTicketCallback(Results):
         self._state: dict[str, Any] = {}
         self._doubles: dict[str, Any] = {}
 
+    def preview(self, model: nn.Module) -> Preview:
+        """Prints what these arguments would prune of a network, and returns it; nothing is trained or changed.
+
+        Args:
+            model: The LightningModule, or any network; layers that ``configure_model`` makes must be there.
+
+        Returns:
+            The layers with their shapes, what each round keeps of them, and what is left out with the reasons.
+
+        Raises:
+            ConfigurationError: The network does not go with the arguments.
+        """
+        preview = Preview.of(model, self.settings)
+        print(preview)
+        return preview
+
     def resume(self, trainer: Trainer) -> str | None:
         """Finds the run to go on with: that in ``dirpath``, or else the newest like this one.
 
@@ -160,7 +161,7 @@ class LotteryTicketCallback(Results):
             is none of the round that was training: ``fit`` then goes on with the first unfinished round. If no run
             was begun, ``fit`` begins one.
         """
-        self._to_resume = find_run(trainer, self.settings)
+        self._to_resume = preflight.find_run(trainer, self.settings)
         if self._to_resume is None:
             return None
         return next_checkpoint(self._to_resume, self.settings.plan_after(self._to_resume.read_records()))
@@ -177,7 +178,7 @@ class LotteryTicketCallback(Results):
         """Lets checkpoint callbacks, whose states are loaded next, find themselves in the folder of the round."""
         state = checkpoint.get("callbacks", {}).get(self.state_key)
         if state and self._fit is not None:
-            check_finders(trainer)  # before they begin, in on_fit_start
+            preflight.check_finders(trainer)  # before they begin, in on_fit_start
             self._fit.enter_folders(RunState.load(state).name)
             if trainer.precision == "64-true":  # Lightning loads them before it makes the module one of doubles
                 self._doubles = checkpoint["state_dict"]
@@ -188,10 +189,10 @@ class LotteryTicketCallback(Results):
             return
         self._close("failed")  # of a fit that ended without a word
         self._loaded, self._state, self._doubles = None, {}, {}
-        check_trainer(trainer, self, self.settings)
+        preflight.check_trainer(trainer, self, self.settings)
         if self._to_resume is not None:
-            check_finders(trainer)
-        self._limits = describe_trainer(trainer)  # before other callbacks lengthen the fit
+            preflight.check_finders(trainer)
+        self._limits = preflight.describe_trainer(trainer)  # before other callbacks lengthen the fit
         refuse_lazy(pl_module)
         self._fit = RoundsFit(trainer, self)
         hooks = Hooks(
@@ -207,16 +208,19 @@ class LotteryTicketCallback(Results):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks the model, which is complete by now, against the arguments."""
         is_resumed = self._loaded is not None or self._to_resume is not None
-        check_resume(trainer, is_resumed)
+        preflight.check_resume(trainer, is_resumed)
         has_nothing_to_train = self._rounds_fit.nothing_to_train()
-        check_start(trainer, is_resumed, has_nothing_to_train)
+        preflight.check_start(trainer, is_resumed, has_nothing_to_train)
         if has_nothing_to_train and not is_resumed:
             return  # which is said when training would begin
-        self._parameters = check_module(pl_module, self.settings)
+        selection = preflight.check_module(pl_module, self.settings, is_resumed)
+        self._parameters = selection.parameters
+        if self.settings.verbose and trainer.is_global_zero:
+            print(selection.line(), flush=True)
         dense = dense_ticket(pl_module, self._parameters)
-        self._description = describe(self._limits, self.settings, pl_module, dense)
+        self._description = preflight.describe(self._limits, self.settings, pl_module, dense)
         if not is_resumed:
-            self._next_folder = choose_folder(trainer, self.settings)
+            self._next_folder = preflight.choose_folder(trainer, self.settings)
             return
         if self._loaded is not None and self._loaded.round > 0 and self.settings.rewind.length is not None:
             self._rounds_fit.allow_epochs(self.settings.rewind.length[0])

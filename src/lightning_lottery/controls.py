@@ -23,7 +23,10 @@ class Control(ABC):
 
     @property
     def branch(self) -> str:
-        """The name of the control in records, logs and file names: its class in snake_case."""
+        """The name of the control in records, logs and file names: its class in snake_case.
+
+        Names that mean something else there, such as ``ticket``, are refused before training.
+        """
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
     @abstractmethod
@@ -133,6 +136,36 @@ class Reinitialize(Control):
             for name, tensor in (parameters | buffers).items():
                 tensor.copy_(before[name])
         return fresh
+
+
+def unfair(control: Control, made: object, ticket: Ticket) -> str | None:
+    """What is wrong with the ticket that a control has made; ``None`` if nothing is.
+
+    Args:
+        control: The control.
+        made: What it gave.
+        ticket: The ticket that it was given: a fair comparison keeps its size, its masks' names and its network.
+    """
+    if not isinstance(made, Ticket):
+        return f"The control {control!r} must return a Ticket, and has returned {made!r:.200}."
+    for what, names, expected in (("masks", made.masks, ticket.masks), ("weights", made.weights, ticket.weights)):
+        missing = [name for name in expected if name not in names]
+        foreign = [name for name in names if name not in expected]
+        if missing or foreign:
+            wrong = f"lacks {missing}" if missing else f"has {foreign}, which the ticket of the round has not"
+            return (
+                f"The ticket that the control {control!r} makes {wrong} among its {what}. Give those of the "
+                f"ticket that it gets, changed: replace(ticket, {what}=...)."
+            )
+    shapes = [name for name, weight in made.weights.items() if weight.shape != ticket.weights[name].shape]
+    if shapes:
+        return f"The ticket that the control {control!r} makes has {shapes} of other shapes than the network."
+    if made.kept != ticket.kept:
+        return (
+            f"The ticket that the control {control!r} makes keeps {made.kept} weights where that of the round "
+            f"keeps {ticket.kept}, so that they cannot be compared. Let it keep as many."
+        )
+    return None
 
 
 def _reset_layers(module: nn.Module) -> None:

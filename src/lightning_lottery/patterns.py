@@ -22,6 +22,8 @@ class Layer:
         units: How many units the pattern makes of it.
         floor: How many of them stay in every round by ``min_density`` and ``keep_alive``.
         least: How many of them stay in every round, also by the pattern.
+        norm_dims: The dimensions along which the norms lie apart that the weights are divided by: ``(0,)`` if each
+            row is divided by its own, ``()`` if there is one norm; ``None`` if they are divided by none.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Layer:
     units: int = 0
     floor: int = 0
     least: int = 0
+    norm_dims: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,24 @@ class Pattern(ABC):
         """The number of units of a layer that the pattern never lets go; by default 0."""
         return 0
 
+    def unit_norm_dims(self, layer: Layer) -> tuple[int, ...]:
+        """The dimensions of :meth:`scores` along which the norms of ``layer.norm_dims`` lie apart.
+
+        For each place along them, the unit of the largest score is never removed, so that no norm becomes zero. By
+        default one unit of the whole layer stays.
+
+        Raises:
+            ConfigurationError: The pattern cannot keep a weight for every norm.
+        """
+        if layer.norm_dims:
+            raise ConfigurationError(
+                f"{layer.name!r} is divided by norms along dimension {layer.norm_dims[0]}, as by weight_norm, and "
+                f"{self} could remove all weights of one, which would give NaN. Leave it out by "
+                f"exclude=[{layer.name!r}], or take the normalisation off, for example by "
+                "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')."
+            )
+        return ()
+
     @abstractmethod
     def scores(self, scores: Tensor) -> Tensor:
         """Scores of units, out of those of a layer's weights."""
@@ -73,6 +94,10 @@ class Pattern(ABC):
 @dataclass(frozen=True)
 class Unstructured(Pattern):
     """Every weight by itself."""
+
+    def unit_norm_dims(self, layer: Layer) -> tuple[int, ...]:
+        """See :meth:`Pattern.unit_norm_dims`."""
+        return layer.norm_dims or ()
 
     def units(self, shape: tuple[int, ...]) -> int:
         """See :meth:`Pattern.units`."""
@@ -119,6 +144,10 @@ class NofM(Unstructured):
                 f"{self} makes groups of {self.m} inputs, and {layer.name!r} has {layer.shape[1]} inputs, "
                 f"which is no multiple of that. Leave it out by exclude=[{layer.name!r}]."
             )
+
+    def unit_norm_dims(self, layer: Layer) -> tuple[int, ...]:
+        """See :meth:`Pattern.unit_norm_dims`; every row keeps weights anyhow."""
+        return () if layer.norm_dims == (0,) else Pattern.unit_norm_dims(self, layer)
 
     def least(self, layer: Layer) -> int:
         """See :meth:`Pattern.least`."""
@@ -213,6 +242,10 @@ class Block(Pattern):
             raise ConfigurationError(
                 f"{self} needs matrices, and {layer.name!r} has the shape {layer.shape}. Leave it out of include."
             )
+
+    def unit_norm_dims(self, layer: Layer) -> tuple[int, ...]:
+        """See :meth:`Pattern.unit_norm_dims`; the rows of a block share its columns."""
+        return (0,) if layer.norm_dims == (0,) else super().unit_norm_dims(layer)
 
     def _grid(self, shape: tuple[int, ...]) -> tuple[int, int]:
         return ceil(shape[0] / self.h), ceil(prod(shape[1:]) / self.w)

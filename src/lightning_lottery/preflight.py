@@ -1,6 +1,8 @@
 """What is refused before training begins."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,13 +19,22 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import nn
 
+from lightning_lottery.controls import unfair
 from lightning_lottery.criteria import Magnitude
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.folder import RunFolder
-from lightning_lottery.patterns import Unstructured
-from lightning_lottery.prunable import layers_of, prunable_parameters, refuse_lazy
+from lightning_lottery.patterns import Layer, Unstructured
+from lightning_lottery.prunable import (
+    Selection,
+    layers_of,
+    refuse_lazy,
+    refuse_pruned,
+    select,
+    warn_if_sparse,
+    warn_if_unclear,
+)
+from lightning_lottery.pruning import Pruner
 from lightning_lottery.resume import newest_run
 from lightning_lottery.round import dense_ticket
 from lightning_lottery.settings import Settings, described
@@ -139,33 +150,47 @@ def check_start(trainer: Trainer, is_resumed: bool, has_nothing_to_train: bool) 
         )
 
 
-def check_module(module: LightningModule, settings: Settings) -> dict[str, nn.Parameter]:
+def check_module(module: LightningModule, settings: Settings, is_resumed: bool) -> Selection:
     """Refuses a LightningModule that does not go with the arguments.
 
+    Args:
+        module: The LightningModule.
+        settings: The arguments.
+        is_resumed: Whether a run goes on, whose weights are not those of a beginning.
+
     Returns:
-        Its prunable parameters by name.
+        What of it is pruned.
 
     Raises:
         ConfigurationError: With what came, what is allowed and what to write.
     """
     refuse_lazy(module)
-    _check_sharded(module, settings)
-    parameters = prunable_parameters(module, settings.include, settings.exclude)
-    settings.method.plan(layers_of(module, parameters), settings.sizes)
+    refuse_pruned(module)
+    selection = select(module, settings.include, settings.exclude)
+    layers = layers_of(module, selection.parameters)
+    _check_sharded(module, settings, layers)
+    pruner = settings.method.plan(layers, settings.sizes)
+    warn_if_unclear(selection)
+    if not is_resumed and not any(map(is_sharded, module.parameters())):
+        warn_if_sparse(module, selection.parameters)
     if settings.controls:
-        dense = dense_ticket(module, parameters)
+        _try_controls(module, settings, selection, pruner)
+    return selection
+
+
+def _try_controls(module: LightningModule, settings: Settings, selection: Selection, pruner: Pruner) -> None:
+    """Tries every control on a ticket of random masks, to fail now and not after the last ticket."""
+    dense = dense_ticket(module, selection.parameters)
+    with isolate_rng():  # else what a control draws would change the training
+        sparse = replace(dense, masks=pruner.random_masks(dense.masks), round=1)
         for control in settings.controls:
-            with isolate_rng():  # else what a control draws would change the training
-                control.check(dense, module)
-                made = control.ticket(dense, dense, module, seed=0)  # to fail now, not after the last ticket
-            if not isinstance(made, Ticket):
-                raise ConfigurationError(
-                    f"The control {control!r} must return a Ticket, and has returned {made!r}."
-                )
-    return parameters
+            control.check(dense, module)
+            made = control.ticket(sparse, dense, module, seed=0)
+            if (fault := unfair(control, made, sparse)) is not None:
+                raise ConfigurationError(fault)
 
 
-def _check_sharded(module: LightningModule, settings: Settings) -> None:
+def _check_sharded(module: LightningModule, settings: Settings, layers: Sequence[Layer]) -> None:
     """Refuses what has not been shown to work with weights of which every process holds a shard."""
     if not any(map(is_sharded, module.parameters())):
         return
@@ -180,6 +205,11 @@ def _check_sharded(module: LightningModule, settings: Settings) -> None:
         raise ConfigurationError(
             f"With sharded weights {method.criterion}, {method.pattern} and stop={list(settings.stop)} are not "
             "supported together; single weights by magnitude are, without stop rules."
+        )
+    if normed := [layer.name for layer in layers if layer.norm_dims is not None]:
+        raise ConfigurationError(
+            f"The sharded weights {normed} are divided by their own norms, which is not supported. Leave them out "
+            f"by exclude={normed}."
         )
     for name, parameter in module.named_parameters():
         everywhere = like(torch.ones_like(local(parameter), dtype=torch.bool), parameter)

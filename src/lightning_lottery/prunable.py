@@ -1,29 +1,71 @@
 """Which parameters of a network may be pruned."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.parametrize import ParametrizationList
 
 from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.kinds import Kind, kinds_of, norms_of
 from lightning_lottery.patterns import Layer
 
-PRUNABLE_LAYERS: tuple[type[nn.Module], ...] = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-    nn.MultiheadAttention,
-    nn.RNNBase,
-    nn.RNNCellBase,
-)
-EMBEDDING_LAYERS = (nn.Embedding, nn.EmbeddingBag)
+# What include and exclude take besides patterns of names.
+FROZEN = "frozen"
+EXCLUDED = "by exclude"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of a network is pruned, and what is not.
+
+    Attributes:
+        parameters: The prunable parameters by name, in the order of ``named_parameters``.
+        left_out: The others by name, each with the reason.
+        sizes: The number of weights of every parameter, by name.
+    """
+
+    parameters: dict[str, nn.Parameter]
+    left_out: dict[str, str]
+    sizes: dict[str, int]
+
+    @property
+    def weights(self) -> int:
+        """The number of prunable weights."""
+        return sum(self.sizes[name] for name in self.parameters)
+
+    def by_reason(self) -> dict[str, list[str]]:
+        """The names of what is left out by the reason, the largest part first."""
+        found: dict[str, list[str]] = {}
+        for name, reason in self.left_out.items():
+            found.setdefault(reason, []).append(name)
+        return dict(sorted(found.items(), key=lambda item: -sum(self.sizes[name] for name in item[1])))
+
+    @property
+    def unclear(self) -> list[str]:
+        """The names of those left out that a forward pass may multiply by."""
+        return [name for name, reason in self.left_out.items() if reason == Kind.UNCLEAR.value]
+
+    def line(self) -> str:
+        """What is pruned and what is not, in one line."""
+        total = sum(self.sizes.values())
+        parts = [
+            f"{sum(self.sizes[name] for name in names):,} in {_counted(names, reason)}"
+            for reason, names in self.by_reason().items()
+        ]
+        return (
+            f"Pruning {self.weights:,} weights of {len(self.parameters)} matrices, "
+            f"{self.weights / total:.1%} of {total:,} parameters."
+            + (f" Left out: {'; '.join(parts)}." if parts else " Nothing is left out.")
+        )
+
+
+def _counted(names: Sequence[str], reason: str) -> str:
+    shown = ", ".join(names[:2]) + (", …" if len(names) > 2 else "")
+    return f"{reason} ({shown})"
 
 
 def refuse_lazy(module: nn.Module) -> None:
@@ -42,79 +84,157 @@ def refuse_lazy(module: nn.Module) -> None:
         )
 
 
-def prunable_parameters(
-    module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()
-) -> dict[str, nn.Parameter]:
-    """Lists the parameters that may be pruned.
+def refuse_pruned(module: nn.Module) -> None:
+    """Refuses a network that something else prunes: its masks would be ignored, and its zeros counted as kept.
 
-    By default these are the weights (at least 2 dimensions) of linear, convolution, attention and recurrent
-    layers, never biases, normalisation or embeddings. A tied parameter is listed once, under its first
-    name, and counts as an embedding if any of its owners is one. Frozen parameters are listed as well.
+    Raises:
+        ConfigurationError: Layers carry masks of ``torch.nn.utils.prune`` or of ``torch.ao.pruning``.
+    """
+    pruned = dict.fromkeys(_pruned(module))
+    if pruned:
+        first = next(iter(pruned))
+        path, _, attribute = first.rpartition(".")
+        layer = f"model.get_submodule({path!r})"
+        raise ConfigurationError(
+            f"The network is pruned already: {_some(list(pruned))} carry masks of PyTorch's own pruning, which "
+            "would count as weights that survive. Make them permanent before fit, for example by "
+            f"torch.nn.utils.prune.remove({layer}, {attribute!r}), or begin with a network that is not pruned."
+        )
+
+
+def _pruned(module: nn.Module) -> Iterator[str]:
+    for path, layer in module.named_modules():
+        prefix = f"{path}." if path else ""
+        own = dict(layer.named_parameters(recurse=False))
+        masks = [name.removesuffix("_mask") for name, _ in layer.named_buffers(recurse=False)]
+        yield from (f"{prefix}{name}" for name in masks if f"{name}_orig" in own)
+        if (
+            type(layer).__name__ == "FakeSparsity"
+        ):  # of torch.ao.pruning, in <layer>.parametrizations.<attribute>.0
+            yield path.replace("parametrizations.", "").rpartition(".")[0]
+
+
+def warn_if_sparse(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Says that a network has been sparse before training, as one that is fitted again after a run.
+
+    Weights that are zero as a whole, as those of adapters, are initial values, and do not count.
+    """
+    zeros = {name: p.numel() - int(p.detach().count_nonzero()) for name, p in parameters.items()}
+    sparse = {name: count for name, count in zeros.items() if 0 < count < parameters[name].numel()}
+    share = sum(sparse.values()) / sum(p.numel() for p in parameters.values())
+    if share >= 0.01:
+        worst = max(sparse, key=lambda name: sparse[name])
+        warnings.warn(
+            f"{share:.1%} of the prunable weights are exactly zero before any training (most in {worst!r}), as "
+            "after an earlier fit with this model. The first round then is not dense, though its density counts as "
+            "1. Make a new model to begin with a dense one.",
+            stacklevel=2,
+        )
+
+
+def select(module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Selection:
+    """Finds the parameters to prune, and why others are left out.
+
+    By default these are the matrices and kernels that a forward pass multiplies by, of any class of layer; see
+    :func:`lightning_lottery.kinds.kinds_of`. A tied parameter is listed once, under its first name. Frozen
+    parameters are listed as well, unless ``exclude`` has ``"frozen"``.
 
     Args:
         module: Any network.
         include: Patterns (``*``, ``?``, ``[…]``) of full parameter names to add, whatever their layer.
-        exclude: Patterns of full parameter names to leave out, also of those included.
-
-    Returns:
-        The parameters by their names in ``state_dict``, in the order of ``named_parameters``.
+        exclude: Patterns of full parameter names to leave out, also of those included; ``"frozen"`` leaves out
+            those that ``requires_grad`` says are not trained.
 
     Raises:
-        ConfigurationError: A pattern matches no parameter, or nothing prunable is left.
+        ConfigurationError: A pattern matches no parameter, nothing prunable is left, or what is included cannot
+            be pruned.
     """
-    parameters = {name: p for name, p in module.named_parameters() if p.numel()}
-    for argument, patterns in (("include", include), ("exclude", exclude)):
-        for pattern in patterns:
-            if not _matches(parameters, pattern):
-                raise ConfigurationError(
-                    f"{argument}={pattern!r} matches no parameter. The parameters are: {', '.join(parameters)}."
-                )
-    parametrized = [
-        name
-        for name, layer in module.named_modules()
-        if isinstance(layer, PRUNABLE_LAYERS) and is_parametrized(layer)
-    ]
-    if parametrized:
+    parameters = dict(module.named_parameters())
+    present = {name: p for name, p in parameters.items() if p.numel()}
+    kinds = kinds_of(module)
+    included = _named(present, include, "include")
+    excluded = _named(present, exclude, "exclude")
+    found: dict[str, nn.Parameter] = {}
+    left_out: dict[str, str] = {}
+    for name, parameter in present.items():
+        if name in excluded:
+            left_out[name] = EXCLUDED
+        elif kinds[name] is Kind.MATRIX or name in included:
+            found[name] = parameter
+        else:
+            left_out[name] = kinds[name].value
+    unreal = [name for name in found if kinds[name] is Kind.NUMBERS]
+    if unreal:
+        raise ConfigurationError(
+            f"include={list(include)} names {_some(unreal)}, of {found[unreal[0]].dtype}; only real floating-"
+            "point weights can be pruned. Leave them out of include."
+        )
+    selection = Selection(found, left_out, {name: p.numel() for name, p in parameters.items()})
+    if not found:
+        raise ConfigurationError(_nothing(selection, kinds, excluded))
+    return selection
+
+
+def _nothing(selection: Selection, kinds: Mapping[str, Kind], excluded: set[str]) -> str:
+    message = (
+        "The network has no prunable parameter: these are the matrices and kernels that a forward pass multiplies "
+        f"by. Its parameters are: {', '.join(selection.left_out) or 'none'}. "
+    )
+    matrices = [name for name in excluded if kinds[name] is Kind.MATRIX]
+    if matrices:
+        return message + f"exclude leaves out {_some(matrices)}: let it leave out less."
+    if selection.unclear:
+        return message + f"To prune those that may be such, write include={selection.unclear}."
+    return message + "To prune others, name them one by one by include=['…']; zeros must make sense there."
+
+
+def prunable_parameters(
+    module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> dict[str, nn.Parameter]:
+    """The parameters that :func:`select` finds, by their names in ``state_dict``."""
+    return select(module, include, exclude).parameters
+
+
+def warn_if_unclear(selection: Selection) -> None:
+    """Says which matrices are left out that may be meant to be pruned, and what to write then."""
+    if names := selection.unclear:
         warnings.warn(
-            f"The parametrized weights of {', '.join(map(repr, parametrized))} are not pruned unless their "
-            "parameters are named, as in include=['*.parametrizations.weight.original*'].",
+            f"{_some(names)} are not pruned: {Kind.UNCLEAR.value}. If the network multiplies by them, and zeros "
+            f"stay zeros, write include={names}; to have this warning no more, write exclude={names}.",
             stacklevel=2,
         )
-    chosen = _weights_of(module, PRUNABLE_LAYERS) - _weights_of(module, EMBEDDING_LAYERS)
-    included = {name for pattern in include for name in _matches(parameters, pattern)}
-    excluded = {name for pattern in exclude for name in _matches(parameters, pattern)}
-    found = {
-        name: parameter
-        for name, parameter in parameters.items()
-        if (id(parameter) in chosen or name in included) and name not in excluded
-    }
-    if not found:
-        raise ConfigurationError(
-            "The network has no prunable parameter: by default these are the weights of linear, convolution, "
-            f"attention and recurrent layers. Its parameters are: {', '.join(parameters) or 'none'}. Name "
-            "those to prune, for example include=['*.weight']."
-        )
-    return found
 
 
 def layers_of(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> list[Layer]:
     """What patterns and scopes want to know of prunable parameters."""
     owners = {id(p): type(layer) for layer in module.modules() for p in layer.parameters(recurse=False)}
-    weights = [p for p in module.parameters() if p.dim() >= 2 and issubclass(owners[id(p)], PRUNABLE_LAYERS)]
-    last = weights[-1] if weights else None
-    return [Layer(name, tuple(p.shape), owners[id(p)], is_last=p is last) for name, p in parameters.items()]
+    matrices = [name for name, kind in kinds_of(module).items() if kind is Kind.MATRIX]
+    norms, last = norms_of(module), matrices[-1] if matrices else None
+    for path, layer in module.named_modules():
+        if isinstance(layer, ParametrizationList):  # its weights are those of the layer around it
+            owner = type(module.get_submodule(".".join(path.split(".")[:-2])))
+            owners |= {id(p): owner for p in layer.parameters(recurse=False)}
+    return [
+        Layer(name, tuple(p.shape), owners[id(p)], is_last=name == last, norm_dims=norms.get(id(p)))
+        for name, p in parameters.items()
+    ]
 
 
-def _matches(names: dict[str, nn.Parameter], pattern: str) -> list[str]:
-    return [name for name in names if fnmatchcase(name, pattern)]
+def _named(parameters: Mapping[str, nn.Parameter], patterns: Sequence[str], argument: str) -> set[str]:
+    found: set[str] = set()
+    for pattern in patterns:
+        matching = {name for name in parameters if fnmatchcase(name, pattern)}
+        if argument == "exclude" and pattern == FROZEN:
+            matching |= {name for name, p in parameters.items() if not p.requires_grad}
+        elif not matching:
+            raise ConfigurationError(
+                f"{argument}={pattern!r} matches no parameter. The parameters are: {', '.join(parameters)}."
+            )
+        found |= matching
+    return found
 
 
-def _weights_of(module: nn.Module, layers: tuple[type[nn.Module], ...]) -> set[int]:
-    return {
-        id(parameter)
-        for layer in module.modules()
-        if isinstance(layer, layers)
-        for name, parameter in layer.named_parameters(recurse=False)
-        # attention's bias_k and bias_v have 3 dimensions; weight_g of weight normalisation is a gain
-        if parameter.dim() >= 2 and "bias" not in name and not name.endswith("_g")
-    }
+def _some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    shown = ", ".join(map(repr, names[:5]))
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

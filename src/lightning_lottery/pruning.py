@@ -43,10 +43,7 @@ class Method:
         """
         for layer in layers:
             self.pattern.check(layer)
-        made = [
-            replace(layer, units=self.pattern.units(layer.shape), least=self.pattern.least(layer))
-            for layer in layers
-        ]
+        made = [self._with_units(layer) for layer in layers]
         if all(layer.least == layer.units for layer in made):
             raise ConfigurationError(
                 f"{self.pattern} leaves {', '.join(layer.name for layer in made)} whole; nothing can be pruned."
@@ -56,6 +53,14 @@ class Method:
         pools = list(self.scope.pools(made, sizes))
         _check(pools, made, sizes, self)
         return Pruner(self, {layer.name: layer for layer in made}, pools, starving)
+
+    def _with_units(self, layer: Layer) -> Layer:
+        """A layer with the number of its units, and of those that always stay."""
+        least = self.pattern.least(layer)
+        if layer.norm_dims is not None:  # NofM keeps one of every norm among those that it keeps anyhow
+            shape = self.pattern.scores(torch.empty(layer.shape, device="meta")).shape
+            least = max(least, math.prod(shape[dim] for dim in self.pattern.unit_norm_dims(layer)))
+        return replace(layer, units=self.pattern.units(layer.shape), least=least)
 
     def _starving(self, layers: Sequence[Layer], sizes: Sizes) -> dict[str, int]:
         """The layers by themselves that without ``keep_alive`` would get no place, and from which round on."""
@@ -117,6 +122,16 @@ class Pruner:
         return masks, list(dict.fromkeys(rescued))
 
     @torch.no_grad()
+    def random_masks(self, masks: Masks) -> Masks:
+        """Masks of round 1 by random scores from the global generator, to try out what is to come of a ticket."""
+        scores = {name: self.method.pattern.scores(torch.rand(mask.shape)) for name, mask in masks.items()}
+        units = {name: score.to(masks[name].device) for name, score in scores.items()}
+        made = dict(masks)
+        for pool in self.pools:
+            self._prune(pool, pool.keep[1], units, made)
+        return made
+
+    @torch.no_grad()
     def _unit_scores(self, context: Context) -> Mapping[str, Tensor]:
         """The scores of all units; of single weights as the criterion gives them, with their signs."""
         criterion, pattern = self.method.criterion, self.method.pattern
@@ -141,7 +156,7 @@ class Pruner:
         """Prunes the layers of a pool in place; the names of those that would have died."""
         pattern, names, absolute = self.method.pattern, pool.names, self._ranks_magnitudes
         alive = {name: pattern.alive(masks[name]) for name in names}
-        removable = {name: pattern.removable(units[name], alive[name]) for name in names}
+        removable = {name: self._removable(name, units[name], alive[name]) for name in names}
         for name in names:  # one that may not be removed is not looked at later
             if removable[name] is not alive[name] and bool((units[name].isnan() & alive[name]).any()):
                 raise TrainingError(f"{name!r} holds NaN, which has no rank: the training has diverged.")
@@ -173,6 +188,34 @@ class Pruner:
             masks[name] = mask if isinstance(pattern, Unstructured) else mask & masks[name]
         assert sum(_counts(alive).values()) == min(keep, sum(before.values())), "counts are exact"
         return rescued
+
+    def _removable(self, name: str, scores: Tensor, alive: Tensor) -> Tensor:
+        """Which units of a layer may go, by the pattern and so that no norm becomes zero."""
+        layer, pattern = self.layers[name], self.method.pattern
+        removable = pattern.removable(scores, alive)
+        if layer.norm_dims is None:
+            return removable
+        ranks = wide(scores).abs() if self._ranks_magnitudes else wide(scores)
+        dims = pattern.unit_norm_dims(layer)
+        return removable & ~largest(ranks.masked_fill(~alive, -math.inf), dims)
+
+
+def largest(scores: Tensor, dims: Sequence[int]) -> Tensor:
+    """Marks the largest score for each place along some dimensions; of equal ones, the last.
+
+    Args:
+        scores: Of any shape.
+        dims: The dimensions whose places lie apart; none if only one score is to be marked.
+
+    Returns:
+        Booleans of the same shape.
+    """
+    others = [dim for dim in range(scores.dim()) if dim not in dims]
+    apart = scores.permute(*dims, *others)
+    flat = apart.reshape(math.prod(apart.shape[: len(dims)]), -1)
+    place = flat.shape[1] - 1 - flat.flip(1).argmax(dim=1, keepdim=True)
+    marked = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, place, True).view(apart.shape)
+    return marked.permute(*(sorted(range(scores.dim()), key=[*dims, *others].__getitem__))).contiguous()
 
 
 def _scaled(scores: dict[str, Tensor]) -> dict[str, Tensor]:

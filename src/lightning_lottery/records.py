@@ -28,6 +28,8 @@ class RoundRecord:
         masks_hash: Fingerprint of the masks; equal masks have equal ones.
         ticket: Path of the ticket file, relative to the run folder.
         saved_steps: Steps that a stop rule has left out of the round.
+        is_cut_short: Whether a stop rule has ended the round before the Trainer's limits; ``saved_steps`` is 0
+            even so where nothing tells how long it would have been, as with data without a length.
         logged_steps: The step of loggers whose steps may not fall, at the end of the round.
     """
 
@@ -46,6 +48,12 @@ class RoundRecord:
     ticket: str = ""
     saved_steps: int = 0
     logged_steps: int = 0
+    is_cut_short: bool = False
+
+    @property
+    def was_cut_short(self) -> bool:
+        """Whether a stop rule has ended the round; in records written before 0.2, if it is known to save steps."""
+        return self.is_cut_short or self.saved_steps > 0
 
 
 class Records(Sequence[RoundRecord]):

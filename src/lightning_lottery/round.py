@@ -173,6 +173,7 @@ class Round:
             ticket=path,
             saved_steps=fit.steps_left() if self.is_cut_short else 0,
             logged_steps=fit.logged_steps(),
+            is_cut_short=self.is_cut_short,
         )
 
 

@@ -11,6 +11,7 @@ from lightning_lottery import masks as mask_arithmetic
 from lightning_lottery import sharding
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.chronicle import Chronicle
+from lightning_lottery.controls import unfair
 from lightning_lottery.errors import TrainingError
 from lightning_lottery.folder import RunFolder
 from lightning_lottery.module_state import ModuleState
@@ -165,7 +166,7 @@ class Run:
         if training.ticket.branch != TICKET_BRANCH:  # a control trains as long as its ticket
             ticket = self._records[TICKET_BRANCH].get(number)
             training.is_cut_short = (
-                ticket is not None and ticket.saved_steps > 0 and self._fit.steps() >= ticket.steps
+                ticket is not None and ticket.was_cut_short and self._fit.steps() >= ticket.steps
             )
         elif number < self._settings.sizes.last_round:
             masks = self._next_masks.make(number + 1, training.ticket, is_final=False)
@@ -278,7 +279,10 @@ class Run:
             return self._origin.next_ticket(masks=self._next_masks.make(number, before), round=number)
         dense = self._origin.dense
         seed = seed_of(dense, branch, number)
-        made = self._controls[branch].ticket(self._ticket(number, TICKET_BRANCH), dense, self._module, seed)
+        control, ticket = self._controls[branch], self._ticket(number, TICKET_BRANCH)
+        made = control.ticket(ticket, dense, self._module, seed)
+        if (fault := unfair(control, made, ticket)) is not None:
+            raise TrainingError(fault)
         return replace(made, round=number, branch=branch)
 
     def _ticket(self, number: int, branch: str) -> Ticket:

@@ -15,6 +15,9 @@ from lightning_lottery.rewind import Point, Rewind, ToInit
 from lightning_lottery.sizes import Sizes
 from lightning_lottery.stopping import Stop
 
+# Branches, groups of scalars and folders that are no control's.
+_RESERVED = (TICKET_BRANCH, "tickets", "search", "layers", "dense")
+
 
 def described(value: object) -> str:
     """What a value is, in words that are the same in every process: without addresses in memory, sets in order."""
@@ -114,6 +117,13 @@ class Settings:
                         "together, so that it would be no fair control. Write controls=[Reinitialize()]."
                     )
         branches = [control.branch for control in self.controls]
+        for branch in branches:
+            if branch in _RESERVED or not re.fullmatch(r"\w+", branch):
+                raise ConfigurationError(
+                    f"A control would go by the name {branch!r}, which "
+                    + ("stands for something else" if branch in _RESERVED else "cannot be that of a file")
+                    + " in records, files and loggers. Give its class another name, of letters and digits."
+                )
         if len(set(branches)) < len(branches):
             raise ConfigurationError(f"The controls {branches} are not all different: keep one of each.")
         rounds, last = self.control_rounds, self.sizes.last_round

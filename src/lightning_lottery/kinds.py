@@ -1,0 +1,179 @@
+"""What every parameter of a network is for: a matrix that it multiplies by, or something else."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+_LAYERS = (
+    nn.Linear,
+    nn.Bilinear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    nn.MultiheadAttention,
+    nn.RNNBase,
+    nn.RNNCellBase,
+)
+_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+_NORMS = (nn.LayerNorm, nn.GroupNorm, _NormBase)
+# Other libraries have classes of their own, which say in their names what they are.
+_EMBEDDING_NAME = re.compile(r"Embedding(s|Bag)?$")
+_NORM_NAME = re.compile(r"Norm([123]d)?$")
+# Words in the names of parameters, as in rel_pos_h, cls_token, relative_position_bias_table, A_log, v_bias.
+_MATRIX_WORDS = {"weight", "weights", "kernel", "kernels", "proj", "projection", "matrix", "linear"}
+_TABLE_WORDS = {
+    *("pos", "position", "positions", "positional", "emb", "embed", "embeds", "embedding", "embeddings"),
+    *("token", "tokens", "cls", "table", "bias", "biases", "scale", "scales", "gamma", "gain", "gains"),
+    *("temperature", "log", "logit"),
+}
+
+
+class Kind(Enum):
+    """What a parameter is for; the value says it in a list of what is left out."""
+
+    MATRIX = "matrices"
+    VECTOR = "biases, gains and other vectors"
+    EMBEDDING = "embeddings"
+    NORM = "normalisation"
+    TABLE = "positions, tokens, scales and tables, by their names"
+    NUMBERS = "not of real floating-point numbers"
+    UNCLEAR = "unclear: of an unusual shape, or parametrized so that zeros may not stay zero"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """One place of a parameter: a tied one has several.
+
+    Attributes:
+        owner: The layer that uses it.
+        words: The words of its name.
+        shape: Its shape.
+        is_transformed: Whether the layer uses a transformation of it that may turn zeros into other values.
+    """
+
+    owner: nn.Module
+    words: frozenset[str]
+    shape: tuple[int, ...]
+    is_transformed: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """What the parameter is for, if it is one of real numbers."""
+        name, axes = type(self.owner).__name__, sum(size > 1 for size in self.shape)
+        if isinstance(self.owner, _EMBEDDINGS) or _EMBEDDING_NAME.search(name):
+            return Kind.EMBEDDING
+        if isinstance(self.owner, _NORMS) or (_NORM_NAME.search(name) and not isinstance(self.owner, _LAYERS)):
+            return Kind.NORM
+        if len(self.shape) < 2 or "bias" in self.words:
+            return Kind.TABLE if axes > 1 and not isinstance(self.owner, _LAYERS) else Kind.VECTOR
+        if self.is_transformed:
+            return Kind.UNCLEAR
+        is_weight = bool(self.words & _MATRIX_WORDS)
+        if is_weight and (isinstance(self.owner, _LAYERS) or len(self.shape) == 2):
+            return Kind.MATRIX
+        if not is_weight and self.words & _TABLE_WORDS:
+            return Kind.VECTOR if axes < 2 else Kind.TABLE
+        if axes < 2:  # it is broadcast, as (channels, 1, 1) is; but (64, 1) may be a matrix
+            return Kind.UNCLEAR if len(self.shape) == 2 else Kind.VECTOR
+        return Kind.MATRIX if is_weight or len(self.shape) == 2 or self.shape[0] > 1 else Kind.UNCLEAR
+
+
+def kinds_of(module: nn.Module) -> dict[str, Kind]:
+    """Tells what every parameter is for, by its place, its name and its shape.
+
+    A matrix is what a forward pass multiplies by: the weight of a linear, convolution, attention or recurrent
+    layer, whatever class it is of. Embeddings, normalisation, biases, position embeddings, class tokens, tables of
+    relative positions and layer scales are none. The gain of weight normalisation is a vector, its direction and
+    the weight under spectral normalisation are matrices.
+
+    Args:
+        module: Any network.
+
+    Returns:
+        The kind of each parameter, by its name in ``named_parameters``. One that is tied to an embedding is an
+        embedding, wherever else it is used.
+    """
+    found: dict[int, list[Kind]] = {}
+    for parameter, place in _places(module):
+        kind = place.kind if parameter.is_floating_point() else Kind.NUMBERS
+        found.setdefault(id(parameter), []).append(kind)
+    return {name: _one_of(found[id(parameter)]) for name, parameter in module.named_parameters()}
+
+
+def _one_of(kinds: list[Kind]) -> Kind:
+    for kind in (Kind.NUMBERS, Kind.EMBEDDING, Kind.MATRIX):
+        if kind in kinds:
+            return kind
+    return kinds[0]
+
+
+def _places(module: nn.Module) -> Iterator[tuple[nn.Parameter, _Place]]:
+    owners = dict(module.named_modules(remove_duplicate=False))
+    for path, layer in owners.items():
+        for name, parameter in layer.named_parameters(recurse=False):
+            parts, owner, is_transformed = [*path.split("."), name], layer, False
+            if isinstance(layer, ParametrizationList):  # <owner>.parametrizations.<attribute>.original0
+                owner = owners[".".join(parts[:-3])]
+                is_gain = name == "original0" and _is_only(layer, _WeightNorm)
+                is_transformed = not _is_only(layer, (_WeightNorm, _SpectralNorm))
+                words = frozenset({"gain"}) if is_gain else _words(parts[-2])
+            elif isinstance(layer, (nn.ParameterList, nn.ParameterDict)):  # the key says little
+                words = _words("_".join(parts[-2:]))
+            elif name.endswith("_g") and name.removesuffix("_g") in _normed_by_hooks(layer):
+                words = frozenset({"gain"})
+            else:
+                words = _words(name)
+            yield parameter, _Place(owner, words, tuple(parameter.shape), is_transformed)
+
+
+def _words(name: str) -> frozenset[str]:
+    return frozenset(word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name))
+
+
+def _is_only(layer: ParametrizationList, kinds: type | tuple[type, ...]) -> bool:
+    return len(layer) == 1 and isinstance(layer[0], kinds)
+
+
+def _normed_by_hooks(layer: nn.Module) -> dict[str, WeightNorm | SpectralNorm]:
+    hooks = vars(layer)["_forward_pre_hooks"].values()  # nothing public lists them
+    return {hook.name: hook for hook in hooks if isinstance(hook, (WeightNorm, SpectralNorm))}
+
+
+def norms_of(module: nn.Module) -> dict[int, tuple[int, ...]]:
+    """Finds the weights that are divided by their own norms, which must not become zero.
+
+    These are the directions of weight normalisation (Salimans & Kingma 2016, arXiv:1602.07868) and the weights
+    under spectral normalisation (Miyato et al. 2018, arXiv:1802.05957), as hooks and as parametrizations.
+
+    Args:
+        module: Any network.
+
+    Returns:
+        By ``id`` of the parameter, the dimensions along which the norms lie apart: ``(0,)`` if each row is divided
+        by its own, ``()`` if one norm is that of the whole weight.
+    """
+    found: dict[int, tuple[int, ...]] = {}
+    for layer in module.modules():
+        for name, hook in _normed_by_hooks(layer).items():
+            if isinstance(hook, WeightNorm):
+                found[id(getattr(layer, f"{name}_v"))] = () if hook.dim == -1 else (hook.dim,)
+            else:
+                found[id(getattr(layer, f"{name}_orig"))] = ()
+        for parametrization in layer.parametrizations.values() if is_parametrized(layer) else ():  # type: ignore[operator]
+            for part in parametrization:
+                if isinstance(part, _WeightNorm):
+                    found[id(parametrization.original1)] = () if part.dim == -1 else (part.dim,)
+                elif isinstance(part, _SpectralNorm):
+                    found[id(parametrization.original)] = ()
+    return found

@@ -1,0 +1,135 @@
+"""What is pruned of other people's networks, against lists made by hand."""
+
+import pytest
+import torch
+import torchvision
+from conftest import needs
+from torch import nn
+
+from lightning_lottery.kinds import Kind, kinds_of, norms_of
+
+# The last part of the names of all that is not a bias or normalisation.
+VISION = {
+    "vit_b_16": ({"in_proj_weight", "weight"}, {"class_token", "pos_embedding"}),
+    "swin_t": ({"weight"}, {"relative_position_bias_table"}),
+    "swin_v2_t": ({"weight"}, {"logit_scale"}),
+    "convnext_tiny": ({"weight"}, {"layer_scale"}),
+    "mobilenet_v3_small": ({"weight"}, set()),
+    "maxvit_t": ({"weight"}, {"relative_position_bias_table"}),
+}
+TIMM = {
+    "vit_tiny_patch16_224": {"cls_token", "pos_embed"},
+    "swin_tiny_patch4_window7_224": {"relative_position_bias_table"},
+    "nfnet_f0": {"gain"},
+    "xcit_nano_12_p16_224": {"cls_token", "temperature"},
+    "levit_128s": {"attention_biases"},
+}
+
+
+def matrices(module):
+    return {name for name, kind in kinds_of(module).items() if kind is Kind.MATRIX}
+
+
+def layers_with_weights(module):
+    """The weights of linear and convolution layers, found by their classes."""
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    return {f"{name}.weight" for name, layer in module.named_modules() if isinstance(layer, kinds)}
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_networks_of_torchvision(name):
+    with torch.device("meta"):
+        module = torchvision.models.get_model(name)
+    pruned, left = VISION[name]
+    found = matrices(module)
+    assert {path.split(".")[-1] for path in found} == pruned
+    assert layers_with_weights(module) <= found
+    others = {path.split(".")[-1] for path, p in module.named_parameters() if path not in found and p.dim() > 1}
+    assert others == left
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_networks_of_timm(name):
+    module = needs("timm").create_model(name)
+    found = matrices(module)
+    assert found == layers_with_weights(module)
+    others = {path.split(".")[-1] for path, p in module.named_parameters() if path not in found and p.dim() > 1}
+    assert others == TIMM[name]
+
+
+def small(kind):
+    transformers = needs("transformers")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    if kind == "bert":
+        config = transformers.BertConfig(vocab_size=90, **sizes)
+        return transformers.BertForSequenceClassification(config)
+    if kind == "llama":
+        config = transformers.LlamaConfig(vocab_size=90, num_key_value_heads=2, bos_token_id=1, **sizes)
+        return transformers.LlamaForCausalLM(config)
+    if kind == "t5":
+        config = transformers.T5Config(vocab_size=90, d_model=32, num_layers=2, num_heads=2, d_ff=64, d_kv=16)
+        return transformers.T5ForConditionalGeneration(config)
+    ids = {"bos_token_id": 1, "eos_token_id": 1}
+    config = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=90, n_positions=32, **ids)
+    return transformers.GPT2ForSequenceClassification(config)
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama", "t5"])
+def test_networks_of_transformers(kind):
+    module = small(kind)
+    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    tied = {name for name, p in module.named_parameters() if id(p) in embeddings}
+    assert matrices(module) == layers_with_weights(module) - tied - {"lm_head.weight"} | (
+        {"lm_head.weight"} if kind == "llama" else set()
+    )
+
+
+def test_gpt2_whose_matrices_are_of_a_class_of_its_own():
+    module = small("gpt2")
+    blocks = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    expected = {f"transformer.h.{number}.{block}.weight" for number in range(2) for block in blocks}
+    assert matrices(module) == expected | {"score.weight"}
+
+
+def test_layers_of_pytorch_geometric():
+    layers = needs("torch_geometric.nn")
+    assert matrices(layers.dense.Linear(8, 1)) == {"weight"}
+    assert matrices(layers.GCNConv(8, 4)) == {"lin.weight"}
+    assert matrices(layers.RGCNConv(8, 4, 3)) == {"weight", "root"}
+    assert matrices(layers.GATConv(8, 4, heads=2)) == {"lin.weight"}
+
+
+class Own(nn.Module):
+    """What users write."""
+
+    def __init__(self):
+        super().__init__()
+        self.W = nn.Parameter(torch.rand(8, 4))
+        self.mixing = nn.ParameterList([torch.rand(4, 4)])
+        self.experts = nn.Parameter(torch.rand(3, 4, 4))
+        self.A_log, self.layerScale = nn.Parameter(torch.rand(4, 4)), nn.Parameter(torch.rand(4, 1, 1))
+        self.queries = nn.Parameter(torch.rand(1, 9, 4))
+        self.column = nn.Parameter(torch.rand(4, 1))
+
+
+def test_matrices_of_any_class():
+    kinds = kinds_of(Own())
+    assert {name for name, kind in kinds.items() if kind is Kind.MATRIX} == {"W", "mixing.0", "experts"}
+    assert {name for name, kind in kinds.items() if kind is Kind.UNCLEAR} == {"queries", "column"}
+    assert (kinds["A_log"], kinds["layerScale"]) == (Kind.TABLE, Kind.VECTOR)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_where_norms_lie_apart():
+    cases = [
+        (nn.utils.weight_norm(nn.Linear(4, 3)), "weight_v", (0,)),
+        (nn.utils.weight_norm(nn.Linear(4, 3), dim=None), "weight_v", ()),
+        (nn.utils.spectral_norm(nn.Linear(4, 3)), "weight_orig", ()),
+        (nn.utils.parametrizations.weight_norm(nn.Conv1d(4, 3, 2), dim=2), "original1", (2,)),
+        (nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3)), "original", ()),
+        (nn.Linear(4, 3), "", None),
+    ]
+    for module, name, dims in cases:
+        parameters = {id(p): path.split(".")[-1] for path, p in module.named_parameters()}
+        found = {parameters[key]: value for key, value in norms_of(module).items()}
+        assert found == ({} if dims is None else {name: dims})
