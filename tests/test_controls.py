@@ -147,3 +147,49 @@ def test_the_branch_is_the_class_in_snake_case():
         "reinitialize",
         "my_own_idea",
     ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda t: replace(t, masks={n: torch.ones_like(m) for n, m in t.masks.items()}), "keeps .* weights where"),
+        (lambda t: replace(t, masks=dict(list(t.masks.items())[1:])), "lacks .*among its masks"),
+        (lambda t: 3, "must return a Ticket"),
+    ],
+)
+def test_a_control_of_another_size_is_refused_before_training(digits, changed, message):
+    @dataclass(frozen=True)
+    class Unfair(Control):
+        def ticket(self, ticket, dense, module, seed):
+            return changed(ticket)
+
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, controls=[Unfair()], verbose=False)
+    with pytest.raises(ConfigurationError, match=message):
+        quiet_trainer(callbacks=[lottery]).fit(Model(), *loaders(digits))
+    assert not lottery.records
+
+
+def test_a_control_does_not_take_the_name_of_the_tickets():
+    class Ticket(ShuffleMask):
+        pass
+
+    with pytest.raises(ConfigurationError, match=r"by the name 'ticket'.*another name"):
+        LotteryTicketCallback(rounds=1, amount=0.5, controls=[Ticket()])
+
+
+@pytest.mark.parametrize("kind", ["iterable", "manual", "schedule"])
+def test_a_control_trains_as_long_as_its_ticket_also_where_the_length_of_a_round_is_unknown(digits, kind):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(zip(*(part[:200] for part in digits), strict=True))
+
+    train, val = loaders(digits)
+    if kind == "iterable":
+        train = DataLoader(Stream(), batch_size=32)
+    others = [GradientAccumulationScheduler({0: 1, 4: 2})] if kind == "schedule" else []
+    bird = EarlyBird(window=2, tolerance=0.9)
+    lottery = LotteryTicketCallback(rounds=2, amount=0.5, stop=[bird], controls=[ShuffleMask()], verbose=False)
+    quiet_trainer(callbacks=[lottery, *others], max_epochs=6).fit(Manual() if kind == "manual" else Model(), train, val)
+    ticket, control = lottery.records[1], lottery.records["shuffle_mask"][1]
+    assert ticket.is_cut_short
+    assert ticket.steps == control.steps < lottery.records[2].steps

@@ -2,9 +2,13 @@ import copy
 
 import pytest
 import torch
+from conftest import Model, loaders, quiet_trainer
+from lightning.pytorch import Callback
 from torch import nn
-from torchmetrics import MaxMetric
+from torchmetrics import MaxMetric, MetricTracker
+from torchmetrics.classification import MulticlassAccuracy
 
+from lightning_lottery import LotteryTicketCallback
 from lightning_lottery.module_state import ModuleState
 
 
@@ -72,3 +76,38 @@ def test_metrics_return():
     state.restore(module)
     assert module["best"].compute() == fresh.compute() == pytest.approx(0.25)
     assert module["best"].update_count == fresh.update_count
+
+
+def test_layers_and_metrics_that_come_while_training_are_gone_after_a_rewind(digits):
+    class Tracking(Model):
+        """Keeps the best value of the training, and a list of what it has seen."""
+
+        def __init__(self):
+            super().__init__()
+            self.tracker = MetricTracker(MulticlassAccuracy(10), maximize=True)
+            self.same, self.history = self.network, nn.ModuleList()
+
+        def on_validation_epoch_start(self):
+            self.tracker.increment()
+            self.history.append(nn.Identity())
+
+        def validation_step(self, batch, batch_idx):
+            self.tracker.update(self.network(batch[0]).argmax(1), batch[1])
+
+        def on_validation_epoch_end(self):
+            self.log("best", float(self.tracker.best_metric()), prog_bar=False)
+
+    seen = []
+
+    class Peek(Callback):
+        def on_train_start(self, trainer, pl_module):
+            seen.append((len(pl_module.tracker), len(pl_module.history), pl_module.same is pl_module.network))
+
+        def on_train_end(self, trainer, pl_module):
+            own = [float(metric.compute()) for metric in list(pl_module.tracker)]
+            assert trainer.callback_metrics["best"] == pytest.approx(max(own))
+
+    lottery = LotteryTicketCallback(rounds=2, amount=0.9, monitor="best", mode="max", verbose=False)
+    trainer = quiet_trainer(callbacks=[lottery, Peek()], num_sanity_val_steps=0)
+    trainer.fit(Tracking(), *loaders(digits))
+    assert seen == [(0, 0, True)] * 3

@@ -296,3 +296,51 @@ def test_a_layer_by_itself_that_only_keep_alive_spares_is_named(scope):
     assert first == []
     assert second == (["small"] if isinstance(scope, Layerwise) else [])  # ERK gives small layers more
     assert int(masks["small"].sum()) >= 1
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("scope", [Global(), Global(keep_alive=False), Layerwise(), ERK()], ids=str)
+@pytest.mark.parametrize("pattern", [Unstructured(), Block(2, 4)], ids=str)
+@pytest.mark.parametrize("make", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_every_row_that_is_divided_by_its_norm_keeps_a_weight(scope, pattern, make):
+    """Also where a whole row is smaller than all others; counts stay exact and the largest stays."""
+    network = nn.Sequential(make(nn.Linear(64, 32)), nn.ReLU(), nn.Linear(32, 12))
+    parameters = prunable_parameters(network)
+    name = next(iter(parameters))
+    with torch.no_grad():
+        parameters[name][:8] *= 1e-3
+    pruner = Method(Magnitude(), scope, pattern).plan(layers_of(network, parameters), Sizes(densities=[0.3, 0.15]))
+    masks = {n: torch.ones(p.shape, dtype=torch.bool) for n, p in parameters.items()}
+    for number in (1, 2):
+        masks, _ = pruner.masks(number, masks, lambda now: Context(parameters, parameters, now, network, None, 0))
+        units = sum(int(pattern.alive(mask).count_nonzero()) for mask in masks.values())
+        assert units == pruner.counts[number]
+        assert masks[name].any(dim=1).all()
+        if isinstance(pattern, Unstructured):
+            largest = parameters[name].abs().argmax(dim=1, keepdim=True)
+            assert masks[name].gather(1, largest).all()
+    with torch.no_grad():
+        for n, mask in masks.items():
+            parameters[n].mul_(mask)
+    assert network(torch.rand(3, 64)).isfinite().all()
+
+
+def test_patterns_that_could_empty_a_row_that_is_divided_by_its_norm_are_refused():
+    network = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(64, 32)), nn.Linear(32, 10))
+    layers = layers_of(network, prunable_parameters(network))
+    with pytest.raises(ConfigurationError, match=r"divided by norms along dimension 0.*exclude="):
+        Method(Magnitude(), Global(), Channels()).plan(layers, Sizes(1, 0.5))
+    Method(Magnitude(), Global(), NofM(2, 4)).plan(layers, Sizes(1, 0.25))
+
+
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 1000))
+def test_the_largest_of_each_place_is_that_of_a_loop(rows, columns, seed):
+    scores = torch.randint(0, 4, (rows, columns), generator=torch.Generator().manual_seed(seed)).float()
+    for dims in ((), (0,), (1,)):
+        expected = torch.zeros(rows, columns, dtype=torch.bool)
+        groups = {}
+        for place in itertools.product(range(rows), range(columns)):
+            groups.setdefault(tuple(place[d] for d in dims), []).append(place)
+        for places in groups.values():  # in the order of position within the group; of equal ones, the last
+            expected[max(places, key=lambda place: (scores[place], place))] = True
+        assert torch.equal(largest(scores, dims), expected)

@@ -251,6 +251,13 @@ class LotteryTicketCallback(Results):
         if self._run is not None and not pl_module.automatic_optimization:
             self._run.round.masking.mask_gradients()
 
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: int
+    ) -> None:
+        """Notices weights that another callback has swapped in: all hooks that begin a validation have run."""
+        if self._run is not None and batch_idx == 0:
+            self._run.check_validation()
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks at the monitored metric."""
         if self._run is not None:  # the sanity check comes before the run

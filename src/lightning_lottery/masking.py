@@ -92,21 +92,27 @@ class Masking:
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
                         local(value).masked_fill_(~mask, 0)
 
+    def moved(self) -> dict[str, int]:
+        """The number of pruned weights that are not exactly zero, of each parameter that has such, by name.
+
+        In a training that has diverged, NaN gradients make pruned weights NaN like all others; these do not count.
+        """
+        moved = {}
+        for name, (parameter, mask) in self._sparse.items():
+            values = local(parameter.detach())
+            if count := int((values.ne(0) & ~values.isnan() & ~mask).count_nonzero()):
+                moved[name] = count
+        return moved
+
     def check(self) -> None:
         """Makes sure that every pruned weight is exactly zero.
-
-        In a training that has diverged, NaN gradients make pruned weights NaN like all others; that is no
-        matter of masks, and is said when such weights are to be pruned.
 
         Raises:
             TrainingError: One is not, with the name of its layer.
         """
-        for name, (parameter, mask) in self._sparse.items():
-            values = local(parameter.detach())
-            moved = int((values.ne(0) & ~values.isnan() & ~mask).count_nonzero())
-            if moved:
-                raise TrainingError(
-                    f"{moved} pruned weights of {name!r} are not zero any more. Something besides the optimizer "
-                    "writes to them: a callback, or the LightningModule itself, as to a teacher that follows a "
-                    f"student. Leave such parameters out, for example by exclude=[{name!r}]."
-                )
+        for name, count in self.moved().items():
+            raise TrainingError(
+                f"{count} pruned weights of {name!r} are not zero any more. Something besides the optimizer "
+                "writes to them: a callback, or the LightningModule itself, as to a teacher that follows a "
+                f"student. Leave such parameters out, for example by exclude=[{name!r}]."
+            )

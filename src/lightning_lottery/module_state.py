@@ -45,6 +45,16 @@ class ModuleState:
             },
         )
 
+    def _remove_new_layers(self, module: nn.Module) -> None:
+        """Takes out layers and metrics that have come since, such as those that ``MetricTracker.increment`` adds."""
+        layers = _all_layers(module)
+        known = {id(layer) for name, layer in layers.items() if name in self.training}
+        for name, layer in layers.items():
+            if name not in self.training and id(layer) not in known:
+                parent, _, key = name.rpartition(".")
+                if parent in self.training:  # else it goes with its parent
+                    delattr(layers[parent], key)
+
     @torch.no_grad()
     def restore(self, module: nn.Module) -> None:
         """Puts everything back in place.
@@ -52,6 +62,7 @@ class ModuleState:
         Args:
             module: The network that the state was taken from.
         """
+        self._remove_new_layers(module)
         device = next((parameter.device for parameter in module.parameters()), None)
         for name, layer in module.named_modules():
             if name in self.buffers:
@@ -65,6 +76,11 @@ class ModuleState:
                 layer.to(layer.device)  # the state may come from a file
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(self.requires_grad.get(name, parameter.requires_grad))
+
+
+def _all_layers(module: nn.Module) -> dict[str, nn.Module]:
+    """All layers, those that have several names under each of them."""
+    return dict(module.named_modules(remove_duplicate=False))
 
 
 def _buffers(layer: nn.Module) -> dict[str, Tensor | None]:

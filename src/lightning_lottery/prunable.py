@@ -126,8 +126,8 @@ def warn_if_sparse(module: nn.Module, parameters: Mapping[str, nn.Parameter]) ->
         worst = max(sparse, key=lambda name: sparse[name])
         warnings.warn(
             f"{share:.1%} of the prunable weights are exactly zero before any training (most in {worst!r}), as "
-            "after an earlier fit with this model. The first round then is not dense, though its density counts as "
-            "1. Make a new model to begin with a dense one.",
+            "after an earlier fit with this model. The first round then is not dense, though its density counts "
+            "as 1. Make a new model to begin with a dense one.",
             stacklevel=2,
         )
 

@@ -1,5 +1,6 @@
 """One round: a ticket, what keeps its pruned weights at zero, and what becomes of it."""
 
+import math
 import time
 import warnings
 from collections.abc import Mapping
@@ -51,6 +52,7 @@ class Round:
         masks_seen: What its pruning would have given after the last epochs.
         is_cut_short: Whether a stop rule has ended it.
         requires_grad: The flags of all parameters when the epoch began.
+        has_warned: Whether it was said that a validation measures other weights than the ticket's.
         inherited: The metrics that were there when it started, of round 0 at the point where it begins.
     """
 
@@ -64,6 +66,7 @@ class Round:
     is_cut_short: bool = False
     requires_grad: dict[str, bool] = field(default_factory=dict)
     inherited: dict[str, Tensor] = field(default_factory=dict)
+    has_warned: bool = False
 
     @classmethod
     def start(
@@ -102,6 +105,35 @@ class Round:
         value = fit.trainer.callback_metrics.get(monitor) if monitor is not None else None
         if value is not None and value is not self.inherited.get(str(monitor)):
             self.best.observe(float(value), fit.trainer.global_step)
+
+    def check_validation(self, monitor: str | None) -> None:
+        """Warns once if the weights that are being validated are not those of the ticket."""
+        if self.has_warned or not (moved := self.masking.moved()):
+            return
+        self.has_warned = True
+        name, count = next(iter(moved.items()))
+        warnings.warn(
+            f"{self.name} is validated with other weights than the ticket's: pruned ones are not zero in "
+            f"{', '.join(map(repr, moved))} ({count} in {name!r}). Something swaps weights in for the validation, "
+            "such as a callback that averages them and goes on with the average of the rounds before, so that "
+            f"{'the metrics are' if monitor is None else repr(monitor) + ' is'} of another network. Let its "
+            "state_dict give the average, so that it is rewound, or take Lightning's EMAWeightAveraging.",
+            stacklevel=2,
+        )
+
+    def check_finite(self, module: nn.Module, monitor: str | None, metrics: Mapping[str, Tensor]) -> None:
+        """Warns if the round has ended with weights or a monitored metric that are not finite numbers."""
+        broken = [n for n, p in module.named_parameters() if not bool(sharding.local(p.detach()).isfinite().all())]
+        value = metrics.get(monitor) if monitor is not None else None
+        if broken:
+            shown = ", ".join(map(repr, broken[:3])) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
+            warnings.warn(
+                f"{self.name} has diverged: when it ended, {shown} held NaN or infinity. Its record and metrics are of "
+                "a network that computes nothing. Lower the learning rate, clip gradients, or prune less.",
+                stacklevel=2,
+            )
+        elif value is not None and not math.isfinite(float(value)):
+            warnings.warn(f"{self.name} ended with {monitor!r} at {float(value)}.", stacklevel=2)
 
     @property
     def name(self) -> str:

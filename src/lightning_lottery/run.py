@@ -156,6 +156,10 @@ class Run:
         """Looks at the monitored metric."""
         self.round.observe(self._fit, self._settings.monitor)
 
+    def check_validation(self) -> None:
+        """Notices weights that something has swapped in for the validation."""
+        self.round.check_validation(self._settings.monitor)
+
     def end_epoch(self) -> None:
         """Makes sure that pruned weights are zero, and lets stop rules look at the mask that would follow."""
         training, number = self.round, self.round.ticket.round
@@ -303,6 +307,7 @@ class Run:
         """Writes down the round that has trained."""
         ticket = self.round.ticket
         path = self._folder.ticket_name(ticket.round, ticket.branch)
+        self.round.check_finite(self._module, self._settings.monitor, self._fit.trainer.callback_metrics)
         self._chronicle.add(self.round.record(self._fit, self._module, path), ticket)
 
     def _finish(self) -> None:

@@ -54,6 +54,7 @@ class DataOrder:
         self._val: Asked | None = None
         self._repeat: Randomness | None = None
         self._pending: dict[str, Any] | None = None
+        self._reload_epoch: float | None = None
 
     def watch(self) -> list[Callable[[], None]]:
         """Notes when loaders are asked for, their generators, and when an epoch makes its iterator.
@@ -146,7 +147,7 @@ class DataOrder:
         """Loads the validation data as it was loaded at another moment, or not at all."""
         self._drop_val_loaders()
         if asked is not None:
-            with _Repeated(self, asked.randomness):
+            with _Repeated(self, asked):
                 self._trainer.validating = True  # as Lightning does around this
                 self._val_loop.setup_data()
                 self._trainer.training = True
@@ -197,7 +198,7 @@ class DataOrder:
         if point is not None:
             self._resume_train(point, same_order)
             return
-        self._pending = None
+        self._pending = self._reload_epoch = None
         if same_order and self._before_loading is not None:
             self._before_loading.restore(self._generators)
         self._loop.setup_data()
@@ -243,12 +244,20 @@ class DataOrder:
             self._pending = {}
             return
         asked = _asked(moment["train"])
-        with _Repeated(self, asked.randomness):
+        with _Repeated(self, asked):
             self._loop.setup_data()
-        self._loop._last_train_dl_reload_epoch = asked.epoch
+        # A reload that is due at the beginning of the next epoch comes there, when the generators have returned; the
+        # loop would load at the beginning of the training already.
+        self._loop._last_train_dl_reload_epoch, self._reload_epoch = float("inf"), asked.epoch
         self._asked["train"] = asked
         self._pending = moment
         self.return_to_now()
+
+    def begin_epoch(self) -> None:
+        """Makes an epoch begin where the resumed training stood, whatever the hooks before it have drawn."""
+        self.return_to_now()
+        if self._reload_epoch is not None:
+            self._loop._last_train_dl_reload_epoch, self._reload_epoch = self._reload_epoch, None
 
     def return_to_now(self) -> None:
         """Puts the generators where the resumed training left them, if that is still to come."""
@@ -301,17 +310,21 @@ def _skip(fetcher: Any, count: int, is_all: bool) -> None:
 
 
 class _Repeated:
-    """While it lasts, what is asked for gets the random numbers of an earlier asking."""
+    """While it lasts, what is asked for gets the random numbers and the epoch of an earlier asking."""
 
-    def __init__(self, order: DataOrder, randomness: Randomness) -> None:
-        self._order, self._randomness = order, randomness
+    def __init__(self, order: DataOrder, asked: Asked) -> None:
+        self._order, self._asked = order, asked
+        # What trainer.current_epoch reads, which has no setter.
+        self._epochs: Any = order._loop.epoch_progress.current
 
     def __enter__(self) -> None:
-        self._randomness.restore(self._order._generators)
-        self._order._repeat = self._randomness
+        self._asked.randomness.restore(self._order._generators)
+        self._order._repeat = self._asked.randomness
+        self._epoch, self._epochs.completed = self._epochs.completed, int(self._asked.epoch)
 
     def __exit__(self, *_: object) -> None:
         self._order._repeat = None
+        self._epochs.completed = self._epoch
 
 
 def _plain(asked: Asked) -> dict[str, Any]:

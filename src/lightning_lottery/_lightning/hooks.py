@@ -89,7 +89,7 @@ def _loop_class(base: Any, is_ours: Callable[[], bool], hooks: Hooks, data: Data
 
     def on_advance_start(loop: Any) -> None:
         if is_ours():
-            data.return_to_now()  # whatever the hooks at the start of a resumed training have drawn
+            data.begin_epoch()
             hooks.epoch()
         base.on_advance_start(loop)
 
