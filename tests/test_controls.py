@@ -2,10 +2,21 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from conftest import Net, copied, same_bits
+from conftest import Model, Net, copied, loaders, quiet_trainer, same_bits
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from resuming import Manual
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_lottery import ConfigurationError, Control, Reinitialize, ShuffleMask, Ticket
+from lightning_lottery import (
+    ConfigurationError,
+    Control,
+    EarlyBird,
+    LotteryTicketCallback,
+    Reinitialize,
+    ShuffleMask,
+    Ticket,
+)
 from lightning_lottery.ticket import starting_values
 
 
@@ -152,7 +163,10 @@ def test_the_branch_is_the_class_in_snake_case():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (lambda t: replace(t, masks={n: torch.ones_like(m) for n, m in t.masks.items()}), "keeps .* weights where"),
+        (
+            lambda t: replace(t, masks={n: torch.ones_like(m) for n, m in t.masks.items()}),
+            "keeps .* weights where",
+        ),
         (lambda t: replace(t, masks=dict(list(t.masks.items())[1:])), "lacks .*among its masks"),
         (lambda t: 3, "must return a Ticket"),
     ],
@@ -189,7 +203,9 @@ def test_a_control_trains_as_long_as_its_ticket_also_where_the_length_of_a_round
     others = [GradientAccumulationScheduler({0: 1, 4: 2})] if kind == "schedule" else []
     bird = EarlyBird(window=2, tolerance=0.9)
     lottery = LotteryTicketCallback(rounds=2, amount=0.5, stop=[bird], controls=[ShuffleMask()], verbose=False)
-    quiet_trainer(callbacks=[lottery, *others], max_epochs=6).fit(Manual() if kind == "manual" else Model(), train, val)
+    quiet_trainer(callbacks=[lottery, *others], max_epochs=6).fit(
+        Manual() if kind == "manual" else Model(), train, val
+    )
     ticket, control = lottery.records[1], lottery.records["shuffle_mask"][1]
     assert ticket.is_cut_short
     assert ticket.steps == control.steps < lottery.records[2].steps

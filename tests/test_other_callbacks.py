@@ -346,5 +346,7 @@ class OwnAverage(Callback):
 def test_an_average_that_is_swapped_in_for_validation_is_noticed(digits, is_first):
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, monitor="val_acc", mode="max", verbose=False)
     callbacks = [OwnAverage(), lottery] if is_first else [lottery, OwnAverage()]
-    with pytest.warns(UserWarning, match=r"round_01 is validated with other weights .*hidden.weight.*'val_acc' is"):
+    with pytest.warns(
+        UserWarning, match=r"round_01 is validated with other weights .*hidden.weight.*'val_acc' is"
+    ):
         quiet_trainer(callbacks=callbacks).fit(Model(), *loaders(digits))

@@ -26,7 +26,8 @@ from lightning_lottery import (
     TrainingError,
     Unstructured,
 )
-from lightning_lottery.pruning import Method
+from lightning_lottery.prunable import layers_of, prunable_parameters
+from lightning_lottery.pruning import Method, largest
 
 SHAPES = {"a": (8, 12), "b": (6, 8), "c": (4, 4, 3, 3), "d": (5, 4)}
 LAYERS = [

@@ -46,7 +46,7 @@ class ModuleState:
         )
 
     def _remove_new_layers(self, module: nn.Module) -> None:
-        """Takes out layers and metrics that have come since, such as those that ``MetricTracker.increment`` adds."""
+        """Removes layers and metrics that have come since, as those that ``MetricTracker.increment`` adds."""
         layers = _all_layers(module)
         known = {id(layer) for name, layer in layers.items() if name in self.training}
         for name, layer in layers.items():
