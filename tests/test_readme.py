@@ -28,7 +28,7 @@ def blocks(language):
 
 def test_the_python_of_readme_runs(digits, monkeypatch):
     """With the Trainer that it makes kept short, and a ticket where it expects one."""
-    usage, resume, ticket, *_ = blocks("python")
+    usage, preview, resume, ticket, *_ = blocks("python")
     train, val = loaders(digits)
     names = {"model": Model(nn.Sequential(nn.Linear(784, 30), nn.ReLU(), nn.Linear(30, 10)))}
     usage = usage.replace("datamodule=data", "train, val").replace(
@@ -36,6 +36,7 @@ def test_the_python_of_readme_runs(digits, monkeypatch):
     )
     names |= {"train": train, "val": val}
     exec(usage, names)
+    exec(preview, names)
     exec(resume.replace("datamodule=data", "train, val"), names)
     assert len(names["lottery"].records) == 11
     loaded: list[Ticket] = []
