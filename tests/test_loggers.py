@@ -63,7 +63,8 @@ def test_tensorboard_lays_rounds_over_each_other_and_has_a_summary(digits, tmp_p
         assert summary[f"lottery_layers/{name}"][2] == (2, pytest.approx(density))
     assert "train_loss" not in summary
     pictures = events.Images("lottery/accuracy_against_density")
-    assert [picture.step for picture in pictures] == [0, 1, 2, 2]
+    assert [picture.step for picture in pictures] == [0, 1, 2, 3], "TensorBoard drops earlier steps"
+    assert all(picture.width == picture.height for picture in pictures), "a card is square"
     assert trainer.logger.log_dir == str(base), "the logger of the fit is back"
     assert trainer.logger.name == "experiment"
 

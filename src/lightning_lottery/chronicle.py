@@ -52,17 +52,27 @@ class Chronicle:
     def repeat(self, ticket_of: Callable[[RoundRecord], Ticket]) -> None:
         """Logs the finished rounds of a run that goes on, whose loggers may be new."""
         for record in self._records:
-            self._log(record, ticket_of(record))
+            self._log_scalars(record, ticket_of(record))
+        if self._records:
+            self._log_figure(self._records[-1])
 
     def _log(self, record: RoundRecord, ticket: Ticket) -> None:
-        monitor = self._settings.monitor
-        self._fit.loggers.log(report.scalars(record, monitor, ticket.layer_densities()), record.round)
-        if monitor in record.metrics and report.can_draw():
-            self._fit.loggers.draw("lottery/accuracy_against_density", self._draw, record.round)
+        self._log_scalars(record, ticket)
+        self._log_figure(record)
 
-    def _draw(self) -> Any:
+    def _log_scalars(self, record: RoundRecord, ticket: Ticket) -> None:
+        scalars = report.scalars(record, self._settings.monitor, ticket.layer_densities())
+        self._fit.loggers.log(scalars, record.round)
+
+    def _log_figure(self, record: RoundRecord) -> None:
+        if self._settings.monitor in record.metrics and report.can_draw():
+            # Controls come after the last ticket and go back to earlier rounds; the steps of a figure must rise.
+            number = len(self._records) - 1
+            self._fit.loggers.draw("lottery/accuracy_against_density", lambda: self._draw(is_wide=False), number)
+
+    def _draw(self, is_wide: bool) -> Any:
         metric = str(self._settings.monitor)
-        return report.figure(report.curves(self._records, metric), metric)
+        return report.figure(report.curves(self._records, metric), metric, is_wide=is_wide)
 
     def close(self) -> None:
         """Draws the figure into the run folder, and says what stop rules have saved."""
@@ -71,7 +81,7 @@ class Chronicle:
                 f"Stop rules have saved {_percent(*self._records)} of the steps of the rounds that were trained."
             )
         if self._folder.is_writer and self._settings.monitor is not None and self._records and report.can_draw():
-            report.save_figure(self._draw(), self._folder.path / "report.png")
+            report.save_figure(self._draw(is_wide=True), self._folder.path / "report.png")
 
     def say(self, text: str) -> None:
         """Prints a line, if the user wants to read."""

@@ -100,6 +100,7 @@ def figure(
     metric: str,
     spread: Mapping[str, Sequence[float]] | None = None,
     title: str | None = None,
+    is_wide: bool = True,
 ) -> Figure:
     """Draws a metric against density, one curve a branch, the dense network at the left.
 
@@ -111,6 +112,7 @@ def figure(
         metric: The name of the value.
         spread: Half the height of a band around each point, by branch.
         title: A line above the axes.
+        is_wide: Whether there is room for a second panel; else the figure is square, for a card of a logger.
 
     Returns:
         A figure of matplotlib, without a window.
@@ -121,9 +123,10 @@ def figure(
     from matplotlib.figure import Figure
 
     panels: list[Mapping[str, Sequence[tuple[float, float]]]] = [points]
-    if len(points) > 1:
+    if len(points) > 1 and is_wide:
         panels.append({branch: pairs for branch, pairs in points.items() if branch == TICKET_BRANCH})
-    drawing = Figure(figsize=(6.5 * len(panels), 4.4), dpi=120, layout="constrained")
+    size = (6.5 * len(panels), 4.4) if is_wide else (5.0, 5.0)
+    drawing = Figure(figsize=size, dpi=120, layout="constrained")
     for axes, shown in zip(drawing.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw(axes, shown, spread or {})
         axes.set_ylabel(metric)

@@ -246,8 +246,8 @@ class DataOrder:
         asked = _asked(moment["train"])
         with _Repeated(self, asked):
             self._loop.setup_data()
-        # A reload that is due at the beginning of the next epoch waits until the generators have returned; the loop
-        # would load when the training begins.
+        # A reload that is due in the next epoch waits until the generators have returned; the loop would load when
+        # the training begins.
         self._loop._last_train_dl_reload_epoch, self._reload_epoch = float("inf"), asked.epoch
         self._asked["train"] = asked
         self._pending = moment
