@@ -5,9 +5,9 @@ import os
 from contextlib import nullcontext
 
 import pytest
-from conftest import Model, loaders, quiet_trainer
-from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from conftest import Model, loaders, needs, quiet_trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from resuming import Manual, Stop
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -128,7 +128,47 @@ def test_a_logger_without_folders_gets_steps_that_never_fall(digits):
     logger = Strict()
     fit(digits, logger)
     assert logger.steps[-1] == 4 * 14
-    assert {"lottery/val_acc", "lottery_shuffle_mask/val_acc", "train_loss"} <= logger.tags
+    assert {"lottery/val_acc", "lottery_shuffle_mask/val_acc", "train_loss", "lottery/round"} <= logger.tags
+    assert {"shuffle_mask/val_acc", "shuffle_mask/train_loss"} <= logger.tags, "controls have keys of their own"
+    assert "log_metrics" not in vars(logger)
+
+
+def test_wandb_has_rounds_figures_and_the_summary_of_the_last_ticket(digits, tmp_path, monkeypatch):
+    needs("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger = WandbLogger(save_dir=tmp_path, project="tickets", offline=True)
+    lottery, _ = fit(digits, logger)
+    summary = dict(logger.experiment.summary)
+    logger.experiment.finish()
+    records = lottery.records
+    assert summary["val_acc"] == pytest.approx(records[2].metrics["val_acc"])
+    assert summary["shuffle_mask/val_acc"] == pytest.approx(records["shuffle_mask"][2].metrics["val_acc"])
+    assert summary["lottery/round"] == 2
+    assert summary["lottery/accuracy_against_density"]["_type"] == "images/separated"
+    assert lottery.run_folder == tmp_path / "tickets" / logger.version / "lottery"
+
+
+def test_mlflow_has_rounds_figures_and_an_artifact_a_checkpoint(digits, tmp_path, monkeypatch):
+    needs("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    logger = MLFlowLogger(tracking_uri=f"file:{tmp_path / 'mlruns'}", log_model="all")
+    saving = ModelCheckpoint(filename="m-{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+    lottery = LotteryTicketCallback(
+        rounds=2, amount=0.5, monitor="val_acc", mode="max", controls=[ShuffleMask()], verbose=False
+    )
+    trainer = quiet_trainer(logger=logger, callbacks=[lottery, saving], enable_checkpointing=True)
+    trainer.fit(Model(), *loaders(digits))
+    client, run = logger.experiment, logger.run_id
+    artifacts = {artifact.path for artifact in client.list_artifacts(run)}
+    names = ["round_00", "round_01", "round_02", "round_01_shuffle_mask", "round_02_shuffle_mask"]
+    assert {f"{name}-m-epoch={epoch}" for name in names for epoch in (0, 1)} <= artifacts
+    assert [a.path for a in client.list_artifacts(run, "lottery")] == ["lottery/accuracy_against_density.png"]
+    history = {m.step: m.value for m in client.get_metric_history(run, "lottery/val_acc")}
+    assert history == {r.round: pytest.approx(r.metrics["val_acc"]) for r in lottery.records["ticket"].values()}
+    data = client.get_run(run).data.metrics
+    assert data["val_acc"] == pytest.approx(lottery.records[2].metrics["val_acc"])
+    assert data["shuffle_mask/val_acc"] == pytest.approx(lottery.records["shuffle_mask"][2].metrics["val_acc"])
+    assert lottery.run_folder == tmp_path / "mlruns" / logger.name / logger.version / "lottery"
 
 
 @pytest.mark.parametrize("bar", [TQDMProgressBar, RichProgressBar])

@@ -296,8 +296,17 @@ def _choose_folder(trainer: Trainer, settings: Settings, default: Path) -> RunFo
 
 
 def _base_folder(trainer: Trainer) -> str:
-    """Where run folders are if ``dirpath`` does not say: in the logger's folder, or else in the Trainer's."""
-    return trainer.log_dir or trainer.default_root_dir
+    """Where run folders are if ``dirpath`` does not say: in the logger's folder, or else in the Trainer's.
+
+    A logger that only has an id gets the folder that ``ModelCheckpoint`` makes of it.
+    """
+    logger = trainer.loggers[0] if trainer.loggers else None
+    if logger is None or isinstance(logger, (TensorBoardLogger, CSVLogger)):
+        return trainer.log_dir or trainer.default_root_dir
+    folder, version = Path(logger.save_dir or trainer.default_root_dir), logger.version
+    if version is not None:
+        folder = folder / str(logger.name) / (version if isinstance(version, str) else f"version_{version}")
+    return str(trainer.strategy.broadcast(str(folder)))  # only process 0 knows the id of every logger
 
 
 def find_run(trainer: Trainer, settings: Settings) -> RunFolder | None:
@@ -321,4 +330,7 @@ def _known_folders(trainer: Trainer, settings: Settings) -> list[Path]:
     if isinstance(logger, (TensorBoardLogger, CSVLogger)):  # every fit has a version, and so a folder, of its own
         inside = Path(getattr(logger, "sub_dir", None) or "")
         found |= set(Path(logger.root_dir).glob(str(Path("*") / inside / "lottery*")))
+    elif logger is not None:  # the run may have had another id, or be of a version that knew no ids
+        root = Path(logger.save_dir or trainer.default_root_dir)
+        found |= {*root.glob("lottery*"), *(root / str(logger.name)).glob("*/lottery*")}
     return [path for path in sorted(found) if path.is_dir()]

@@ -128,8 +128,8 @@ class Round:
         if broken:
             shown = ", ".join(map(repr, broken[:3])) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
             warnings.warn(
-                f"{self.name} has diverged: when it ended, {shown} held NaN or infinity. Its record "
-                "and metrics are of a network that computes nothing. Lower the learning rate, clip gradients, or prune less.",
+                f"{self.name} has diverged: when it ended, {shown} held NaN or infinity. Its metrics are of a "
+                "network that computes nothing. Lower the learning rate, clip gradients, or prune less.",
                 stacklevel=2,
             )
         elif value is not None and not math.isfinite(float(value)):

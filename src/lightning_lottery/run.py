@@ -301,7 +301,8 @@ class Run:
             raise TrainingError(f"The masks of {name} differ between the processes: {', '.join(hashes)}.")
         folder.write_ticket(folder.ticket_name(ticket.round, ticket.branch), ticket)
         self.round = Round.start(ticket, masks_hash, self._parameters, fit, self._settings)
-        fit.enter_round(name)
+        prefix = "" if ticket.branch == TICKET_BRANCH else f"{ticket.branch}/"
+        fit.enter_round(name, ticket.round, prefix)
 
     def _record(self) -> None:
         """Writes down the round that has trained."""

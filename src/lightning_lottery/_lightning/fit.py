@@ -11,6 +11,7 @@ import torch
 from lightning.fabric.utilities.optimizer import _optimizers_to_device
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -18,7 +19,7 @@ from lightning_lottery._lightning import length, metrics, position
 from lightning_lottery._lightning.data import DataOrder
 from lightning_lottery._lightning.hooks import Hooks, install
 from lightning_lottery._lightning.loggers import RoundLoggers
-from lightning_lottery._lightning.memory import Memory, checkpoint_memory, enter_folder, link_last
+from lightning_lottery._lightning.memory import Memory, checkpoint_memory, enter_folder, link_last, name_files
 from lightning_lottery._lightning.onlooker import Onlooker, looking_on
 
 
@@ -85,15 +86,17 @@ class RoundsFit:
         self._precision = start["precision"]
         self._remember_limits()
 
-    def enter_round(self, name: str) -> None:
+    def enter_round(self, name: str, number: int, prefix: str) -> None:
         """Gives the round loggers and checkpoint folders of its own, inside those of the fit."""
-        self.loggers.enter(name)
+        self.loggers.enter(name, number, prefix)
         self.enter_folders(name)
 
     def enter_folders(self, name: str) -> None:
         """Gives the round checkpoint folders of its own."""
         for checkpoint in self._checkpoints():
             enter_folder(checkpoint, name)
+            if any(isinstance(logger, MLFlowLogger) for logger in self.trainer.loggers):
+                name_files(checkpoint, name)  # it tells artifacts apart by the names of files alone
 
     def rewind(
         self,

@@ -1,19 +1,30 @@
 """A logger run for each round, inside that of the fit."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import (
+    CometLogger,
+    CSVLogger,
+    Logger,
+    MLFlowLogger,
+    TensorBoardLogger,
+    WandbLogger,
+)
+
+_ROUND = "lottery/round"
 
 
 class RoundLoggers:
     """Sends each round's curves to child loggers, and the summary of all rounds to the loggers of the fit.
 
     A restarted ``global_step`` would write over the same curve again and again. Loggers without folders (W&B,
-    MLflow) take all rounds in one run, over steps that never fall.
+    MLflow) take all rounds in one run, over steps that never fall, each with its number as ``lottery/round``; what
+    a control logs has the control's name before its key, so that summaries are those of the tickets.
 
     Args:
         trainer: The Trainer, right before its first round.
@@ -28,13 +39,24 @@ class RoundLoggers:
         """Whether every logger starts at step 0 in each round."""
         return all(_has_children(logger) for logger in self._own)
 
-    def enter(self, name: str) -> None:
-        """Opens the loggers of a round."""
+    def enter(self, name: str, number: int, prefix: str) -> None:
+        """Opens the loggers of a round.
+
+        Args:
+            name: Its folder.
+            number: Its number.
+            prefix: What stands before the keys of its metrics in loggers without folders; empty for tickets.
+        """
         self._trainer.loggers = [_child(logger, name) if _has_children(logger) else logger for logger in self._own]
+        for logger in self._own:
+            if not _has_children(logger):
+                _tag(logger, number, prefix)
 
     def leave(self, status: str) -> None:
         """Closes the loggers of the round; those of the fit come back. May be called twice."""
         children, self._trainer.loggers = self._trainer.loggers, self._own
+        for logger in self._own:
+            vars(logger).pop("log_metrics", None)
         for logger in children:
             if not any(logger is own for own in self._own):
                 logger.finalize(status)
@@ -44,8 +66,15 @@ class RoundLoggers:
         for logger in self._own:
             # The axis of all loggers; nothing public gives it.
             ever_rising = self._trainer.fit_loop.epoch_loop._batches_that_stepped
-            logger.log_metrics(dict(scalars), step=number if _has_children(logger) else ever_rising)
-            logger.save()
+            with _untagged(logger):
+                if _has_children(logger) or isinstance(
+                    logger, (MLFlowLogger, CometLogger)
+                ):  # a step of its own a key
+                    logger.log_metrics(dict(scalars), step=number)
+                else:
+                    _draw_over_rounds(logger, scalars)
+                    logger.log_metrics({**scalars, _ROUND: float(number)}, step=ever_rising)
+                logger.save()
 
     def draw(self, tag: str, figure: Callable[[], Any], number: int) -> None:
         """Logs a figure where one can be; ``figure`` is not called otherwise."""
@@ -53,10 +82,47 @@ class RoundLoggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_figure(tag, figure(), global_step=number, close=False)
                 logger.experiment.flush()
+            elif isinstance(logger, WandbLogger):
+                with _untagged(logger):
+                    steps = self._trainer.fit_loop.epoch_loop._batches_that_stepped
+                    logger.log_image(tag, [figure()], step=steps)
+            elif isinstance(logger, MLFlowLogger) and self._trainer.is_global_zero:
+                logger.experiment.log_figure(logger.run_id, figure(), f"{tag}.png")
 
 
 def _has_children(logger: Logger) -> bool:
     return isinstance(logger, (TensorBoardLogger, CSVLogger))
+
+
+def _tag(logger: Any, number: int, prefix: str) -> None:
+    """Gives what is logged the number of its round, and the keys a prefix."""
+    log = type(logger).log_metrics
+
+    def log_metrics(metrics: Mapping[str, Any], step: int | None = None, *args: Any, **kwargs: Any) -> None:
+        named = {f"{prefix}{key}": value for key, value in metrics.items()}
+        log(logger, {**named, _ROUND: float(number)}, step, *args, **kwargs)
+
+    # On the object itself: users and callbacks ask for its class, and hold it.
+    logger.log_metrics = log_metrics
+
+
+@contextmanager
+def _untagged(logger: Logger) -> Iterator[None]:
+    tagged = vars(logger).pop("log_metrics", None)
+    try:
+        yield
+    finally:
+        if tagged is not None:
+            vars(logger)["log_metrics"] = tagged
+
+
+def _draw_over_rounds(logger: Logger, scalars: Mapping[str, float]) -> None:
+    """Lets W&B draw summaries over rounds."""
+    # Experiments that are disabled, or of other processes, take any call and do nothing.
+    if isinstance(logger, WandbLogger) and hasattr(logger.experiment, "define_metric"):
+        logger.experiment.define_metric(_ROUND)
+        for group in sorted({key.split("/")[0] for key in scalars}):
+            logger.experiment.define_metric(f"{group}/*", step_metric=_ROUND)
 
 
 def _child(logger: Logger, name: str) -> Logger:

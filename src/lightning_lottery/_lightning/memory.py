@@ -42,6 +42,7 @@ _AVERAGING = tuple(
 )
 # The folders that the rounds' checkpoints lie in, by callback: one callback may serve several fits.
 _CHECKPOINT_FOLDERS: WeakKeyDictionary[ModelCheckpoint, Any] = WeakKeyDictionary()
+_CHECKPOINT_NAMES: WeakKeyDictionary[ModelCheckpoint, str | None] = WeakKeyDictionary()
 
 
 class Memory:
@@ -130,6 +131,12 @@ def enter_folder(checkpoint: ModelCheckpoint, name: str) -> None:
     """
     folder = _CHECKPOINT_FOLDERS.setdefault(checkpoint, checkpoint.dirpath)
     checkpoint.dirpath = os.path.join(folder or "", name)  # noqa: PTH118 (it may be an address)
+
+
+def name_files(checkpoint: ModelCheckpoint, name: str) -> None:
+    """Puts the round into the names of checkpoint files, for loggers that take them out of their folders."""
+    own = _CHECKPOINT_NAMES.setdefault(checkpoint, checkpoint.filename)
+    checkpoint.filename = f"{name}-{own or '{epoch}-{step}'}"
 
 
 def link_last(checkpoint: ModelCheckpoint, path: str) -> None:
