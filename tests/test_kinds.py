@@ -7,6 +7,7 @@ from conftest import needs
 from torch import nn
 
 from lightning_lottery.kinds import Kind, kinds_of, norms_of
+from lightning_lottery.prunable import select
 
 # The last part of the names of all that is not a bias or normalisation.
 VISION = {
@@ -89,6 +90,23 @@ def test_gpt2_whose_matrices_are_of_a_class_of_its_own():
     blocks = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
     expected = {f"transformer.h.{number}.{block}.weight" for number in range(2) for block in blocks}
     assert matrices(module) == expected | {"score.weight"}
+
+
+def test_lora_prunes_its_adapters_and_the_new_head_alone():
+    peft = needs("peft")
+    options = {"task_type": "SEQ_CLS", "target_modules": ["c_attn"], "fan_in_fan_out": True, "use_dora": True}
+    module = peft.get_peft_model(small("gpt2"), peft.LoraConfig(r=4, **options))
+    adapters = {
+        f"base_model.model.transformer.h.{number}.attn.c_attn.lora_{which}.default.weight"
+        for number in range(2)
+        for which in "AB"
+    }
+    expected = adapters | {"base_model.model.score.modules_to_save.default.weight"}
+    assert set(select(module, exclude=["frozen"]).parameters) == expected
+    everything = select(module)
+    assert expected < set(everything.parameters)
+    assert "base_model.model.score.original_module.weight" in everything.parameters, "the unused copy of the head"
+    assert "exclude=['frozen'] leaves them alone" in everything.line()
 
 
 def test_layers_of_pytorch_geometric():

@@ -1,13 +1,16 @@
 """TensorBoard and CSV: a run a round, and a summary over rounds."""
 
 import csv
+import json
 import os
+import zipfile
 from contextlib import nullcontext
 
 import pytest
 from conftest import Model, loaders, needs, quiet_trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CometLogger, CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from resuming import Manual, Stop
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -169,6 +172,35 @@ def test_mlflow_has_rounds_figures_and_an_artifact_a_checkpoint(digits, tmp_path
     assert data["val_acc"] == pytest.approx(lottery.records[2].metrics["val_acc"])
     assert data["shuffle_mask/val_acc"] == pytest.approx(lottery.records["shuffle_mask"][2].metrics["val_acc"])
     assert lottery.run_folder == tmp_path / "mlruns" / logger.name / logger.version / "lottery"
+
+
+def test_comet_has_rounds_figures_and_keys_for_controls(digits, tmp_path, monkeypatch):
+    monkeypatch.setenv("COMET_DISABLE_AUTO_LOGGING", "1")
+    comet = needs("comet_ml")
+    folder = {"offline_directory": str(tmp_path / "comet")}
+    try:
+        logger = CometLogger(online=False, project="tickets", **folder)
+    except MisconfigurationException:  # before Lightning 2.5.1
+        logger = CometLogger(save_dir=tmp_path / "comet", project_name="tickets")
+    # Lightning disables an offline experiment; this one writes what would be sent.
+    logger._experiment = experiment = comet.OfflineExperiment(disabled=False, auto_output_logging=False, **folder)
+    lottery, _ = fit(digits, logger)
+    experiment.end()
+    (path,) = (tmp_path / "comet").glob("*.zip")
+    with zipfile.ZipFile(path) as archive:
+        messages = [json.loads(line) for line in archive.read("messages.json").splitlines()]
+    metrics = [m["payload"]["metric"] for m in messages if m["type"] == "metric_msg"]
+    latest = {metric["metricName"]: metric["metricValue"] for metric in metrics}
+    records = lottery.records
+    assert latest["val_acc"] == pytest.approx(records[2].metrics["val_acc"])
+    assert latest["shuffle_mask/val_acc"] == pytest.approx(records["shuffle_mask"][2].metrics["val_acc"])
+    over_rounds = {m["step"]: m["metricValue"] for m in metrics if m["metricName"] == "lottery/val_acc"}
+    assert over_rounds == {r.round: pytest.approx(r.metrics["val_acc"]) for r in records["ticket"].values()}
+    assert {m["metricValue"] for m in metrics if m["metricName"] == "lottery/round"} == {0, 1, 2}
+    figures = [m["payload"] for m in messages if m["payload"].get("upload_type") == "visualization"]
+    assert {figure["additional_params"]["figName"] for figure in figures} == {"lottery/accuracy_against_density"}
+    assert [figure["additional_params"]["step"] for figure in figures] == [0, 1, 2, 3]
+    assert lottery.run_folder.parent.parent == tmp_path / "comet" / "tickets", "beside the checkpoints of the run"
 
 
 @pytest.mark.parametrize("bar", [TQDMProgressBar, RichProgressBar])

@@ -113,6 +113,19 @@ def test_frozen_leaves_out_what_is_not_trained():
         prunable_parameters(network[:1], exclude=["frozen"])
 
 
+def test_the_line_says_what_is_pruned_what_is_left_out_and_that_frozen_weights_compete():
+    network = nn.Sequential(nn.Linear(4, 3).requires_grad_(False), nn.LayerNorm(3), nn.Linear(3, 2))
+    assert select(network).line() == (
+        "Pruning 18 weights of 2 matrices, 62.1% of 29 parameters. Left out: normalisation 6 (1.weight, 1.bias); "
+        "biases, gains and other vectors 5 (0.bias, 2.bias). Frozen weights are pruned too: 12 (0.weight). "
+        "exclude=['frozen'] leaves them alone."
+    )
+    assert select(network, exclude=["frozen", "1.*"]).line() == (
+        "Pruning 6 weights of 1 matrix, 20.7% of 29 parameters. Left out: excluded 21 (0.weight, 0.bias, …); "
+        "biases, gains and other vectors 2 (2.bias)."
+    )
+
+
 def test_complex_weights_are_left_out_and_cannot_be_included():
     network = nn.Linear(3, 3)
     network.spectrum = nn.Parameter(torch.zeros(2, 2, dtype=torch.complex64))

@@ -15,7 +15,7 @@ from lightning_lottery.patterns import Layer
 
 # What include and exclude take besides patterns of names.
 FROZEN = "frozen"
-EXCLUDED = "by exclude"
+EXCLUDED = "excluded"
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,20 @@ class Selection:
     def line(self) -> str:
         """What is pruned and what is not, in one line."""
         total = sum(self.sizes.values())
-        parts = [
-            f"{sum(self.sizes[name] for name in names):,} in {_counted(names, reason)}"
-            for reason, names in self.by_reason().items()
-        ]
+        parts = [f"{reason} {self._counted(names)}" for reason, names in self.by_reason().items()]
+        matrices = "matrix" if len(self.parameters) == 1 else "matrices"
+        frozen = [name for name, parameter in self.parameters.items() if not parameter.requires_grad]
         return (
-            f"Pruning {self.weights:,} weights of {len(self.parameters)} matrices, "
+            f"Pruning {self.weights:,} weights of {len(self.parameters)} {matrices}, "
             f"{self.weights / total:.1%} of {total:,} parameters."
             + (f" Left out: {'; '.join(parts)}." if parts else " Nothing is left out.")
+            + (f" Frozen weights are pruned too: {self._counted(frozen)}." if frozen else "")
+            + (f" exclude=['{FROZEN}'] leaves them alone." if frozen else "")
         )
 
-
-def _counted(names: Sequence[str], reason: str) -> str:
-    shown = ", ".join(names[:2]) + (", …" if len(names) > 2 else "")
-    return f"{reason} ({shown})"
+    def _counted(self, names: Sequence[str]) -> str:
+        shown = ", ".join(names[:2]) + (", …" if len(names) > 2 else "")
+        return f"{sum(self.sizes[name] for name in names):,} ({shown})"
 
 
 def refuse_lazy(module: nn.Module) -> None:
@@ -108,9 +108,8 @@ def _pruned(module: nn.Module) -> Iterator[str]:
         own = dict(layer.named_parameters(recurse=False))
         masks = [name.removesuffix("_mask") for name, _ in layer.named_buffers(recurse=False)]
         yield from (f"{prefix}{name}" for name in masks if f"{name}_orig" in own)
-        if (
-            type(layer).__name__ == "FakeSparsity"
-        ):  # of torch.ao.pruning, in <layer>.parametrizations.<attribute>.0
+        # Of torch.ao.pruning, in <layer>.parametrizations.<attribute>.0
+        if type(layer).__name__ == "FakeSparsity":
             yield path.replace("parametrizations.", "").rpartition(".")[0]
 
 

@@ -67,10 +67,8 @@ class RoundLoggers:
             # The axis of all loggers; nothing public gives it.
             ever_rising = self._trainer.fit_loop.epoch_loop._batches_that_stepped
             with _untagged(logger):
-                if _has_children(logger) or isinstance(
-                    logger, (MLFlowLogger, CometLogger)
-                ):  # a step of its own a key
-                    logger.log_metrics(dict(scalars), step=number)
+                if _has_children(logger) or isinstance(logger, (MLFlowLogger, CometLogger)):
+                    logger.log_metrics(dict(scalars), step=number)  # each key has steps of its own
                 else:
                     _draw_over_rounds(logger, scalars)
                     logger.log_metrics({**scalars, _ROUND: float(number)}, step=ever_rising)
@@ -86,6 +84,8 @@ class RoundLoggers:
                 with _untagged(logger):
                     steps = self._trainer.fit_loop.epoch_loop._batches_that_stepped
                     logger.log_image(tag, [figure()], step=steps)
+            elif isinstance(logger, CometLogger):
+                logger.experiment.log_figure(tag, figure(), step=number, overwrite=True)
             elif isinstance(logger, MLFlowLogger) and self._trainer.is_global_zero:
                 logger.experiment.log_figure(logger.run_id, figure(), f"{tag}.png")
 
