@@ -321,32 +321,3 @@ def test_the_batch_size_finder_before_the_fit_is_left_alone(digits):
     trainer.fit(Scalable())
     assert spy.events == ["start", "end"] * 2
     assert len(set(spy.steps)) == 1
-
-
-class OwnAverage(Callback):
-    """Averages weights, is not rewound, and swaps its average in for every validation."""
-
-    average = None
-
-    def on_train_batch_end(self, trainer, pl_module, *_):
-        now = {name: p.detach().clone() for name, p in pl_module.named_parameters()}
-        before = self.average or now
-        self.average = {name: 0.9 * before[name] + 0.1 * value for name, value in now.items()}
-
-    def on_validation_start(self, trainer, pl_module):
-        self.kept = copied(pl_module)
-        if self.average is not None:
-            pl_module.load_state_dict({**self.kept, **self.average})
-
-    def on_validation_end(self, trainer, pl_module):
-        pl_module.load_state_dict(self.kept)
-
-
-@pytest.mark.parametrize("is_first", [False, True])
-def test_an_average_that_is_swapped_in_for_validation_is_noticed(digits, is_first):
-    lottery = LotteryTicketCallback(rounds=1, amount=0.5, monitor="val_acc", mode="max", verbose=False)
-    callbacks = [OwnAverage(), lottery] if is_first else [lottery, OwnAverage()]
-    with pytest.warns(
-        UserWarning, match=r"round_01 is validated with other weights .*hidden.weight.*'val_acc' is"
-    ):
-        quiet_trainer(callbacks=callbacks).fit(Model(), *loaders(digits))

@@ -128,20 +128,3 @@ def test_a_plain_state_dict_comes_out(digits):
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
     quiet_trainer(callbacks=[lottery], max_epochs=1).fit(model, *loaders(digits))
     assert model.network.state_dict().keys() == Net().state_dict().keys()
-
-
-def test_a_round_that_ends_in_nan_is_said_also_the_last_one(digits):
-    class Diverging(Model):
-        rounds = 0
-
-        def on_train_start(self):
-            self.rounds += 1
-
-        def training_step(self, batch, batch_idx):
-            return super().training_step(batch, batch_idx) * (float("nan") if self.rounds == 3 else 1)
-
-    lottery = LotteryTicketCallback(rounds=2, amount=0.5, monitor="val_loss", mode="min", verbose=False)
-    with pytest.warns(UserWarning, match=r"round_02 has diverged: .*'network.convolution.weight'") as warned:
-        quiet_trainer(callbacks=[lottery]).fit(Diverging(), *loaders(digits))
-    assert sum("has diverged" in str(warning.message) for warning in warned) == 1
-    assert len(lottery.records) == 3

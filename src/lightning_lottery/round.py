@@ -38,6 +38,11 @@ def dense_ticket(
     )
 
 
+_REWIND_AVERAGE = (
+    "Let its state_dict give the average, so that it is rewound, or take Lightning's EMAWeightAveraging."
+)
+
+
 @dataclass
 class Round:
     """The round that is training.
@@ -116,10 +121,23 @@ class Round:
             f"{self.name} is validated with other weights than the ticket's: pruned ones are not zero in "
             f"{', '.join(map(repr, moved))} ({count} in {name!r}). Something swaps weights in for the validation, "
             "such as a callback that averages them and goes on with the average of the rounds before, so that "
-            f"{'the metrics are' if monitor is None else repr(monitor) + ' is'} of another network. Let its "
-            "state_dict give the average, so that it is rewound, or take Lightning's EMAWeightAveraging.",
+            f"{'the metrics are' if monitor is None else repr(monitor) + ' is'} of another network. "
+            f"{_REWIND_AVERAGE}",
             stacklevel=2,
         )
+
+    def check_zeros(self) -> None:
+        """Warns if pruned weights were not zero when the training had ended, and sets them to zero."""
+        if not (moved := self.masking.moved()):
+            return
+        name, count = next(iter(moved.items()))
+        warnings.warn(
+            f"When {self.name} had ended, pruned weights were not zero in {', '.join(map(repr, moved))} "
+            f"({count} in {name!r}); they are set to zero. Something writes weights in on_train_end, such as a "
+            f"callback that averages them and goes on with the average of the rounds before. {_REWIND_AVERAGE}",
+            stacklevel=2,
+        )
+        self.masking.mask_weights()
 
     def check_finite(self, module: nn.Module, monitor: str | None, metrics: Mapping[str, Tensor]) -> None:
         """Warns if the round has ended with weights or a monitored metric that are not finite numbers."""

@@ -308,6 +308,7 @@ class Run:
         """Writes down the round that has trained."""
         ticket = self.round.ticket
         path = self._folder.ticket_name(ticket.round, ticket.branch)
+        self.round.check_zeros()
         self.round.check_finite(self._module, self._settings.monitor, self._fit.trainer.callback_metrics)
         self._chronicle.add(self.round.record(self._fit, self._module, path), ticket)
 

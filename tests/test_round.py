@@ -1,0 +1,78 @@
+"""What a round notices of its own training: weights that others write, and NaN."""
+
+import pytest
+from conftest import Model, copied, loaders, quiet_trainer
+from lightning.pytorch import Callback
+
+from lightning_lottery import LotteryTicketCallback
+
+
+class OwnAverage(Callback):
+    """Averages weights, is not rewound, and swaps its average in for every validation."""
+
+    average = None
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        now = {name: p.detach().clone() for name, p in pl_module.named_parameters()}
+        before = self.average or now
+        self.average = {name: 0.9 * before[name] + 0.1 * value for name, value in now.items()}
+
+    def on_validation_start(self, trainer, pl_module):
+        self.kept = copied(pl_module)
+        if self.average is not None:
+            pl_module.load_state_dict({**self.kept, **self.average})
+
+    def on_validation_end(self, trainer, pl_module):
+        pl_module.load_state_dict(self.kept)
+
+
+class AverageAtTheEnd(OwnAverage):
+    """The same, copied in for good when the training ends."""
+
+    def on_validation_start(self, *_):
+        pass
+
+    def on_validation_end(self, *_):
+        pass
+
+    def on_train_end(self, trainer, pl_module):
+        pl_module.load_state_dict({**pl_module.state_dict(), **self.average})
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_an_average_that_is_swapped_in_for_validation_is_noticed(digits, is_first):
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, monitor="val_acc", mode="max", verbose=False)
+    callbacks = [OwnAverage(), lottery] if is_first else [lottery, OwnAverage()]
+    with pytest.warns(
+        UserWarning, match=r"round_01 is validated with other weights .*hidden.weight.*'val_acc' is"
+    ):
+        quiet_trainer(callbacks=callbacks).fit(Model(), *loaders(digits))
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_an_average_that_is_copied_in_at_the_end_is_noticed_and_masked(digits, is_first):
+    model = Model()
+    lottery = LotteryTicketCallback(rounds=2, amount=0.5, verbose=False)
+    callbacks = [AverageAtTheEnd(), lottery] if is_first else [lottery, AverageAtTheEnd()]
+    with pytest.warns(UserWarning, match=r"When round_0[12] had ended, pruned weights .*hidden.weight") as warned:
+        quiet_trainer(callbacks=callbacks).fit(model, *loaders(digits))
+    assert sum("set to zero" in str(warning.message) for warning in warned) == 2
+    for name, mask in lottery.tickets[2].masks.items():
+        assert not model.get_parameter(name)[~mask].any()
+
+
+def test_a_round_that_ends_in_nan_is_said_also_the_last_one(digits):
+    class Diverging(Model):
+        rounds = 0
+
+        def on_train_start(self):
+            self.rounds += 1
+
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx) * (float("nan") if self.rounds == 3 else 1)
+
+    lottery = LotteryTicketCallback(rounds=2, amount=0.5, monitor="val_loss", mode="min", verbose=False)
+    with pytest.warns(UserWarning, match=r"round_02 has diverged: .*'network.convolution.weight'") as warned:
+        quiet_trainer(callbacks=[lottery]).fit(Diverging(), *loaders(digits))
+    assert sum("has diverged" in str(warning.message) for warning in warned) == 1
+    assert len(lottery.records) == 3
