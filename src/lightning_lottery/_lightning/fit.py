@@ -167,7 +167,7 @@ class RoundsFit:
         }
 
     def moment(self) -> dict[str, Any]:
-        """What a checkpoint of Lightning lacks to go on with the same bits, as plain values."""
+        """What a checkpoint of Lightning lacks to resume bit for bit, as plain values."""
         trainer = self.trainer
         # In the middle of a batch, as in the handler of a signal, other processes may not be here to be asked.
         is_exact = not trainer.interrupted and not position.is_within_batch(trainer)

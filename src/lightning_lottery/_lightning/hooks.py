@@ -47,7 +47,7 @@ def install(trainer: Trainer, owner: Callback, hooks: Hooks, data: DataOrder) ->
     """
 
     def is_ours() -> bool:
-        # The learning-rate finder runs the loop with other callbacks: then it is none of our business.
+        # The learning-rate finder runs the loop without our callback: leave its training alone.
         return owner in trainer.callbacks  # type: ignore[attr-defined]
 
     loop: Any = trainer.fit_loop
