@@ -111,3 +111,21 @@ def test_layers_and_metrics_that_come_while_training_are_gone_after_a_rewind(dig
     trainer = quiet_trainer(callbacks=[lottery, Peek()], num_sanity_val_steps=0)
     trainer.fit(Tracking(), *loaders(digits))
     assert seen == [(1, 0, True)] * 3  # the metric that the others are copies of
+
+
+def test_parameters_that_are_added_while_training_are_gone_after_a_rewind():
+    module = nn.Module()
+    module.layer = nn.Linear(2, 2)
+    module.items, module.named = nn.ParameterList([torch.ones(1)]), nn.ParameterDict({"a": torch.ones(1)})
+    state, names = ModuleState.of(module), list(module.state_dict())
+    module.scale = nn.Parameter(torch.ones(3))
+    module.alias = module.layer.weight
+    module.layer.register_parameter("gain", nn.Parameter(torch.ones(2)))
+    module.layer.register_buffer("steps", torch.ones(2))
+    module.items.extend([torch.ones(2), torch.ones(3)])
+    module.named["b"] = torch.ones(2)
+    state.restore(module)
+    assert set(module.state_dict()) == {*names, "alias"}
+    assert (len(module.items), list(module.named), [p.shape for p in module.items]) == (1, ["a"], [(1,)])
+    module.items.append(torch.zeros(5))
+    assert [p.numel() for p in module.items] == [1, 5], "the list works on"

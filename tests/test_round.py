@@ -3,8 +3,9 @@
 import pytest
 from conftest import Model, copied, loaders, quiet_trainer
 from lightning.pytorch import Callback
+from torch import nn
 
-from lightning_lottery import LotteryTicketCallback
+from lightning_lottery import LotteryTicketCallback, TrainingError
 
 
 class OwnAverage(Callback):
@@ -76,3 +77,14 @@ def test_a_round_that_ends_in_nan_is_said_also_the_last_one(digits):
         quiet_trainer(callbacks=[lottery]).fit(Diverging(), *loaders(digits))
     assert sum("has diverged" in str(warning.message) for warning in warned) == 1
     assert len(lottery.records) == 3
+
+
+def test_a_layer_that_is_replaced_while_training_is_named_after_the_epoch(digits):
+    class Replacing(Model):
+        def on_train_epoch_start(self):
+            if self.current_epoch == 1:
+                self.network.output = nn.Linear(24, 10)
+
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
+    with pytest.raises(TrainingError, match=r"^'network.output.weight' were replaced.*round_00.*exclude="):
+        quiet_trainer(callbacks=[lottery], max_epochs=3).fit(Replacing(), *loaders(digits))

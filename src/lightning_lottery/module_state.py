@@ -45,15 +45,21 @@ class ModuleState:
             },
         )
 
-    def _remove_new_layers(self, module: nn.Module) -> None:
-        """Removes layers and metrics that have come since, as those that ``MetricTracker.increment`` adds."""
-        layers = _all_layers(module)
+    def _remove_new(self, module: nn.Module) -> None:
+        """Removes what was added since: parameters, layers, and metrics, as ``MetricTracker.increment`` does."""
+        layers = dict(module.named_modules(remove_duplicate=False))
         known = {id(layer) for name, layer in layers.items() if name in self.training}
         for name, layer in layers.items():
             if name not in self.training and id(layer) not in known:
                 parent, _, key = name.rpartition(".")
                 if parent in self.training:  # else it goes with its parent
                     delattr(layers[parent], key)
+        parameters = dict(module.named_parameters(remove_duplicate=False))
+        kept = {id(parameter) for name, parameter in parameters.items() if name in self.requires_grad}
+        for name, parameter in reversed(parameters.items()):
+            if id(parameter) not in kept:
+                parent, _, key = name.rpartition(".")
+                _remove_parameter(layers[parent], key)
 
     @torch.no_grad()
     def restore(self, module: nn.Module) -> None:
@@ -62,7 +68,7 @@ class ModuleState:
         Args:
             module: The network that the state was taken from.
         """
-        self._remove_new_layers(module)
+        self._remove_new(module)
         device = next((parameter.device for parameter in module.parameters()), None)
         for name, layer in module.named_modules():
             if name in self.buffers:
@@ -78,9 +84,13 @@ class ModuleState:
             parameter.requires_grad_(self.requires_grad.get(name, parameter.requires_grad))
 
 
-def _all_layers(module: nn.Module) -> dict[str, nn.Module]:
-    """All layers, those that have several names under each of them."""
-    return dict(module.named_modules(remove_duplicate=False))
+def _remove_parameter(layer: nn.Module, key: str) -> None:
+    if isinstance(layer, nn.ParameterDict):
+        del layer[key]
+        return
+    delattr(layer, key)
+    if isinstance(layer, nn.ParameterList):
+        layer._size -= 1  # nothing public shortens it
 
 
 def _buffers(layer: nn.Module) -> dict[str, Tensor | None]:

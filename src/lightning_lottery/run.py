@@ -163,6 +163,7 @@ class Run:
     def end_epoch(self) -> None:
         """Makes sure that pruned weights are zero, and lets stop rules look at the mask that would follow."""
         training, number = self.round, self.round.ticket.round
+        self._check_parameters()
         training.masking.check()
         window = max((rule.window for rule in self._settings.stop), default=0)
         if not window:
@@ -179,6 +180,21 @@ class Run:
             training.is_cut_short |= settled and not (number == 0 and self._origin.is_waiting)
         if training.is_cut_short:
             self._fit.trainer.should_stop = True
+
+    def _check_parameters(self) -> None:
+        """Makes sure that the network still has the parameters that are pruned.
+
+        Raises:
+            TrainingError: Some were replaced or removed, so that the masks are of tensors that nothing uses.
+        """
+        present = dict(self._module.named_parameters())
+        gone = [name for name, parameter in self._parameters.items() if present.get(name) is not parameter]
+        if gone:
+            raise TrainingError(
+                f"{', '.join(map(repr, gone))} were replaced or removed while {self.round.name} was training, so "
+                "their masks hold no longer. Change the network before fit, or change the values in place "
+                f"(weight.data.copy_(...)), or leave such parameters out by exclude={gone}."
+            )
 
     def look(self, between_epochs: bool) -> None:
         """Notes the point to rewind to if round 0 has come to it."""
