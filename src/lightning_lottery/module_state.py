@@ -90,7 +90,7 @@ def _remove_parameter(layer: nn.Module, key: str) -> None:
         return
     delattr(layer, key)
     if isinstance(layer, nn.ParameterList):
-        layer._size -= 1  # nothing public shortens it
+        vars(layer)["_size"] -= 1  # nothing public shortens it
 
 
 def _buffers(layer: nn.Module) -> dict[str, Tensor | None]:
