@@ -70,7 +70,8 @@ class Pattern(ABC):
                 f"{layer.name!r} is divided by norms along dimension {layer.norm_dims[0]}, as by weight_norm, and "
                 f"{self} could remove all weights of one, which would give NaN. Leave it out by "
                 f"exclude=[{layer.name!r}], or take the normalisation off, for example by "
-                "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')."
+                "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight'), or by "
+                "torch.nn.utils.remove_weight_norm(layer) if torch.nn.utils.weight_norm put it on."
             )
         return ()
 
