@@ -52,7 +52,7 @@ class RoundRecord:
 
     @property
     def was_cut_short(self) -> bool:
-        """Whether a stop rule has ended the round; in records written before 0.2, if it is known to save steps."""
+        """Whether a stop rule has ended the round; records of older runs only tell the steps that were saved."""
         return self.is_cut_short or self.saved_steps > 0
 
 
