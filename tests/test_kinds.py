@@ -126,14 +126,51 @@ class Own(nn.Module):
         self.mixing = nn.ParameterList([torch.rand(4, 4)])
         self.experts = nn.Parameter(torch.rand(3, 4, 4))
         self.A_log, self.layerScale = nn.Parameter(torch.rand(4, 4)), nn.Parameter(torch.rand(4, 1, 1))
-        self.queries = nn.Parameter(torch.rand(1, 9, 4))
+        self.features = nn.Parameter(torch.rand(1, 9, 4))
         self.column = nn.Parameter(torch.rand(4, 1))
+
+
+class PatchEmbedding(nn.Conv2d):
+    """A layer, whatever its name says."""
+
+
+class AxialPositionEmbeddings(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.ParameterList([torch.rand(8, 1, 4), torch.rand(1, 8, 4)])
+
+
+class Tables(nn.Module):
+    """What users add to, look up in or scale by, without classes that say so."""
+
+    def __init__(self):
+        super().__init__()
+        for name in (
+            "pe",
+            "wpe",
+            "wte",
+            "shift",
+            "running_std",
+            "rel_height",
+            "codebook",
+            "queries",
+            "soft_prompt",
+        ):
+            self.register_parameter(name, nn.Parameter(torch.rand(8, 4)))
+
+
+def test_tables_by_their_names_and_layers_whose_class_is_named_otherwise():
+    assert set(kinds_of(Tables()).values()) == {Kind.TABLE}
+    assert matrices(PatchEmbedding(1, 4, 3)) == {"weight"}
+    rows = nn.Module()
+    rows.position_embeddings = AxialPositionEmbeddings()
+    assert not matrices(rows)
 
 
 def test_matrices_of_any_class():
     kinds = kinds_of(Own())
     assert {name for name, kind in kinds.items() if kind is Kind.MATRIX} == {"W", "mixing.0", "experts"}
-    assert {name for name, kind in kinds.items() if kind is Kind.UNCLEAR} == {"queries", "column"}
+    assert {name for name, kind in kinds.items() if kind is Kind.UNCLEAR} == {"features", "column"}
     assert (kinds["A_log"], kinds["layerScale"]) == (Kind.TABLE, Kind.VECTOR)
 
 

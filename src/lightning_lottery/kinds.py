@@ -28,14 +28,21 @@ _LAYERS = (
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _NORMS = (nn.LayerNorm, nn.GroupNorm, _NormBase)
 # Other libraries have classes of their own, which say in their names what they are.
-_EMBEDDING_NAME = re.compile(r"Embedding(s|Bag)?$")
+_EMBEDDING_NAME = re.compile(r"Embeddings?$|EmbeddingBag$|Pos(ition(al)?)?(Emb|Enc)")
 _NORM_NAME = re.compile(r"Norm([123]d)?$")
-# Words in the names of parameters, as in rel_pos_h, cls_token, relative_position_bias_table, A_log, v_bias.
-_MATRIX_WORDS = {"weight", "weights", "kernel", "kernels", "proj", "projection", "matrix", "linear"}
-_TABLE_WORDS = {
-    *("pos", "position", "positions", "positional", "emb", "embed", "embeds", "embedding", "embeddings"),
-    *("token", "tokens", "cls", "table", "bias", "biases", "scale", "scales", "gamma", "gain", "gains"),
-    *("temperature", "log", "logit"),
+# Words in the names of parameters, as in down_proj, rel_pos_h, cls_token, A_log, v_bias. The first that is found
+# here, from above to below, decides.
+_WORDS = {
+    "matrix": {"kernel", "kernels", "proj", "projection", "matrix", "linear"},
+    "table": {
+        *("pos", "position", "positions", "positional", "emb", "embed", "embeds", "embedding", "embeddings"),
+        *("scale", "scales", "zero", "rho", "sigma", "pe", "ape", "wpe", "wte", "rel", "table", "codebook"),
+    },
+    "weight": {"weight", "weights"},
+    "other table": {
+        *("token", "tokens", "cls", "bias", "biases", "gamma", "gain", "gains", "temperature", "log", "logit"),
+        *("shift", "mean", "std", "query", "queries", "latent", "latents", "slots", "prompt", "prompts"),
+    },
 }
 
 
@@ -70,19 +77,21 @@ class _Place:
     @property
     def kind(self) -> Kind:
         """What the parameter is for, if it is one of real numbers."""
-        name, axes = type(self.owner).__name__, sum(size > 1 for size in self.shape)
+        axes, is_layer = sum(size > 1 for size in self.shape), isinstance(self.owner, _LAYERS)
+        name = "" if is_layer else type(self.owner).__name__
         if isinstance(self.owner, _EMBEDDINGS) or _EMBEDDING_NAME.search(name):
             return Kind.EMBEDDING
-        if isinstance(self.owner, _NORMS) or (_NORM_NAME.search(name) and not isinstance(self.owner, _LAYERS)):
+        if isinstance(self.owner, _NORMS) or _NORM_NAME.search(name):
             return Kind.NORM
         if len(self.shape) < 2 or "bias" in self.words:
-            return Kind.TABLE if axes > 1 and not isinstance(self.owner, _LAYERS) else Kind.VECTOR
+            return Kind.TABLE if axes > 1 and not is_layer else Kind.VECTOR
         if self.is_transformed:
             return Kind.UNCLEAR
-        is_weight = bool(self.words & _MATRIX_WORDS)
-        if is_weight and (isinstance(self.owner, _LAYERS) or len(self.shape) == 2):
+        use = next((use for use, words in _WORDS.items() if self.words & words), None)
+        is_weight = use in ("matrix", "weight")
+        if is_weight and (is_layer or len(self.shape) == 2):
             return Kind.MATRIX
-        if not is_weight and self.words & _TABLE_WORDS:
+        if use is not None and not is_weight:
             return Kind.VECTOR if axes < 2 else Kind.TABLE
         if axes < 2:  # it is broadcast, as (channels, 1, 1) is; but (64, 1) may be a matrix
             return Kind.UNCLEAR if len(self.shape) == 2 else Kind.VECTOR
@@ -128,7 +137,8 @@ def _places(module: nn.Module) -> Iterator[tuple[nn.Parameter, _Place]]:
                 is_gain = name == "original0" and _is_only(layer, _WeightNorm)
                 is_transformed = not _is_only(layer, (_WeightNorm, _SpectralNorm))
                 words = frozenset({"gain"}) if is_gain else _words(parts[-2])
-            elif isinstance(layer, (nn.ParameterList, nn.ParameterDict)):  # the key says little
+            elif isinstance(layer, (nn.ParameterList, nn.ParameterDict)):  # it and its keys say little
+                owner = owners[".".join(parts[:-2])] if path else layer
                 words = _words("_".join(parts[-2:]))
             elif name.endswith("_g") and name.removesuffix("_g") in _normed_by_hooks(layer):
                 words = frozenset({"gain"})
