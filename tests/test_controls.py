@@ -1,3 +1,4 @@
+import warnings
 from dataclasses import dataclass, replace
 
 import pytest
@@ -169,6 +170,8 @@ def test_the_branch_is_the_class_in_snake_case():
         ),
         (lambda t: replace(t, masks=dict(list(t.masks.items())[1:])), "lacks .*among its masks"),
         (lambda t: 3, "must return a Ticket"),
+        (lambda t: replace(t, masks={n: m[:1] for n, m in t.masks.items()}), "control .* not valid: .*shape"),
+        (lambda t: replace(t, weights={n: w * torch.nan for n, w in t.weights.items()}), "has NaN or infinity"),
     ],
 )
 def test_a_control_of_another_size_is_refused_before_training(digits, changed, message):
@@ -183,12 +186,64 @@ def test_a_control_of_another_size_is_refused_before_training(digits, changed, m
     assert not lottery.records
 
 
-def test_a_control_does_not_take_the_name_of_the_tickets():
-    class Ticket(ShuffleMask):
-        pass
+@pytest.mark.parametrize("name", ["Ticket", "Lottery"])
+def test_a_control_does_not_take_the_name_of_the_tickets(name):
+    control = type(name, (ShuffleMask,), {})
+    with pytest.raises(ConfigurationError, match=rf"by the name '{name.lower()}'.*another name"):
+        LotteryTicketCallback(rounds=1, amount=0.5, controls=[control()])
 
-    with pytest.raises(ConfigurationError, match=r"by the name 'ticket'.*another name"):
-        LotteryTicketCallback(rounds=1, amount=0.5, controls=[Ticket()])
+
+def test_a_control_that_writes_into_its_tickets_leaves_those_of_the_run_alone(digits):
+    @dataclass(frozen=True)
+    class Careless(Control):
+        def ticket(self, ticket, dense, module, seed):
+            for weight in (*ticket.weights.values(), *dense.weights.values()):
+                weight.zero_()
+            return ticket
+
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, controls=[Careless(), ShuffleMask()], verbose=False)
+    quiet_trainer(callbacks=[lottery]).fit(Model(), *loaders(digits))
+    shuffled, dense = lottery.tickets["shuffle_mask"][1], lottery.tickets[0]
+    for name, mask in shuffled.masks.items():
+        assert torch.equal(shuffled.weights[name], dense.weights[name] * mask)
+    assert all(weight.any() for name, weight in dense.weights.items() if name in dense.masks)
+
+
+@dataclass(frozen=True)
+class EmptyRows(ShuffleMask):
+    """Keeps as many weights, the first of each layer along a dimension."""
+
+    dim: int = 0
+
+    def ticket(self, ticket, dense, module, seed):
+        masks = {}
+        for name, mask in ticket.masks.items():
+            rows = mask.movedim(self.dim, 0)
+            first = rows.flatten().sort(descending=True)[0].view(rows.shape)
+            masks[name] = first.movedim(0, self.dim).contiguous()
+        return replace(ticket, masks=masks)
+
+
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_controls_keep_a_weight_for_every_norm(digits, norm, dim):
+    def network():
+        return nn.Sequential(norm(nn.Linear(784, 32), dim=dim), nn.ReLU(), nn.Linear(32, 10))
+
+    density = 0.01 if dim == 0 else 0.04
+    lottery = LotteryTicketCallback(densities=[density], controls=[ShuffleMask()], verbose=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*diverged")
+        quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Model(network()), *loaders(digits))
+    ticket, control = lottery.tickets[1], lottery.tickets["shuffle_mask"][1]
+    name = next(name for name in ticket.masks if ticket.masks[name].numel() == 784 * 32)
+    assert control.masks[name].any(dim=1 - dim).all()
+    assert control.masks[name].sum() == ticket.masks[name].sum()
+    assert not torch.equal(control.masks[name], ticket.masks[name])
+    lottery = LotteryTicketCallback(densities=[density], controls=[EmptyRows(dim)], verbose=False)
+    with pytest.raises(ConfigurationError, match=r"EmptyRows.* removes all weights of a norm that 'network.0"):
+        quiet_trainer(callbacks=[lottery]).fit(Model(network()), *loaders(digits))
 
 
 @pytest.mark.parametrize("kind", ["iterable", "manual", "schedule"])

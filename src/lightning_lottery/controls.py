@@ -4,16 +4,19 @@ They show what a ticket owes to its mask and what to its initial values. A contr
 dataclass with one method; it can be named in YAML by its dotted path.
 """
 
+import math
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.errors import ConfigurationError, TicketError
+from lightning_lottery.kinds import norms_by_name
+from lightning_lottery.pruning import largest
 from lightning_lottery.ticket import Ticket
 
 
@@ -60,15 +63,20 @@ class Control(ABC):
 class ShuffleMask(Control):
     """The original initial values under a mask whose positions are shuffled within each layer.
 
-    Every layer keeps as many weights as in the ticket. Also known as *random ticket with layerwise density*
+    Every layer keeps as many weights as in the ticket, and one for each norm that its weights are divided by (see
+    ``weight_norm``), as the ticket does. Also known as *random ticket with layerwise density*
     (Frankle & Carbin 2018, arXiv:1803.03635, appendix).
     """
 
     def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
         """Shuffles the positions, see :meth:`Control.ticket`."""
         generator = torch.Generator().manual_seed(seed)
+        norms = norms_by_name(module)
         masks = {}
         for name, mask in ticket.masks.items():
+            if norms.get(name) is not None:
+                masks[name] = _shuffled_among_norms(mask, norms[name], generator)
+                continue
             order = torch.randperm(mask.numel(), generator=generator).to(mask.device)
             masks[name] = mask.flatten()[order].view(mask.shape)
         return replace(ticket, masks=masks, weights=dense.weights)
@@ -138,34 +146,82 @@ class Reinitialize(Control):
         return fresh
 
 
-def unfair(control: Control, made: object, ticket: Ticket) -> str | None:
-    """What is wrong with the ticket that a control has made; ``None`` if nothing is.
+def make(control: Control, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
+    """Lets a control make its ticket, and refuses one that makes no fair comparison.
 
     Args:
-        control: The control.
-        made: What it gave.
-        ticket: The ticket that it was given: a fair comparison keeps its size, its masks' names and its network.
+        control: The control. It gets copies of both tickets, so that it cannot change those of the run.
+        ticket: The ticket of the round: a fair comparison keeps its size, its masks' names and its network.
+        dense: The ticket of round 0.
+        module: The network.
+        seed: Seed for all random choices.
+
+    Raises:
+        ConfigurationError: What the control returns is not a ticket, or not a fair one.
     """
+    try:
+        made = control.ticket(_copy(ticket), _copy(dense), module, seed)
+    except TicketError as error:
+        raise ConfigurationError(f"The control {control!r} makes a ticket that is not valid: {error}") from error
     if not isinstance(made, Ticket):
-        return f"The control {control!r} must return a Ticket, and has returned {made!r:.200}."
+        raise ConfigurationError(f"The control {control!r} must return a Ticket, and has returned {made!r:.200}.")
+    if (fault := _fault(made, ticket) or _zero_norm(made, module)) is not None:
+        raise ConfigurationError(f"The ticket that the control {control!r} makes {fault}")
+    return made
+
+
+def _copy(ticket: Ticket) -> Ticket:
+    masks = {name: mask.clone() for name, mask in ticket.masks.items()}
+    return replace(ticket, masks=masks, weights={name: weight.clone() for name, weight in ticket.weights.items()})
+
+
+def _fault(made: Ticket, ticket: Ticket) -> str | None:
+    """What is unfair about a ticket; ``None`` if nothing is."""
     for what, names, expected in (("masks", made.masks, ticket.masks), ("weights", made.weights, ticket.weights)):
         missing = [name for name in expected if name not in names]
         foreign = [name for name in names if name not in expected]
         if missing or foreign:
             wrong = f"lacks {missing}" if missing else f"has {foreign}, which the ticket of the round has not"
-            return (
-                f"The ticket that the control {control!r} makes {wrong} among its {what}. Give those of the "
-                f"ticket that it gets, changed: replace(ticket, {what}=...)."
-            )
-    shapes = [name for name, weight in made.weights.items() if weight.shape != ticket.weights[name].shape]
-    if shapes:
-        return f"The ticket that the control {control!r} makes has {shapes} of other shapes than the network."
+            return f"{wrong} among its {what}. Give those of the ticket that it gets: replace(ticket, {what}=...)."
+    if shapes := [name for name, weight in made.weights.items() if weight.shape != ticket.weights[name].shape]:
+        return f"has {shapes} of other shapes than the network."
+    if infinite := [name for name, weight in made.weights.items() if not bool(weight.isfinite().all())]:
+        return f"has NaN or infinity among the weights of {infinite}."
     if made.kept != ticket.kept:
         return (
-            f"The ticket that the control {control!r} makes keeps {made.kept} weights where that of the round "
-            f"keeps {ticket.kept}, so that they cannot be compared. Let it keep as many."
+            f"keeps {made.kept} weights where that of the round keeps {ticket.kept}, so that they cannot be "
+            "compared. Let it keep as many."
         )
     return None
+
+
+def _zero_norm(made: Ticket, module: nn.Module) -> str | None:
+    """Says which weights would be divided by a norm of zero; ``None`` if there are none."""
+    for name, dims in norms_by_name(module).items():
+        mask = made.masks.get(name)
+        if mask is not None and not bool(_by_norm(mask, dims).any(dim=1).all()):
+            return (
+                f"removes all weights of a norm that {name!r} is divided by, which would give NaN. Keep one for "
+                f"each, or leave it out by exclude=[{name!r}]."
+            )
+    return None
+
+
+def _by_norm(values: Tensor, dims: Sequence[int]) -> Tensor:
+    """A matrix with a row for each norm."""
+    others = [dim for dim in range(values.dim()) if dim not in dims]
+    rows = math.prod(values.shape[dim] for dim in dims)
+    return values.permute(*dims, *others).reshape(rows, -1)
+
+
+def _shuffled_among_norms(mask: Tensor, dims: Sequence[int], generator: torch.Generator) -> Tensor:
+    """A mask of as many weights at random positions, with at least one for each norm."""
+    scores = torch.rand(mask.shape, generator=generator)
+    scores += largest(scores, dims)  # one of every norm comes before all others
+    positions = scores.flatten().argsort(descending=True)[: int(mask.sum())]
+    shuffled = torch.zeros(mask.numel(), dtype=torch.bool)
+    shuffled[positions] = True
+    return shuffled.view(mask.shape).to(mask.device)
 
 
 def _reset_layers(module: nn.Module) -> None:

@@ -187,3 +187,9 @@ def norms_of(module: nn.Module) -> dict[int, tuple[int, ...]]:
                 elif isinstance(part, _SpectralNorm):
                     found[id(parametrization.original)] = ()
     return found
+
+
+def norms_by_name(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """What :func:`norms_of` finds, by the name of the parameter in ``named_parameters``."""
+    norms = norms_of(module)
+    return {name: norms[id(p)] for name, p in module.named_parameters() if id(p) in norms}

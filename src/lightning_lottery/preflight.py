@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from lightning_lottery.controls import unfair
+from lightning_lottery import controls
 from lightning_lottery.criteria import Magnitude
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.folder import RunFolder
@@ -185,9 +185,7 @@ def _try_controls(module: LightningModule, settings: Settings, selection: Select
         sparse = replace(dense, masks=pruner.random_masks(dense.masks), round=1)
         for control in settings.controls:
             control.check(dense, module)
-            made = control.ticket(sparse, dense, module, seed=0)
-            if (fault := unfair(control, made, sparse)) is not None:
-                raise ConfigurationError(fault)
+            controls.make(control, sparse, dense, module, seed=0)
 
 
 def _check_sharded(module: LightningModule, settings: Settings, layers: Sequence[Layer]) -> None:

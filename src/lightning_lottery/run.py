@@ -7,11 +7,10 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from torch import nn
 
+from lightning_lottery import controls, sharding
 from lightning_lottery import masks as mask_arithmetic
-from lightning_lottery import sharding
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.chronicle import Chronicle
-from lightning_lottery.controls import unfair
 from lightning_lottery.errors import TrainingError
 from lightning_lottery.folder import RunFolder
 from lightning_lottery.module_state import ModuleState
@@ -300,9 +299,7 @@ class Run:
         dense = self._origin.dense
         seed = seed_of(dense, branch, number)
         control, ticket = self._controls[branch], self._ticket(number, TICKET_BRANCH)
-        made = control.ticket(ticket, dense, self._module, seed)
-        if (fault := unfair(control, made, ticket)) is not None:
-            raise TrainingError(fault)
+        made = controls.make(control, ticket, dense, self._module, seed)
         return replace(made, round=number, branch=branch)
 
     def _ticket(self, number: int, branch: str) -> Ticket:

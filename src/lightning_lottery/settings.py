@@ -16,7 +16,7 @@ from lightning_lottery.sizes import Sizes
 from lightning_lottery.stopping import Stop
 
 # Branches, groups of scalars and folders that are no control's.
-_RESERVED = (TICKET_BRANCH, "tickets", "search", "layers", "dense")
+_RESERVED = (TICKET_BRANCH, "tickets", "search", "layers", "dense", "lottery")
 
 
 def described(value: object) -> str:
