@@ -5,8 +5,8 @@ import torch
 from conftest import Model, loaders, quiet_trainer
 from lightning.pytorch import Callback
 from torch import nn
-from torchmetrics import MaxMetric, MetricTracker
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import MaxMetric, MetricCollection, MetricTracker
+from torchmetrics.classification import MulticlassAccuracy, MulticlassPrecision, MulticlassRecall
 
 from lightning_lottery import LotteryTicketCallback
 from lightning_lottery.module_state import ModuleState
@@ -129,3 +129,28 @@ def test_parameters_that_are_added_while_training_are_gone_after_a_rewind():
     assert (len(module.items), list(module.named), [p.shape for p in module.items]) == (1, ["a"], [(1,)])
     module.items.append(torch.zeros(5))
     assert [p.numel() for p in module.items] == [1, 5], "the list works on"
+
+
+def test_a_metric_collection_returns_with_its_groups():
+    def collection():
+        return MetricCollection({"a": MulticlassAccuracy(3), "b": MulticlassPrecision(3)})
+
+    module = nn.ModuleDict({"scores": collection()})
+    state = ModuleState.of(module)
+    guesses, labels = torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 2])
+    module["scores"].update(guesses, labels)
+    module["scores"].add_metrics({"c": MulticlassRecall(3)})
+    module["scores"].update(guesses, labels)
+    state.restore(module)
+    module["scores"].update(guesses, labels)
+    fresh = collection()
+    fresh.update(guesses, labels)
+    assert module["scores"].compute() == fresh.compute()
+
+
+def test_layers_that_were_removed_while_training_are_named():
+    module = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    state = ModuleState.of(module)
+    del module[1]
+    with pytest.warns(UserWarning, match=r"layers \['1'\] were removed"):
+        state.restore(module)

@@ -7,10 +7,12 @@ from contextlib import nullcontext
 import pytest
 from conftest import Model, Spy, loaders, quiet_trainer
 from lightning.pytorch import seed_everything
-from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from resuming import Stop, build, interrupted
 from torch import nn
+from torchmetrics import MetricTracker
+from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_lottery import ConfigurationError, LotteryTicketCallback, Reinitialize, ShuffleMask
 from lightning_lottery.settings import described
@@ -186,3 +188,35 @@ def test_a_trainer_that_validates_or_clips_otherwise_is_refused(digits, tmp_path
 
 def test_sets_are_the_same_in_every_order():
     assert described({"b", "a", "c"}) == described({"c", "b", "a"}) == "{'a', 'b', 'c'}"
+
+
+def test_a_round_with_layers_that_came_while_it_trained_begins_again(digits, tmp_path, capsys):
+    class Tracking(Model):
+        def __init__(self):
+            super().__init__()
+            self.tracker = MetricTracker(MulticlassAccuracy(10), maximize=True)
+
+        def on_validation_epoch_start(self):
+            self.tracker.increment()
+
+        def validation_step(self, batch, batch_idx):
+            self.tracker.update(self.network(batch[0]).argmax(1), batch[1])
+
+        def on_validation_epoch_end(self):
+            self.log("best", float(self.tracker.best_metric()), prog_bar=False)
+            self.log("seen", float(len(self.tracker)), prog_bar=False)
+
+    records = {}
+    for name, stops in (("whole", [None]), ("resumed", [Stop(1, 10), None])):
+        for stop in stops:
+            lottery = LotteryTicketCallback(rounds=1, amount=0.5, dirpath=tmp_path / name)
+            callbacks = [lottery, ModelCheckpoint(tmp_path / f"{name}_checkpoints"), *([stop] if stop else [])]
+            trainer = quiet_trainer(
+                callbacks=callbacks, max_epochs=3, enable_checkpointing=True, num_sanity_val_steps=0
+            )
+            seed_everything(3)
+            with pytest.raises(ZeroDivisionError) if stop else nullcontext():
+                trainer.fit(Tracking(), *loaders(digits), ckpt_path=lottery.resume(trainer))
+        records[name] = [(record.metrics["best"], record.metrics["seen"]) for record in lottery.records]
+    assert records["whole"] == records["resumed"]
+    assert "begins again: the network has no layers ['tracker." in capsys.readouterr().out

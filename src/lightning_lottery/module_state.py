@@ -1,12 +1,16 @@
 """What a network returns to before every round, besides the weights that a ticket holds."""
 
 import copy
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection, MetricTracker
+
+# What collections and trackers of torchmetrics note beside the metrics that they hold; nothing public resets it.
+_NOTES = ("_groups", "_groups_checked", "_state_is_copy", "_increment_called")
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class ModuleState:
         requires_grad: The flags of all parameters.
         training: The flags of all layers.
         extra: The extra states (``get_extra_state``) by layer.
-        metrics: The states of torchmetrics by layer.
+        metrics: The states of torchmetrics' metrics, collections and trackers by layer.
     """
 
     buffers: dict[str, dict[str, Tensor | None]]
@@ -40,10 +44,13 @@ class ModuleState:
             requires_grad={name: p.requires_grad for name, p in module.named_parameters()},
             training={name: layer.training for name, layer in layers.items()},
             extra={n: copy.deepcopy(layer.get_extra_state()) for n, layer in layers.items() if _has_extra(layer)},
-            metrics={
-                n: copy.deepcopy(_metric_state(layer)) for n, layer in layers.items() if isinstance(layer, Metric)
-            },
+            metrics={n: copy.deepcopy(_metric_state(layer)) for n, layer in layers.items() if is_metric(layer)},
         )
+
+    def layers_that_lack(self, module: nn.Module) -> list[str]:
+        """The names of the layers that a network had when its state was taken, and has not now."""
+        present = {name for name, _ in module.named_modules(remove_duplicate=False)}
+        return [name for name in self.training if name not in present]
 
     def _remove_new(self, module: nn.Module) -> None:
         """Removes what was added since: parameters, layers, and metrics, as ``MetricTracker.increment`` does."""
@@ -76,10 +83,16 @@ class ModuleState:
             layer.training = self.training.get(name, layer.training)
             if name in self.extra:
                 layer.set_extra_state(copy.deepcopy(self.extra[name]))
-            if name in self.metrics and isinstance(layer, Metric):
-                layer.reset()  # also what it has computed and cached
+            if name in self.metrics:
+                if isinstance(layer, Metric):
+                    layer.reset()  # also what it has computed and cached
                 vars(layer).update(copy.deepcopy(self.metrics[name]))
-                layer.to(layer.device)  # the state may come from a file
+                if isinstance(layer, Metric):
+                    layer.to(layer.device)  # the state may come from a file
+        if lost := self.layers_that_lack(module):
+            warnings.warn(
+                f"The layers {lost} were removed or renamed while training, and are not put back.", stacklevel=2
+            )
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(self.requires_grad.get(name, parameter.requires_grad))
 
@@ -116,5 +129,12 @@ def _has_extra(layer: nn.Module) -> bool:
     return type(layer).get_extra_state is not nn.Module.get_extra_state
 
 
-def _metric_state(metric: Metric) -> dict[str, Any]:
-    return {**metric.metric_state, "_update_count": metric.update_count}
+def is_metric(value: object) -> bool:
+    """Whether something is a metric of torchmetrics, or a collection or tracker of such."""
+    return isinstance(value, (Metric, MetricCollection, MetricTracker))
+
+
+def _metric_state(metric: nn.Module) -> dict[str, Any]:
+    if isinstance(metric, Metric):
+        return {**metric.metric_state, "_update_count": metric.update_count}
+    return {name: value for name, value in vars(metric).items() if name in _NOTES}

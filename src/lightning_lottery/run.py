@@ -106,6 +106,11 @@ class Run:
         if state is not None and not self._fit.goes_on_within_rounds():
             self._chronicle.say(f"{state.name} begins again: averages of weights cannot go on from a checkpoint.")
             state = None
+        elif state is not None and (added := ModuleState(**state.module).layers_that_lack(self._module)):
+            self._chronicle.say(
+                f"{state.name} begins again: the network has no layers {added} yet, which came later."
+            )
+            state = None
         if self._folder.has_state(LAST):
             self._last = self._folder.read_state(LAST)
         if unfinished == len(self._plan):

@@ -10,6 +10,9 @@ from weakref import WeakKeyDictionary
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer, callbacks
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from torch import nn
+
+from lightning_lottery.module_state import ModuleState, is_metric
 
 # ModelCheckpoint's load_state_dict leaves most of it alone, and warns about another folder.
 _CHECKPOINT_MEMORY = (
@@ -24,6 +27,8 @@ _CHECKPOINT_MEMORY = (
     "_last_global_step_saved",
     "_defer_save_until_validation",  # since 2.6
 )
+# Where metrics that a callback holds lie beside what its state_dict gives.
+_METRICS = "lottery/metrics"
 # What averaging callbacks remember besides the averaged network, which their setup() makes anew.
 _AVERAGING_MEMORY = (
     "momenta",
@@ -77,14 +82,22 @@ class Memory:
 
         Checkpoints, clocks and averages begin anew in every round.
         """
-        return None if self._is_special else copy.deepcopy(self.callback.state_dict())
+        return None if self._is_special else self._plain()
+
+    def _plain(self) -> dict[str, Any]:
+        """What the callback's ``state_dict`` gives, and the metrics among its attributes."""
+        metrics = {name: vars(ModuleState.of(value)) for name, value in self._metrics().items()}
+        return copy.deepcopy(self.callback.state_dict()) | ({_METRICS: metrics} if metrics else {})
+
+    def _metrics(self) -> dict[str, nn.Module]:
+        return {name: value for name, value in vars(self.callback).items() if is_metric(value)}
 
     def _present(self) -> dict[str, Any]:
         if isinstance(self.callback, ModelCheckpoint):
             return checkpoint_memory(self.callback)
         if isinstance(self.callback, _AVERAGING):
             return _attributes(self.callback, _AVERAGING_MEMORY)
-        return copy.deepcopy(self.callback.state_dict())
+        return self._plain()
 
     def restore(self, trainer: Trainer, point: dict[str, Any] | None = None) -> None:
         """Makes the callback forget; call it with the weights of the next round in place.
@@ -104,9 +117,16 @@ class Memory:
             vars(callback).update({name: copy.copy(value) for name, value in self.state.items()})
             if isinstance(callback, Callback) and not isinstance(callback, ModelCheckpoint):
                 callback.setup(trainer, trainer.lightning_module, "fit")  # a new average, of the new weights
-        elif state := point or self.state:
-            callback.load_state_dict(copy.deepcopy(state))
-        elif callback.state_dict():
+        else:
+            self._restore_plain(dict(point or self.state))
+
+    def _restore_plain(self, state: dict[str, Any]) -> None:
+        metrics, present = state.pop(_METRICS, {}), self._metrics()
+        for name in metrics.keys() & present.keys():
+            ModuleState(**metrics[name]).restore(present[name])
+        if state:
+            self.callback.load_state_dict(copy.deepcopy(state))
+        elif self.callback.state_dict():
             warnings.warn(
                 f"{self.name} had no state before the first round and has one now: it is not rewound. Let its "
                 "state_dict give the initial state from the beginning.",
