@@ -121,7 +121,8 @@ def test_the_line_says_what_is_pruned_what_is_left_out_and_that_frozen_weights_c
         "exclude=['frozen'] leaves them alone."
     )
     assert select(network, exclude=["frozen", "1.*"]).line() == (
-        "Pruning 6 weights of 1 matrix, 20.7% of 29 parameters. Left out: excluded 21 (0.weight, 0.bias, …); "
+        "Pruning 6 weights of 1 matrix, 20.7% of 29 parameters. Left out: frozen 15 (0.weight, 0.bias); "
+        "excluded 6 (1.weight, 1.bias); "
         "biases, gains and other vectors 2 (2.bias)."
     )
 
@@ -137,7 +138,9 @@ def test_complex_weights_are_left_out_and_cannot_be_included():
 def test_a_network_that_pytorch_has_pruned_is_refused():
     network = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     prune.l1_unstructured(network[0], "weight", amount=0.8)
-    with pytest.raises(ConfigurationError, match=r"pruned already: '0.weight'.*prune.remove\(model.get_submodule"):
+    with pytest.raises(
+        ConfigurationError, match=r"pruned already.* masks on '0.weight'.*prune.remove\(model.get_submodule"
+    ):
         refuse_pruned(network)
     prune.remove(network[0], "weight")
     refuse_pruned(network)

@@ -1,5 +1,7 @@
 """What a round notices of its own training: weights that others write, and NaN."""
 
+import copy
+
 import pytest
 from conftest import Model, copied, loaders, quiet_trainer
 from lightning.pytorch import Callback
@@ -40,14 +42,59 @@ class AverageAtTheEnd(OwnAverage):
         pl_module.load_state_dict({**pl_module.state_dict(), **self.average})
 
 
+class InBatches(OwnAverage):
+    """The same, for every batch."""
+
+    def on_validation_start(self, *_):
+        pass
+
+    def on_validation_end(self, *_):
+        pass
+
+    def on_validation_batch_start(self, trainer, pl_module, *_):
+        OwnAverage.on_validation_start(self, trainer, pl_module)
+
+    def on_validation_batch_end(self, trainer, pl_module, *_):
+        OwnAverage.on_validation_end(self, trainer, pl_module)
+
+
+class OtherNetwork(OwnAverage):
+    """The same, with the average in a copy of the network."""
+
+    def on_validation_start(self, trainer, pl_module):
+        self.network, pl_module.network = pl_module.network, copy.deepcopy(pl_module.network)
+
+    def on_validation_end(self, trainer, pl_module):
+        pl_module.network = self.network
+
+
+class InTheStep(Model):
+    """Swaps its own average in and out inside validation_step."""
+
+    def __init__(self):
+        super().__init__()
+        self.swap = OwnAverage()
+
+    def on_train_batch_end(self, *_):
+        self.swap.on_train_batch_end(None, self)
+
+    def validation_step(self, batch, batch_idx):
+        self.swap.on_validation_start(None, self)
+        super().validation_step(batch, batch_idx)
+        self.swap.on_validation_end(None, self)
+
+
 @pytest.mark.parametrize("is_first", [False, True])
-def test_an_average_that_is_swapped_in_for_validation_is_noticed(digits, is_first):
+@pytest.mark.parametrize("kind", [OwnAverage, InBatches, OtherNetwork, InTheStep])
+def test_an_average_that_is_swapped_in_for_validation_is_noticed(digits, kind, is_first):
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, monitor="val_acc", mode="max", verbose=False)
-    callbacks = [OwnAverage(), lottery] if is_first else [lottery, OwnAverage()]
-    with pytest.warns(
-        UserWarning, match=r"round_01 is validated with other weights .*hidden.weight.*'val_acc' is"
-    ):
-        quiet_trainer(callbacks=callbacks).fit(Model(), *loaders(digits))
+    others, model = ([], InTheStep()) if kind is InTheStep else ([kind()], Model())
+    callbacks = [*others, lottery] if is_first else [lottery, *others]
+    expected = r"round_01 is validated with other weights .*hidden.weight.*'val_acc' is"
+    with pytest.warns(UserWarning, match=expected) as warned:
+        quiet_trainer(callbacks=callbacks).fit(model, *loaders(digits))
+    assert sum("is validated with" in str(warning.message) for warning in warned) == 1
+    assert not any(layer._forward_pre_hooks for layer in model.modules())
 
 
 @pytest.mark.parametrize("is_first", [False, True])
@@ -86,5 +133,26 @@ def test_a_layer_that_is_replaced_while_training_is_named_after_the_epoch(digits
                 self.network.output = nn.Linear(24, 10)
 
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
-    with pytest.raises(TrainingError, match=r"^'network.output.weight' were replaced.*round_00.*exclude="):
+    with pytest.raises(TrainingError, match=r"^While round_00 was .* \['network.output.weight'\].*exclude="):
         quiet_trainer(callbacks=[lottery], max_epochs=3).fit(Replacing(), *loaders(digits))
+
+
+def test_nan_in_buffers_is_said(digits):
+    class Spoiled(Model):
+        def on_train_epoch_end(self):
+            self.network.norm.running_var.fill_(float("nan"))
+
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
+    with pytest.warns(UserWarning, match=r"round_01 has diverged: .*'network.norm.running_var' held NaN"):
+        quiet_trainer(callbacks=[lottery]).fit(Spoiled(), *loaders(digits))
+
+
+def test_a_layer_that_is_replaced_when_a_round_has_ended_is_named_before_the_next(digits):
+    class Replacing(Model):
+        def on_train_end(self):
+            self.network.output = nn.Linear(24, 10)
+
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
+    with pytest.raises(TrainingError, match=r"^While round_00 was .* \['network.output.weight'\]"):
+        quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Replacing(), *loaders(digits))
+    assert [record.round for record in lottery.records] == [0], "the round that was trained stays"

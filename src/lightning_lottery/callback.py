@@ -143,8 +143,7 @@ class LotteryTicketCallback(Results):
         Raises:
             ConfigurationError: The network does not go with the arguments.
         """
-        preview = Preview.of(model, self.settings)
-        print(preview)
+        print(preview := Preview.of(model, self.settings))
         return preview
 
     def resume(self, trainer: Trainer) -> str | None:
@@ -234,9 +233,7 @@ class LotteryTicketCallback(Results):
             self._run.observe()
             self._run.round.requires_grad = {n: p.requires_grad for n, p in pl_module.named_parameters()}
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Notes the point to rewind to when training comes to it."""
         if self._run is not None:
             self._run.look(between_epochs=False)
@@ -251,12 +248,17 @@ class LotteryTicketCallback(Results):
         if self._run is not None and not pl_module.automatic_optimization:
             self._run.round.masking.mask_gradients()
 
+    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, *_: int) -> None:
+        """Gets ready to notice weights that something swaps in for the validation."""
+        if self._run is not None and batch_idx == 0:
+            self._run.validation.before_batch()
+
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: int
     ) -> None:
-        """Notices weights that another callback has swapped in: all hooks that begin a validation have run."""
+        """Notices weights that something has swapped in."""
         if self._run is not None and batch_idx == 0:
-            self._run.check_validation()
+            self._run.validation.after_batch()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks at the monitored metric."""

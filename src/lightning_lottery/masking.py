@@ -60,6 +60,11 @@ class Masking:
             if self._sparse and not (elementwise and type(optimizer) in _ELEMENTWISE):
                 self._handles.append(optimizer.register_step_post_hook(lambda *_: self.mask_weights()))
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether any weight is pruned."""
+        return bool(self._sparse)
+
     def release(self) -> None:
         """Takes the hooks off the optimizers."""
         for handle in self._handles:
@@ -110,7 +115,8 @@ class Masking:
         Raises:
             TrainingError: One is not, with the name of its layer.
         """
-        for name, count in self.moved().items():
+        if moved := self.moved():
+            name, count = next(iter(moved.items()))
             raise TrainingError(
                 f"{count} pruned weights of {name!r} are not zero any more. Something besides the optimizer "
                 "writes to them: a callback, or the LightningModule itself, as to a teacher that follows a "

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from lightning_lottery.prunable import Selection, layers_of, refuse_lazy, refuse_pruned, select
+from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.prunable import (
+    Selection,
+    layers_of,
+    refuse_lazy,
+    refuse_pruned,
+    select,
+    warn_if_sparse,
+    warn_if_unclear,
+)
 from lightning_lottery.pruning import Pruner
 from lightning_lottery.report import aligned
 from lightning_lottery.settings import Settings
@@ -17,16 +26,21 @@ class Preview:
 
     Attributes:
         layers: Name and shape of each prunable parameter, in order.
-        kept: What each round keeps, by the names that compete: one entry for all layers, or one a layer, as the
-            scope says. Numbers are of weights, or of the units of the pattern.
-        left_out: The parameters that are never pruned, by name, each with the reason.
-        selection: The same with the number of weights of every parameter.
+        kept: What each round keeps, from round 0 on, by the names that compete: one entry for all layers, or one a
+            layer, as the scope says. Numbers are of weights, or of the units of the pattern.
+        selection: What is pruned and what is left out, with the number of weights of every parameter.
+        first_round: The first round that is trained: 1 with ``prune_at_init``, else 0.
     """
 
     layers: dict[str, tuple[int, ...]]
     kept: dict[tuple[str, ...], tuple[int, ...]]
-    left_out: dict[str, str]
     selection: Selection
+    first_round: int
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The parameters that are never pruned, by name, each with the reason."""
+        return self.selection.left_out
 
     @classmethod
     def of(cls, module: nn.Module, settings: Settings) -> "Preview":
@@ -35,16 +49,24 @@ class Preview:
         Raises:
             ConfigurationError: The network does not go with the arguments.
         """
+        if not isinstance(module, nn.Module):
+            raise ConfigurationError(f"preview takes a network, a torch.nn.Module, and got {module!r:.200}.")
         refuse_lazy(module)
         refuse_pruned(module)
         selection = select(module, settings.include, settings.exclude)
         layers = layers_of(module, selection.parameters)
         pruner = settings.method.plan(layers, settings.sizes)
-        return cls({layer.name: layer.shape for layer in layers}, _kept(pruner), selection.left_out, selection)
+        warn_if_unclear(selection)
+        warn_if_sparse(module, selection.parameters)
+        first_round = 1 if settings.prune_at_init else 0
+        return cls({layer.name: layer.shape for layer in layers}, _kept(pruner), selection, first_round)
 
     def __str__(self) -> str:
         """The table: layer, shape, weights; what each round keeps; what is left out."""
-        parts = [aligned(self._rows(), left={0, 1}), aligned(self._rounds())]
+        parts = [
+            aligned(self._rows(), left={0, 1}),
+            aligned(self._rounds(), left={0} if len(self.kept) > 1 else set()),
+        ]
         if self.left_out:
             parts.append(aligned(self._others(), left={0, 2}))
         return "\n\n".join([*parts, self.selection.line()])
@@ -56,13 +78,14 @@ class Preview:
 
     def _rounds(self) -> list[list[str]]:
         """What each round keeps: a row a round, or a row a pool where there are several."""
-        rounds = range(len(next(iter(self.kept.values()))))
-        total = [sum(keep[number] for keep in self.kept.values()) for number in rounds]
+        total = [sum(keep) for keep in zip(*self.kept.values(), strict=True)]
+        rounds = range(self.first_round, len(total))
         if len(self.kept) == 1:
             rows = [[str(number), f"{total[number]:,}", f"{total[number] / total[0]:.4f}"] for number in rounds]
             return [["round", "kept of all", "density"], *rows]
-        rows = [[_pool(names), *(f"{count:,}" for count in keep)] for names, keep in self.kept.items()]
-        return [["kept in round", *map(str, rounds)], *rows, ["together", *(f"{count:,}" for count in total)]]
+        named = [*((_pool(names), keep) for names, keep in self.kept.items()), ("together", tuple(total))]
+        counts = [[name, *(f"{keep[number]:,}" for number in rounds)] for name, keep in named]
+        return [["kept in round", *map(str, rounds)], *counts]
 
     def _others(self) -> list[list[str]]:
         reasons, sizes = self.selection.by_reason(), self.selection.sizes

@@ -13,7 +13,7 @@ from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.kinds import Kind, kinds_of, norms_of
 from lightning_lottery.patterns import Layer
 
-# What include and exclude take besides patterns of names.
+# What exclude takes besides patterns of names, and the reason of what it leaves out.
 FROZEN = "frozen"
 EXCLUDED = "excluded"
 
@@ -96,8 +96,8 @@ def refuse_pruned(module: nn.Module) -> None:
         path, _, attribute = first.rpartition(".")
         layer = f"model.get_submodule({path!r})"
         raise ConfigurationError(
-            f"The network is pruned already: {_some(list(pruned))} carry masks of PyTorch's own pruning, which "
-            "would count as weights that survive. Make them permanent before fit, for example by "
+            f"The network is pruned already. PyTorch's own pruning has put masks on {_some(list(pruned))}, and "
+            "what they remove would count as weights that survive. Make them permanent before fit, for example by "
             f"torch.nn.utils.prune.remove({layer}, {attribute!r}), or begin with a network that is not pruned."
         )
 
@@ -126,7 +126,7 @@ def warn_if_sparse(module: nn.Module, parameters: Mapping[str, nn.Parameter]) ->
         warnings.warn(
             f"{share:.1%} of the prunable weights are exactly zero before any training (most in {worst!r}), as "
             "after an earlier fit with this model. The first round then is not dense, though its density counts "
-            "as 1. Make a new model to begin with a dense one.",
+            "as 1. To begin with a dense network, make a new model.",
             stacklevel=2,
         )
 
@@ -152,12 +152,15 @@ def select(module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str
     present = {name: p for name, p in parameters.items() if p.numel()}
     kinds = kinds_of(module)
     included = _named(present, include, "include")
-    excluded = _named(present, exclude, "exclude")
+    excluded = _named(present, [pattern for pattern in exclude if pattern != FROZEN], "exclude")
+    frozen = {name for name, p in present.items() if FROZEN in exclude and not p.requires_grad} - excluded
     found: dict[str, nn.Parameter] = {}
     left_out: dict[str, str] = {}
     for name, parameter in present.items():
         if name in excluded:
             left_out[name] = EXCLUDED
+        elif name in frozen:
+            left_out[name] = FROZEN
         elif kinds[name] is Kind.MATRIX or name in included:
             found[name] = parameter
         else:
@@ -170,7 +173,7 @@ def select(module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str
         )
     selection = Selection(found, left_out, {name: p.numel() for name, p in parameters.items()})
     if not found:
-        raise ConfigurationError(_nothing(selection, kinds, excluded))
+        raise ConfigurationError(_nothing(selection, kinds, excluded | frozen))
     return selection
 
 
@@ -198,8 +201,8 @@ def warn_if_unclear(selection: Selection) -> None:
     """Says which matrices are left out that may be meant to be pruned, and what to write then."""
     if names := selection.unclear:
         warnings.warn(
-            f"{_some(names)} are not pruned: {Kind.UNCLEAR.value}. If the network multiplies by them, and zeros "
-            f"stay zeros, write include={names}; to have this warning no more, write exclude={names}.",
+            f"Not pruned: {_some(names)}, {Kind.UNCLEAR.value}. If the network multiplies by them, and zeros "
+            f"stay zeros, write include={names}; to silence this warning, write exclude={names}.",
             stacklevel=2,
         )
 
@@ -223,9 +226,7 @@ def _named(parameters: Mapping[str, nn.Parameter], patterns: Sequence[str], argu
     found: set[str] = set()
     for pattern in patterns:
         matching = {name for name in parameters if fnmatchcase(name, pattern)}
-        if argument == "exclude" and pattern == FROZEN:
-            matching |= {name for name, p in parameters.items() if not p.requires_grad}
-        elif not matching:
+        if not matching:
             raise ConfigurationError(
                 f"{argument}={pattern!r} matches no parameter. The parameters are: {', '.join(parameters)}."
             )

@@ -294,10 +294,12 @@ def _check(pools: Sequence[Pool], layers: Sequence[Layer], sizes: Sizes, method:
             )
         least = sum(known[name].least for name in pool.names)
         if pool.keep[-1] < least:
+            normed = any(known[name].norm_dims is not None for name in pool.names)
+            norms = ", and one for each norm that weights are divided by (weight_norm)" if normed else ""
             raise ConfigurationError(
                 f"The last round would keep {pool.keep[-1]} of the {units} of {', '.join(pool.names)}, which must "
-                f"keep at least {least} by {scope} and {method.pattern}. Ask for a density of {least / units:.4g} "
-                "or more, or a smaller min_density."
+                f"keep at least {least} by {scope} and {method.pattern}{norms}. Ask for a density of "
+                f"{least / units:.4g} or more, or a smaller min_density."
             )
     totals = [sum(kept) for kept in zip(*(pool.keep for pool in pools), strict=True)]
     if not pools or any(later >= earlier for earlier, later in itertools.pairwise(totals)):

@@ -20,6 +20,7 @@ from lightning_lottery.records import Best, RoundRecord, round_name
 from lightning_lottery.resume import RunState
 from lightning_lottery.settings import Settings
 from lightning_lottery.ticket import Ticket, starting_values
+from lightning_lottery.validation import REWIND_AVERAGE
 
 
 def dense_ticket(
@@ -36,11 +37,6 @@ def dense_ticket(
     return Ticket(
         masks, starting_values(module), provenance=provenance(module, torch.initial_seed(), described or {})
     )
-
-
-_REWIND_AVERAGE = (
-    "Let its state_dict give the average, so that it is rewound, or take Lightning's EMAWeightAveraging."
-)
 
 
 @dataclass
@@ -71,7 +67,6 @@ class Round:
     is_cut_short: bool = False
     requires_grad: dict[str, bool] = field(default_factory=dict)
     inherited: dict[str, Tensor] = field(default_factory=dict)
-    has_warned: bool = False
 
     @classmethod
     def start(
@@ -111,21 +106,6 @@ class Round:
         if value is not None and value is not self.inherited.get(str(monitor)):
             self.best.observe(float(value), fit.trainer.global_step)
 
-    def check_validation(self, monitor: str | None) -> None:
-        """Warns once if the weights that are being validated are not those of the ticket."""
-        if self.has_warned or not (moved := self.masking.moved()):
-            return
-        self.has_warned = True
-        name, count = next(iter(moved.items()))
-        warnings.warn(
-            f"{self.name} is validated with other weights than the ticket's: pruned ones are not zero in "
-            f"{', '.join(map(repr, moved))} ({count} in {name!r}). Something swaps weights in for the validation, "
-            "such as a callback that averages them and goes on with the average of the rounds before, so that "
-            f"{'the metrics are' if monitor is None else repr(monitor) + ' is'} of another network. "
-            f"{_REWIND_AVERAGE}",
-            stacklevel=2,
-        )
-
     def check_zeros(self) -> None:
         """Warns if pruned weights were not zero when the training had ended, and sets them to zero."""
         if not (moved := self.masking.moved()):
@@ -134,7 +114,7 @@ class Round:
         warnings.warn(
             f"When {self.name} had ended, pruned weights were not zero in {', '.join(map(repr, moved))} "
             f"({count} in {name!r}); they are set to zero. Something writes weights in on_train_end, such as a "
-            f"callback that averages them and goes on with the average of the rounds before. {_REWIND_AVERAGE}",
+            f"callback that averages them and goes on with the average of the rounds before. {REWIND_AVERAGE}",
             stacklevel=2,
         )
         self.masking.mask_weights()
@@ -142,12 +122,15 @@ class Round:
     def check_finite(self, module: nn.Module, monitor: str | None, metrics: Mapping[str, Tensor]) -> None:
         """Warns if the round has ended with weights or a monitored metric that are not finite numbers."""
         broken = [n for n, p in module.named_parameters() if not bool(sharding.local(p.detach()).isfinite().all())]
+        # Some buffers hold infinity on purpose, as masks of attention do.
+        broken += [n for n, b in module.named_buffers() if bool(sharding.local(b).isnan().any())]
         value = metrics.get(monitor) if monitor is not None else None
         if broken:
             shown = ", ".join(map(repr, broken[:3])) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
             warnings.warn(
                 f"{self.name} has diverged: when it ended, {shown} held NaN or infinity. Its metrics are of a "
-                "network that computes nothing. Lower the learning rate, clip gradients, or prune less.",
+                "network that computes nothing. Lower the learning rate, clip gradients, or prune less. If "
+                "a layer divides weights by their norm in a way of its own, leave them out by exclude.",
                 stacklevel=2,
             )
         elif value is not None and not math.isfinite(float(value)):

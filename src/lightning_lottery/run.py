@@ -21,6 +21,7 @@ from lightning_lottery.resume import LAST, RunState, first_unfinished
 from lightning_lottery.round import Round, dense_ticket
 from lightning_lottery.settings import Settings
 from lightning_lottery.ticket import Ticket, starting_values
+from lightning_lottery.validation import ValidationWatch, replaced
 
 
 class Run:
@@ -30,6 +31,7 @@ class Run:
 
     Attributes:
         round: The round that is training.
+        validation: What looks at the weights that it validates.
         is_over: Whether there is nothing left to train.
 
     Args:
@@ -160,10 +162,6 @@ class Run:
         """Looks at the monitored metric."""
         self.round.observe(self._fit, self._settings.monitor)
 
-    def check_validation(self) -> None:
-        """Notices weights that something has swapped in for the validation."""
-        self.round.check_validation(self._settings.monitor)
-
     def end_epoch(self) -> None:
         """Makes sure that pruned weights are zero, and lets stop rules look at the mask that would follow."""
         training, number = self.round, self.round.ticket.round
@@ -191,13 +189,11 @@ class Run:
         Raises:
             TrainingError: Some were replaced or removed, so that the masks are of tensors that nothing uses.
         """
-        present = dict(self._module.named_parameters())
-        gone = [name for name, parameter in self._parameters.items() if present.get(name) is not parameter]
-        if gone:
+        if gone := replaced(self._module, self._parameters):
             raise TrainingError(
-                f"{', '.join(map(repr, gone))} were replaced or removed while {self.round.name} was training, so "
-                "their masks hold no longer. Change the network before fit, or change the values in place "
-                f"(weight.data.copy_(...)), or leave such parameters out by exclude={gone}."
+                f"While {self.round.name} was training, something replaced or removed {gone}, which are to be "
+                "pruned. Their masks are of the old ones. Change the network before fit, change values in place "
+                f"(parameter.data.copy_), or leave such parameters out by exclude={gone}."
             )
 
     def look(self, between_epochs: bool) -> None:
@@ -254,6 +250,7 @@ class Run:
             self._chronicle.say(f"max_time is spent in the middle of {self.round.name}, which leaves no record.")
             return None
         self._record()
+        self._check_parameters()
         if self._index == 0:
             self._origin.finish()
         self._plan = self._shortened_plan()
@@ -282,6 +279,7 @@ class Run:
         if not self.is_over:
             self._fit.loggers.leave(status)
             self.round.masking.release()
+            self.validation.release()
 
     def _keep_last(self) -> None:
         """Keeps the last ticket as it has trained, to come back to it after the controls."""
@@ -319,6 +317,9 @@ class Run:
             raise TrainingError(f"The masks of {name} differ between the processes: {', '.join(hashes)}.")
         folder.write_ticket(folder.ticket_name(ticket.round, ticket.branch), ticket)
         self.round = Round.start(ticket, masks_hash, self._parameters, fit, self._settings)
+        self.validation = ValidationWatch(
+            name, self._module, self._parameters, self.round.masking, self._settings.monitor
+        )
         prefix = "" if ticket.branch == TICKET_BRANCH else f"{ticket.branch}/"
         fit.enter_round(name, ticket.round, prefix)
 
