@@ -18,6 +18,7 @@ from lightning_lottery import (
     ShuffleMask,
     Ticket,
 )
+from lightning_lottery.controls import make
 from lightning_lottery.ticket import starting_values
 
 
@@ -207,6 +208,14 @@ def test_a_control_that_writes_into_its_tickets_leaves_those_of_the_run_alone(di
     for name, mask in shuffled.masks.items():
         assert torch.equal(shuffled.weights[name], dense.weights[name] * mask)
     assert all(weight.any() for name, weight in dense.weights.items() if name in dense.masks)
+
+
+def test_infinity_that_the_ticket_has_as_well_is_no_fault_of_the_control():
+    module = nn.Linear(4, 4)
+    module.bias.data[0] = -torch.inf
+    dense, sparse = dense_and_sparse(module)
+    made = make(ShuffleMask(), sparse, dense, module, seed=0)
+    assert made.weights["bias"][0] == -torch.inf
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ class LotteryTicketCallback(Results):
         """Checks the Trainer and makes its fit loop train rounds."""
         if stage != "fit":
             return
-        self._close("failed")  # of a fit that ended without a word
+        self._close("failed")  # of a fit that ended without calling teardown
         self._loaded, self._state, self._doubles = None, {}, {}
         preflight.check_trainer(trainer, self, self.settings)
         if self._to_resume is not None:

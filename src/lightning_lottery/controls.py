@@ -4,7 +4,6 @@ They show what a ticket owes to its mask and what to its initial values. A contr
 dataclass with one method; it can be named in YAML by its dotted path.
 """
 
-import math
 import re
 import warnings
 from abc import ABC, abstractmethod
@@ -74,7 +73,7 @@ class ShuffleMask(Control):
         norms = norms_by_name(module)
         masks = {}
         for name, mask in ticket.masks.items():
-            if norms.get(name) is not None:
+            if name in norms:
                 masks[name] = _shuffled_among_norms(mask, norms[name], generator)
                 continue
             order = torch.randperm(mask.numel(), generator=generator).to(mask.device)
@@ -185,8 +184,9 @@ def _fault(made: Ticket, ticket: Ticket) -> str | None:
             return f"{wrong} among its {what}. Give those of the ticket that it gets: replace(ticket, {what}=...)."
     if shapes := [name for name, weight in made.weights.items() if weight.shape != ticket.weights[name].shape]:
         return f"has {shapes} of other shapes than the network."
-    if infinite := [name for name, weight in made.weights.items() if not bool(weight.isfinite().all())]:
-        return f"has NaN or infinity among the weights of {infinite}."
+    odd = [name for name, weight in made.weights.items() if not bool(weight.isfinite().all())]
+    if infinite := [name for name in odd if bool(ticket.weights[name].isfinite().all())]:
+        return f"has NaN or infinity among the weights of {infinite}, where the ticket of the round has numbers."
     if made.kept != ticket.kept:
         return (
             f"keeps {made.kept} weights where that of the round keeps {ticket.kept}, so that they cannot be "
@@ -199,19 +199,12 @@ def _zero_norm(made: Ticket, module: nn.Module) -> str | None:
     """Says which weights would be divided by a norm of zero; ``None`` if there are none."""
     for name, dims in norms_by_name(module).items():
         mask = made.masks.get(name)
-        if mask is not None and not bool(_by_norm(mask, dims).any(dim=1).all()):
+        if mask is not None and not bool(mask[largest(mask.float(), dims)].all()):  # one of each norm
             return (
                 f"removes all weights of a norm that {name!r} is divided by, which would give NaN. Keep one for "
                 f"each, or leave it out by exclude=[{name!r}]."
             )
     return None
-
-
-def _by_norm(values: Tensor, dims: Sequence[int]) -> Tensor:
-    """A matrix with a row for each norm."""
-    others = [dim for dim in range(values.dim()) if dim not in dims]
-    rows = math.prod(values.shape[dim] for dim in dims)
-    return values.permute(*dims, *others).reshape(rows, -1)
 
 
 def _shuffled_among_norms(mask: Tensor, dims: Sequence[int], generator: torch.Generator) -> Tensor:

@@ -47,8 +47,8 @@ class ModuleState:
             metrics={n: copy.deepcopy(_metric_state(layer)) for n, layer in layers.items() if is_metric(layer)},
         )
 
-    def layers_that_lack(self, module: nn.Module) -> list[str]:
-        """The names of the layers that a network had when its state was taken, and has not now."""
+    def missing_layers(self, module: nn.Module) -> list[str]:
+        """The names of layers that were there when the state was taken, and that a network lacks."""
         present = {name for name, _ in module.named_modules(remove_duplicate=False)}
         return [name for name in self.training if name not in present]
 
@@ -89,7 +89,7 @@ class ModuleState:
                 vars(layer).update(copy.deepcopy(self.metrics[name]))
                 if isinstance(layer, Metric):
                     layer.to(layer.device)  # the state may come from a file
-        if lost := self.layers_that_lack(module):
+        if lost := self.missing_layers(module):
             warnings.warn(
                 f"The layers {lost} were removed or renamed while training, and are not put back.", stacklevel=2
             )

@@ -25,15 +25,7 @@ from lightning_lottery.criteria import Magnitude
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.folder import RunFolder
 from lightning_lottery.patterns import Layer, Unstructured
-from lightning_lottery.prunable import (
-    Selection,
-    layers_of,
-    refuse_lazy,
-    refuse_pruned,
-    select,
-    warn_if_sparse,
-    warn_if_unclear,
-)
+from lightning_lottery.prunable import Selection, examine, layers_of
 from lightning_lottery.pruning import Pruner
 from lightning_lottery.resume import newest_run
 from lightning_lottery.round import dense_ticket
@@ -164,15 +156,10 @@ def check_module(module: LightningModule, settings: Settings, is_resumed: bool) 
     Raises:
         ConfigurationError: With what came, what is allowed and what to write.
     """
-    refuse_lazy(module)
-    refuse_pruned(module)
-    selection = select(module, settings.include, settings.exclude)
+    selection = examine(module, settings.include, settings.exclude, is_initial=not is_resumed)
     layers = layers_of(module, selection.parameters)
     _check_sharded(module, settings, layers)
     pruner = settings.method.plan(layers, settings.sizes)
-    warn_if_unclear(selection)
-    if not is_resumed and not any(map(is_sharded, module.parameters())):
-        warn_if_sparse(module, selection.parameters)
     if settings.controls:
         _try_controls(module, settings, selection, pruner)
     return selection

@@ -6,15 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.prunable import (
-    Selection,
-    layers_of,
-    refuse_lazy,
-    refuse_pruned,
-    select,
-    warn_if_sparse,
-    warn_if_unclear,
-)
+from lightning_lottery.prunable import Selection, examine, layers_of
 from lightning_lottery.pruning import Pruner
 from lightning_lottery.report import aligned
 from lightning_lottery.settings import Settings
@@ -51,13 +43,9 @@ class Preview:
         """
         if not isinstance(module, nn.Module):
             raise ConfigurationError(f"preview takes a network, a torch.nn.Module, and got {module!r:.200}.")
-        refuse_lazy(module)
-        refuse_pruned(module)
-        selection = select(module, settings.include, settings.exclude)
+        selection = examine(module, settings.include, settings.exclude)
         layers = layers_of(module, selection.parameters)
         pruner = settings.method.plan(layers, settings.sizes)
-        warn_if_unclear(selection)
-        warn_if_sparse(module, selection.parameters)
         first_round = 1 if settings.prune_at_init else 0
         return cls({layer.name: layer.shape for layer in layers}, _kept(pruner), selection, first_round)
 

@@ -12,6 +12,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.kinds import Kind, kinds_of, norms_of
 from lightning_lottery.patterns import Layer
+from lightning_lottery.sharding import is_sharded
 
 # What exclude takes besides patterns of names, and the reason of what it leaves out.
 FROZEN = "frozen"
@@ -118,6 +119,8 @@ def warn_if_sparse(module: nn.Module, parameters: Mapping[str, nn.Parameter]) ->
 
     Weights that are zero as a whole, as those of adapters, are initial values, and do not count.
     """
+    if any(map(is_sharded, module.parameters())):
+        return
     zeros = {name: p.numel() - int(p.detach().count_nonzero()) for name, p in parameters.items()}
     sparse = {name: count for name, count in zeros.items() if 0 < count < parameters[name].numel()}
     share = sum(sparse.values()) / sum(p.numel() for p in parameters.values())
@@ -188,6 +191,29 @@ def _nothing(selection: Selection, kinds: Mapping[str, Kind], excluded: set[str]
     if selection.unclear:
         return message + f"To prune those that may be such, write include={selection.unclear}."
     return message + "To prune others, name them one by one by include=['…']; zeros must make sense there."
+
+
+def examine(
+    module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = (), *, is_initial: bool = True
+) -> Selection:
+    """What :func:`select` finds, of a network that may be trained and pruned.
+
+    Args:
+        module: Any network.
+        include: See :func:`select`.
+        exclude: See :func:`select`.
+        is_initial: Whether its weights are those before training, of which zeros are said.
+
+    Raises:
+        ConfigurationError: It has lazy layers, something else prunes it, or ``select`` refuses it.
+    """
+    refuse_lazy(module)
+    refuse_pruned(module)
+    selection = select(module, include, exclude)
+    warn_if_unclear(selection)
+    if is_initial:
+        warn_if_sparse(module, selection.parameters)
+    return selection
 
 
 def prunable_parameters(

@@ -120,7 +120,7 @@ class Round:
         self.masking.mask_weights()
 
     def check_finite(self, module: nn.Module, monitor: str | None, metrics: Mapping[str, Tensor]) -> None:
-        """Warns if the round has ended with weights or a monitored metric that are not finite numbers."""
+        """Warns if the round has ended with NaN in weights, buffers or the monitored metric, or infinity."""
         broken = [n for n, p in module.named_parameters() if not bool(sharding.local(p.detach()).isfinite().all())]
         # Some buffers hold infinity on purpose, as masks of attention do.
         broken += [n for n, b in module.named_buffers() if bool(sharding.local(b).isnan().any())]

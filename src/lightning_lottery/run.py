@@ -108,9 +108,9 @@ class Run:
         if state is not None and not self._fit.goes_on_within_rounds():
             self._chronicle.say(f"{state.name} begins again: averages of weights cannot go on from a checkpoint.")
             state = None
-        elif state is not None and (added := ModuleState(**state.module).layers_that_lack(self._module)):
+        elif state is not None and (added := ModuleState(**state.module).missing_layers(self._module)):
             self._chronicle.say(
-                f"{state.name} begins again: the network has no layers {added} yet, which came later."
+                f"{state.name} begins again: the layers {added} were added while it trained, and are missing."
             )
             state = None
         if self._folder.has_state(LAST):

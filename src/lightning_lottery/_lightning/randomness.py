@@ -58,7 +58,7 @@ class Randomness:
 
 
 def reseed(seed: int, generators: dict[str, Generator]) -> None:
-    """Seeds all generators of this process, without a word and without a trace in the environment."""
+    """Seeds all generators of this process; prints nothing and leaves the environment alone."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
