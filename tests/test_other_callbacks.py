@@ -149,7 +149,8 @@ def test_checkpoints_of_all_rounds_stay_and_belong_to_their_round(digits, tmp_pa
                     assert not state[name][~mask].any()
                     assert state[name][mask].all()
     assert Path(best.last_model_path).parent.name == "round_02"
-    assert (tmp_path / "best" / "last.ckpt").resolve().parent.name == "round_01_shuffle_mask"  # the newest
+    assert (tmp_path / "best" / "last.ckpt").resolve() == Path(best.last_model_path)  # not the control's
+    assert (best.dirpath, steps.dirpath) == (str(tmp_path / "best"), str(tmp_path / "steps"))
     plain = Model()  # a checkpoint is that of the plain model
     plain.load_state_dict(torch.load(best.best_model_path, weights_only=False)["state_dict"])
 

@@ -178,7 +178,7 @@ class LotteryTicketCallback(Results):
         state = checkpoint.get("callbacks", {}).get(self.state_key)
         if state and self._fit is not None:
             preflight.check_finders(trainer)  # before they begin, in on_fit_start
-            self._fit.enter_folders(RunState.load(state).name)
+            self._fit.checkpoints.enter(RunState.load(state).name)
             if trainer.precision == "64-true":  # Lightning loads them before it makes the module one of doubles
                 self._doubles = checkpoint["state_dict"]
 

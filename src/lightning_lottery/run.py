@@ -211,7 +211,7 @@ class Run:
         if not self._fit.trainer.interrupted and not self._is_between_rounds:
             self._folder.note_checkpoint(path, self.round.name)
             if self._folder.is_writer:
-                self._fit.note_saved(path)
+                self._fit.checkpoints.note_saved(path)
 
     def advance(self) -> bool:
         """Ends the round that has trained and prepares the next one.

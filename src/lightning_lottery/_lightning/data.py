@@ -12,6 +12,7 @@ from lightning.pytorch.loops.fetchers import _DataFetcher, _DataLoaderIterDataFe
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils._pytree import tree_leaves
 
+from lightning_lottery._lightning.attributes import stand_in
 from lightning_lottery._lightning.randomness import Randomness, reseed
 
 # The seed of the samplers that Lightning makes for several processes.
@@ -76,9 +77,9 @@ class DataOrder:
             if fetcher.combined_loader._iterator is before:  # nothing else tells whether a new one was made
                 self._iterator = None
 
-        epoch_loop.on_run_start = on_run_start
         sources = (("train", self._loop._data_source), ("val", self._val_loop._data_source))
-        return [*(self._watch(*source) for source in sources), lambda: delattr(epoch_loop, "on_run_start")]
+        undo = [self._watch(*source) for source in sources]
+        return [*undo, stand_in(epoch_loop, "on_run_start", on_run_start)]
 
     def _watch(self, kind: str, source: Any) -> Callable[[], None]:
         # All loaders come through dataloader() of a source, whether they were given to fit or come from a hook.
@@ -103,8 +104,7 @@ class DataOrder:
                 self._before_loading = moment
             return loaders
 
-        source.dataloader = dataloader
-        return lambda: delattr(source, "dataloader")
+        return stand_in(source, "dataloader", dataloader)
 
     def begin(self) -> None:
         """Loads the data of the first round and remembers where the generators were."""

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -10,16 +9,16 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.optimizer import _optimizers_to_device
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
-from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_lottery._lightning import length, metrics, position
+from lightning_lottery._lightning.checkpoints import RoundCheckpoints, take
 from lightning_lottery._lightning.data import DataOrder
 from lightning_lottery._lightning.hooks import Hooks, install
 from lightning_lottery._lightning.loggers import RoundLoggers
-from lightning_lottery._lightning.memory import Memory, checkpoint_memory, enter_folder, link_last, name_files
+from lightning_lottery._lightning.memory import Memory
 from lightning_lottery._lightning.onlooker import Onlooker, looking_on
 
 
@@ -28,6 +27,7 @@ class RoundsFit:
 
     Attributes:
         trainer: The Trainer.
+        checkpoints: Its checkpoint callbacks.
 
     Args:
         trainer: The Trainer, in ``setup`` of a fit.
@@ -37,6 +37,7 @@ class RoundsFit:
     def __init__(self, trainer: Trainer, owner: Callback) -> None:
         self.trainer = trainer
         self._owner = owner
+        self.checkpoints = RoundCheckpoints(trainer)
         self._data = DataOrder(trainer)
         self._undo: list[Callable[[], None]] = []
         self._first_step = 0
@@ -44,7 +45,7 @@ class RoundsFit:
 
     def install(self, hooks: Hooks) -> None:
         """Installs the loop over rounds, until :meth:`undo`."""
-        self._undo += install(self.trainer, self._owner, hooks, self._data)
+        self._undo += [self.checkpoints.leave, *install(self.trainer, self._owner, hooks, self._data)]
 
     def undo(self) -> None:
         """Leaves the Trainer as Lightning made it. May be called twice."""
@@ -80,7 +81,7 @@ class RoundsFit:
     def begin_from(self, start: dict[str, Any]) -> None:
         """Takes over the state that every round starts from as another process gave it by :meth:`start`."""
         states = list(start["memories"])
-        self._memories = [Memory(part, _take(states, Memory(part, {}).name)) for part in self._parts()]
+        self._memories = [Memory(part, take(states, Memory(part, {}).name)) for part in self._parts()]
         self._data.begin_from(start["data"][self.trainer.global_rank])
         self._optimization = position.FirstOptimization(self.trainer, start["optimization"])
         self._precision = start["precision"]
@@ -89,14 +90,7 @@ class RoundsFit:
     def enter_round(self, name: str, number: int, prefix: str) -> None:
         """Gives the round loggers and checkpoint folders of its own, inside those of the fit."""
         self.loggers.enter(name, number, prefix)
-        self.enter_folders(name)
-
-    def enter_folders(self, name: str) -> None:
-        """Gives the round checkpoint folders of its own."""
-        for checkpoint in self._checkpoints():
-            enter_folder(checkpoint, name)
-            if any(isinstance(logger, MLFlowLogger) for logger in self.trainer.loggers):
-                name_files(checkpoint, name)  # it tells artifacts apart by the names of files alone
+        self.checkpoints.enter(name)
 
     def rewind(
         self,
@@ -133,7 +127,7 @@ class RoundsFit:
             position.load_optimization(trainer, point["optimization"], fresh_optimizer)
         at_point = [] if point is None else list(point["memories"])
         for memory in self._memories:
-            memory.restore(trainer, _take(at_point, memory.name))
+            memory.restore(trainer, take(at_point, memory.name))
         self._data.rewind(same_data_order, None if point is None else self._own(point["data"]))
         if point is not None:
             metrics.put_back(trainer, point["metrics"])  # a scheduler may look at one before the next validation
@@ -178,7 +172,7 @@ class RoundsFit:
             "metrics": metrics.capture(trainer),
             "gradients": gradients if self._gradients_count() else {},
             "should_stop": trainer.should_stop,
-            "checkpoints": [(c.state_key, checkpoint_memory(c)) for c in self._checkpoints()],
+            "checkpoints": self.checkpoints.memories(),
             "first_step": self._first_step,
         }
 
@@ -227,30 +221,20 @@ class RoundsFit:
         trainer.should_stop = moment["should_stop"]  # a reason to validate
         position.settle(trainer, validate=True)
         metrics.settle(trainer)
-        states = list(moment["checkpoints"])
-        for checkpoint in self._checkpoints():
-            memory = _take(states, checkpoint.state_key) or {}
-            vars(checkpoint).update({name: value for name, value in memory.items() if name in vars(checkpoint)})
+        self.checkpoints.restore(moment["checkpoints"])
         for name, parameter in trainer.lightning_module.named_parameters():
             if name in moment["gradients"]:
                 parameter.grad = moment["gradients"][name].to(parameter.device)
 
-    def note_saved(self, path: str) -> None:
-        """Shows ``ckpt_path="last"`` the way to a checkpoint that was written."""
-        for checkpoint in self._checkpoints():
-            if checkpoint.save_last and os.path.dirname(path) == checkpoint.dirpath:  # noqa: PTH120 (an address)
-                link_last(checkpoint, path)
-
     def keep_final(self) -> dict[str, Any]:
         """Notes what the Trainer knows after the last ticket, to come back to after the controls."""
-        checkpoints = [(c.state_key, {**checkpoint_memory(c), "dirpath": c.dirpath}) for c in self._checkpoints()]
-        return {"checkpoints": checkpoints, "metrics": metrics.keep(self.trainer)}
+        return {"checkpoints": self.checkpoints.memories(), "metrics": metrics.keep(self.trainer)}
 
     def restore_final(self, final: dict[str, Any]) -> None:
         """Brings back checkpoints and metrics of the last ticket, so that ``test("best")`` tests it."""
-        states = list(final["checkpoints"])
-        for checkpoint in self._checkpoints():
-            vars(checkpoint).update(_take(states, checkpoint.state_key) or {})
+        self.checkpoints.restore(final["checkpoints"])
+        if self.trainer.is_global_zero:
+            self.checkpoints.restore_last()
         metrics.put_back(self.trainer, final["metrics"])
 
     def stop_on_sigterm(self) -> None:
@@ -324,9 +308,6 @@ class RoundsFit:
     def _other_callbacks(self) -> list[Callback]:
         return [callback for callback in self.trainer.callbacks if callback is not self._owner]  # type: ignore[attr-defined]
 
-    def _checkpoints(self) -> list[ModelCheckpoint]:
-        return [callback for callback in self._other_callbacks() if isinstance(callback, ModelCheckpoint)]
-
     def gradients_are_ours(self) -> bool:
         """Whether no hook of the LightningModule or of another callback may change gradients after the masking."""
         module = self.trainer.lightning_module
@@ -335,11 +316,3 @@ class RoundsFit:
             any(is_overridden(hook, module) for hook in (*shared, "configure_gradient_clipping", "optimizer_step"))
             or any(is_overridden(hook, other, Callback) for hook in shared for other in self._other_callbacks())
         )
-
-
-def _take(states: list[tuple[str, Any]], name: str) -> Any:
-    """Takes the first state of this name out of a list; ``None`` if there is none."""
-    for index, (other, _) in enumerate(states):
-        if other == name:
-            return states.pop(index)[1]
-    return None

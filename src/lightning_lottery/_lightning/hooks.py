@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from lightning_lottery._lightning import position
+from lightning_lottery._lightning.attributes import stand_in
 from lightning_lottery._lightning.data import DataOrder
 
 
@@ -61,8 +62,7 @@ def install(trainer: Trainer, owner: Callback, hooks: Hooks, data: DataOrder) ->
     undo.append(_mute("The dirpath has changed from"))
     if (progress := trainer.progress_bar_callback) is not None:
         get_metrics = progress.get_metrics  # the one way to add text to any progress bar
-        progress.get_metrics = lambda *args: {**hooks.bar(), **get_metrics(*args)}  # type: ignore[method-assign]
-        undo.append(lambda: delattr(progress, "get_metrics"))
+        undo.append(stand_in(progress, "get_metrics", lambda *args: {**hooks.bar(), **get_metrics(*args)}))
     return undo
 
 
@@ -111,8 +111,7 @@ def _watch_batches(epoch_loop: Any, is_ours: Callable[[], bool], hooks: Hooks) -
             hooks.batch()
         end(fetcher)
 
-    epoch_loop.on_advance_end = on_advance_end
-    return lambda: delattr(epoch_loop, "on_advance_end")
+    return stand_in(epoch_loop, "on_advance_end", on_advance_end)
 
 
 def _mute(message: str) -> Callable[[], None]:
@@ -135,5 +134,4 @@ def _watch_saving(trainer: Any, hooks: Hooks) -> Callable[[], None]:
         if not weights_only:  # from weights alone nothing goes on
             hooks.saved(os.fspath(filepath))
 
-    trainer.save_checkpoint = save_checkpoint
-    return lambda: delattr(trainer, "save_checkpoint")
+    return stand_in(trainer, "save_checkpoint", save_checkpoint)

@@ -16,6 +16,8 @@ from lightning.pytorch.loggers import (
     WandbLogger,
 )
 
+from lightning_lottery._lightning.attributes import stand_in
+
 _ROUND = "lottery/round"
 
 
@@ -33,6 +35,8 @@ class RoundLoggers:
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
         self._own = list(trainer.loggers)
+        self._undo: list[Callable[[], None]] = []
+        self._tags = True
 
     @property
     def have_children(self) -> bool:
@@ -50,23 +54,43 @@ class RoundLoggers:
         self._trainer.loggers = [_child(logger, name) if _has_children(logger) else logger for logger in self._own]
         for logger in self._own:
             if not _has_children(logger):
-                _tag(logger, number, prefix)
+                self._undo.append(self._tag(logger, number, prefix))
 
     def leave(self, status: str) -> None:
         """Closes the loggers of the round; those of the fit come back. May be called twice."""
         children, self._trainer.loggers = self._trainer.loggers, self._own
-        for logger in self._own:
-            vars(logger).pop("log_metrics", None)
+        while self._undo:
+            self._undo.pop()()
         for logger in children:
             if not any(logger is own for own in self._own):
                 logger.finalize(status)
+
+    def _tag(self, logger: Any, number: int, prefix: str) -> Callable[[], None]:
+        """Gives what is logged the number of its round, and the keys a prefix."""
+        log = logger.log_metrics
+
+        def log_metrics(metrics: Mapping[str, Any], step: int | None = None, *args: Any, **kwargs: Any) -> None:
+            if self._tags:
+                metrics = {**{f"{prefix}{key}": value for key, value in metrics.items()}, _ROUND: float(number)}
+            log(metrics, step, *args, **kwargs)
+
+        # On the object itself: users and callbacks ask for its class, and hold it.
+        return stand_in(logger, "log_metrics", log_metrics)
+
+    @contextmanager
+    def _untagged(self) -> Iterator[None]:
+        self._tags = False
+        try:
+            yield
+        finally:
+            self._tags = True
 
     def log(self, scalars: Mapping[str, float], number: int) -> None:
         """Logs scalars of a finished round, at step = round where steps are free."""
         for logger in self._own:
             # The axis of all loggers; nothing public gives it.
             ever_rising = self._trainer.fit_loop.epoch_loop._batches_that_stepped
-            with _untagged(logger):
+            with self._untagged():
                 if _has_children(logger) or isinstance(logger, (MLFlowLogger, CometLogger)):
                     logger.log_metrics(dict(scalars), step=number)  # each key has steps of its own
                 else:
@@ -81,7 +105,7 @@ class RoundLoggers:
                 logger.experiment.add_figure(tag, figure(), global_step=number, close=False)
                 logger.experiment.flush()
             elif isinstance(logger, WandbLogger):
-                with _untagged(logger):
+                with self._untagged():
                     steps = self._trainer.fit_loop.epoch_loop._batches_that_stepped
                     logger.log_image(tag, [figure()], step=steps)
             elif isinstance(logger, CometLogger):
@@ -92,28 +116,6 @@ class RoundLoggers:
 
 def _has_children(logger: Logger) -> bool:
     return isinstance(logger, (TensorBoardLogger, CSVLogger))
-
-
-def _tag(logger: Any, number: int, prefix: str) -> None:
-    """Gives what is logged the number of its round, and the keys a prefix."""
-    log = type(logger).log_metrics
-
-    def log_metrics(metrics: Mapping[str, Any], step: int | None = None, *args: Any, **kwargs: Any) -> None:
-        named = {f"{prefix}{key}": value for key, value in metrics.items()}
-        log(logger, {**named, _ROUND: float(number)}, step, *args, **kwargs)
-
-    # On the object itself: users and callbacks ask for its class, and hold it.
-    logger.log_metrics = log_metrics
-
-
-@contextmanager
-def _untagged(logger: Logger) -> Iterator[None]:
-    tagged = vars(logger).pop("log_metrics", None)
-    try:
-        yield
-    finally:
-        if tagged is not None:
-            vars(logger)["log_metrics"] = tagged
 
 
 def _draw_over_rounds(logger: Logger, scalars: Mapping[str, float]) -> None:

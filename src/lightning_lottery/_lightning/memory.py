@@ -1,12 +1,8 @@
 """What other callbacks, and the data module, remember of a training, and have to forget before the next."""
 
 import copy
-import os
 import warnings
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer, callbacks
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
@@ -15,7 +11,7 @@ from torch import nn
 from lightning_lottery.module_state import ModuleState, is_metric
 
 # ModelCheckpoint's load_state_dict leaves most of it alone, and warns about another folder.
-_CHECKPOINT_MEMORY = (
+CHECKPOINT_MEMORY = (
     "best_k_models",
     "best_model_path",
     "best_model_score",
@@ -45,9 +41,6 @@ _AVERAGING = tuple(
     for name in ("StochasticWeightAveraging", "WeightAveraging")  # the latter since 2.5.3
     if hasattr(callbacks, name)
 )
-# The folders that the rounds' checkpoints lie in, by callback: one callback may serve several fits.
-_CHECKPOINT_FOLDERS: WeakKeyDictionary[ModelCheckpoint, Any] = WeakKeyDictionary()
-_CHECKPOINT_NAMES: WeakKeyDictionary[ModelCheckpoint, str | None] = WeakKeyDictionary()
 
 
 class Memory:
@@ -94,9 +87,9 @@ class Memory:
 
     def _present(self) -> dict[str, Any]:
         if isinstance(self.callback, ModelCheckpoint):
-            return checkpoint_memory(self.callback)
+            return attributes(self.callback, CHECKPOINT_MEMORY)
         if isinstance(self.callback, _AVERAGING):
-            return _attributes(self.callback, _AVERAGING_MEMORY)
+            return attributes(self.callback, _AVERAGING_MEMORY)
         return self._plain()
 
     def restore(self, trainer: Trainer, point: dict[str, Any] | None = None) -> None:
@@ -134,41 +127,7 @@ class Memory:
             )
 
 
-def checkpoint_memory(checkpoint: ModelCheckpoint) -> dict[str, Any]:
-    """All that a checkpoint callback remembers of the round that it is in."""
-    return _attributes(checkpoint, _CHECKPOINT_MEMORY)
-
-
-def _attributes(callback: Any, names: tuple[str, ...]) -> dict[str, Any]:
+def attributes(callback: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """Copies of attributes of a callback, of those that it has."""
     present = vars(callback)
     return {name: copy.copy(present[name]) for name in names if name in present}
-
-
-def enter_folder(checkpoint: ModelCheckpoint, name: str) -> None:
-    """Gives a round a folder of its own for checkpoints, inside that of the fit.
-
-    The callback keeps it after the fit, where ``ckpt_path="last"`` searches.
-    """
-    folder = _CHECKPOINT_FOLDERS.setdefault(checkpoint, checkpoint.dirpath)
-    checkpoint.dirpath = os.path.join(folder or "", name)  # noqa: PTH118 (it may be an address)
-
-
-def name_files(checkpoint: ModelCheckpoint, name: str) -> None:
-    """Puts the round into the names of checkpoint files, for loggers that take them out of their folders."""
-    own = _CHECKPOINT_NAMES.setdefault(checkpoint, checkpoint.filename)
-    checkpoint.filename = f"{name}-{own or '{epoch}-{step}'}"
-
-
-def link_last(checkpoint: ModelCheckpoint, path: str) -> None:
-    """Shows ``ckpt_path="last"`` of another process the way: it searches the folder of the fit, not of a round.
-
-    Args:
-        checkpoint: A checkpoint callback that keeps the last one.
-        path: The newest file, in the folder of its round.
-    """
-    folder = Path(_CHECKPOINT_FOLDERS[checkpoint] or "")
-    link = folder / f"{checkpoint.CHECKPOINT_NAME_LAST}{checkpoint.FILE_EXTENSION}"
-    with suppress(OSError):  # not on this file system
-        temporary = folder / f".{link.name}.{os.getpid()}"
-        temporary.symlink_to(os.path.relpath(path, folder))
-        temporary.replace(link)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader
 
+from lightning_lottery._lightning.attributes import stand_in
 from lightning_lottery._lightning.data import DataOrder
 from lightning_lottery.errors import ConfigurationError, TrainingError
 from lightning_lottery.module_state import ModuleState
@@ -178,14 +179,15 @@ def _untouched(trainer: Trainer, prunable: Sequence[nn.Parameter]) -> Iterator[N
     module: Any = trainer.lightning_module
     state, loggers, notes = ModuleState.of(module), trainer.loggers, _Notes(module)
     weights = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
-    module.log = module.log_dict = lambda *_, **__: None  # there is no loop that would take it
+    undo = [stand_in(module, name, lambda *_, **__: None) for name in ("log", "log_dict")]  # no loop would take it
     trainer.loggers = [DummyLogger() for _ in loggers]
     for parameter in prunable:
         parameter.requires_grad_()  # frozen ones are pruned as well
     try:
         yield
     finally:
-        del module.log, module.log_dict
+        for put_back in undo:
+            put_back()
         trainer.loggers = loggers
         state.restore(module)
         notes.restore()
