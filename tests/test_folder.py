@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_records import record
 
-from lightning_lottery import ConfigurationError, LotteryError, Records, Ticket
+from lightning_lottery import ConfigurationError, LotteryError, Records, RoundRecord, Ticket
 from lightning_lottery.folder import RunFolder, Tickets
 
 
@@ -76,6 +76,33 @@ def test_tickets_by_round_and_by_branch(tmp_path):
     assert repr(tickets) == "Tickets(branch='ticket', rounds=[0, 1, 100])"
     with pytest.raises(KeyError):
         tickets["shuffle_mask"][0]
+    assert "shuffle_mask" in tickets
+    assert "typo" not in tickets
+    assert (1 in tickets, 2 in tickets) == (True, False)
+    with pytest.raises(KeyError, match=r"no ticket of a branch 'typo'; .*'ticket', 'shuffle_mask'"):
+        tickets["typo"]
+
+
+def test_tickets_come_in_the_order_of_rounds(tmp_path):
+    dense = Ticket({"w": torch.tensor([True])}, {"w": torch.ones(1)})
+    numbers = [0, 9, 10, 99, 100, 101, 999, 1000]
+    for number in reversed(numbers):
+        dense.save(RunFolder(tmp_path).ticket_path(number))
+    assert list(Tickets(RunFolder(tmp_path))) == numbers
+
+
+def test_numbers_that_json_does_not_know_are_read_back(tmp_path):
+    def same(first, second):
+        return first == second or (math.isnan(first) and math.isnan(second))
+
+    metrics = {"high": math.inf, "low": -math.inf, "none": math.nan, "one": 1.0}
+    written = RoundRecord(0, "ticket", 1.0, 2, 2, 3, metrics=metrics, best_value=math.inf, best_step=3)
+    folder = RunFolder(tmp_path)
+    folder.write_records(Records([written]))
+    json.loads((tmp_path / "rounds.jsonl").read_text(), parse_constant=pytest.fail)
+    (read,) = folder.read_records()
+    assert all(same(read.metrics[name], value) for name, value in metrics.items())
+    assert read.best_value == math.inf
 
 
 def test_states_are_read_without_running_code(tmp_path):

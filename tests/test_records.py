@@ -21,6 +21,27 @@ def test_records_by_round_and_by_branch():
     assert len(records[:2]) == 2
 
 
+def test_records_without_a_dense_round_go_by_their_round_as_well():
+    records = Records([record(1), record(2), record(1, "shuffle_mask"), record(2, "shuffle_mask")])
+    assert (records[1].round, records[2].round) == (1, 2)
+    assert (records[3].branch, records[3].round) == ("shuffle_mask", 1)
+    assert records[-1] is records[4]
+    assert [r.round for r in records[1:3]] == [1, 2] == [r.round for r in records[:3]]
+    assert [r.round for r in records] == [1, 2, 1, 2]
+    assert list(reversed(records)) == list(records)[::-1]
+    assert records.index(records[2]) == 2
+    with pytest.raises(IndexError, match=r"no round 0: prune_at_init=True.*records\[1\]"):
+        records[0]
+    with pytest.raises(IndexError):
+        records[5]
+
+
+def test_a_branch_that_is_not_there_is_named_with_those_that_are():
+    with pytest.raises(KeyError, match=r"no record of a branch 'typo'.*\['ticket', 'shuffle_mask'\]"):
+        Records([record(0), record(1, "shuffle_mask")])["typo"]
+    assert Records()["ticket"] == {}
+
+
 @pytest.mark.parametrize(("mode", "value", "step"), [("max", 0.9, 2), ("min", 0.1, 3)])
 def test_best_is_the_first_of_the_best_and_never_nan(mode, value, step):
     best = Best(mode)
@@ -38,6 +59,9 @@ def test_best_is_the_first_of_the_best_and_never_nan(mode, value, step):
         ("max", [0.90, 0.80, 0.80, 0.80, 0.80], 0, 0),
         ("min", [0.30, 0.29, 0.31, 0.40, 0.50], 0, 1),
         ("min", [0.30, 0.29, 0.31, 0.40, None], 0.1001, 3),
+        ("min", [math.inf, math.inf, 0.3, math.inf, None], 0, 3),
+        ("min", [math.inf, None, None, None, None], 0, 0),
+        ("max", [0.30, -math.inf, math.inf, -math.inf, -math.inf], 0, 2),
     ],
 )
 def test_smallest_matching(mode, values, tolerance, expected):

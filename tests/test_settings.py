@@ -33,6 +33,8 @@ class Same(Control):
         ({"exclude": None}, "exclude=None is no list"),
         ({"controls": ShuffleMask()}, r"controls=ShuffleMask\(\) is no list"),
         ({"monitor": 3, "mode": "max"}, "monitor=3 is no name"),
+        ({"mode": "max"}, "mode='max' came without monitor.*Write also monitor='val_acc'"),
+        ({"include": [3]}, r"include holds 3, which is not a string.*include=\['\*.head.weight'\]"),
         ({"monitor": "val_acc"}, "monitor='val_acc' came without mode. Write mode='max' if"),
         ({"controls": [ShuffleMask()], "control_rounds": 3}, "control_rounds=3 is no list"),
         ({"control_rounds": [3]}, r"came without controls. Write also controls=\[Reinitialize\(\)\]"),

@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -68,6 +69,8 @@ def test_bad_sizes_are_refused(arguments, message):
 
 def test_numbers_of_numpy_are_numbers():
     assert Sizes(1, amount=np.float32(0.5)).counts(100) == [100, 50]
+    assert Sizes(np.int64(2), target_density=torch.tensor(0.25)).counts(100) == [100, 50, 25]
+    assert Sizes(densities=np.array([0.5, 0.25])) == Sizes(densities=[0.5, 0.25])
 
 
 def test_a_round_that_removes_or_leaves_nothing_is_refused():

@@ -13,6 +13,7 @@ SOURCE = Path(lightning_lottery.__file__).parent
 # From the bottom to the top: a module imports only from lines above its own.
 LAYERS = [
     ["errors"],
+    ["plain"],
     ["files", "patterns", "sharding", "sizes"],
     ["scopes"],
     ["chunks"],
@@ -37,6 +38,7 @@ LAYERS = [
     ["cli"],
 ]
 TORCH_ONLY = [
+    "plain",
     "errors",
     "sharding",
     "files",

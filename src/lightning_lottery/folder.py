@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from io import BytesIO
-from math import isfinite, nan
+from math import isfinite, isnan, nan
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, overload
@@ -198,8 +198,9 @@ class RunFolder:
         for number, line in enumerate(self._rounds.read_text().splitlines(), start=1):
             try:
                 record = RoundRecord(**json.loads(line))
-                metrics = {name: nan if value is None else value for name, value in record.metrics.items()}
-                records.append(replace(record, metrics=metrics))
+                metrics = {name: nan if value is None else float(value) for name, value in record.metrics.items()}
+                best = None if record.best_value is None else float(record.best_value)
+                records.append(replace(record, metrics=metrics, best_value=best))
             except (ValueError, TypeError, AttributeError) as error:
                 raise LotteryError(f"Line {number} of {self._rounds} is no record: {error}") from error
         return Records(records)
@@ -235,17 +236,28 @@ class Tickets(Mapping[int, Ticket]):
     def __getitem__(self, key: str) -> "Tickets": ...
     def __getitem__(self, key: int | str) -> "Ticket | Tickets":
         if isinstance(key, str):
+            branches = self._branches()
+            if key not in branches and key != TICKET_BRANCH:
+                raise KeyError(f"no ticket of a branch {key!r}; there are those of {branches}")
             return Tickets(self._folder, key)
         if self._folder is None or key not in list(self):
             raise KeyError(f"no ticket {key!r} of branch {self._branch!r}; there are those of rounds {list(self)}")
         return Ticket.load(self._folder.ticket_path(key, self._branch))
 
+    def _found(self) -> list[tuple[int, str]]:
+        """Round and branch of every ticket, in the order of rounds."""
+        paths = [] if self._folder is None else (self._folder.path / "tickets").glob("round_*.safetensors")
+        names = (path.stem.removeprefix("round_").partition("_") for path in paths)
+        return sorted((int(number), branch or TICKET_BRANCH) for number, _, branch in names if number.isdigit())
+
+    def _branches(self) -> list[str]:
+        return list(dict.fromkeys(branch for _, branch in self._found()))
+
     def __iter__(self) -> Iterator[int]:
-        if self._folder is not None:
-            for path in sorted((self._folder.path / "tickets").glob("round_*.safetensors")):
-                number = int(path.stem.split("_")[1])
-                if path == self._folder.ticket_path(number, self._branch):
-                    yield number
+        return iter([number for number, branch in self._found() if branch == self._branch])
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._branches() if isinstance(key, str) else key in list(self)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -260,7 +272,9 @@ def _is_file(path: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become ``null``."""
+    """JSON has no NaN and no infinity: they become ``null``, ``"inf"`` and ``"-inf"``."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not isfinite(value) else value
+    if isinstance(value, float) and not isfinite(value):
+        return None if isnan(value) else str(value)
+    return value

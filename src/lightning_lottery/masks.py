@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_lottery import sharding
 from lightning_lottery.errors import ConfigurationError, TrainingError
+from lightning_lottery.plain import plain
 from lightning_lottery.selection import Selection
 
 Masks = dict[str, Tensor]
@@ -112,6 +113,7 @@ def _prune_smallest(
     if addresses & {sharding.local(mask).data_ptr() for mask in masks or ()}:
         raise ConfigurationError("The tensors of out must not be those of masks, which are needed to the end.")
     total = sum(score.numel() for score in scores) if masks is None else sum(sharding.count(masks))
+    k = plain(k)
     if not isinstance(k, int) or isinstance(k, bool) or not 0 <= k <= total:
         raise ConfigurationError(f"k={k} weights cannot be removed from {total} survivors.")
     kept = [_empty_mask(score) for score in scores] if out is None else out

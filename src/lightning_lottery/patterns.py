@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.plain import make_plain
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ class NofM(Unstructured):
     m: int = 4
 
     def __post_init__(self) -> None:
+        make_plain(self)
         if type(self.n) is not int or type(self.m) is not int or not 0 < self.n < self.m:
             raise ConfigurationError(f"NofM(n={self.n!r}, m={self.m!r}) must have 0 < n < m. Write NofM(2, 4).")
 
@@ -182,6 +184,7 @@ class Channels(Pattern):
     outputs: bool = False
 
     def __post_init__(self) -> None:
+        make_plain(self)
         if type(self.norm) not in (int, float) or not 0 < self.norm < float("inf"):
             raise ConfigurationError(f"norm={self.norm!r} must be a number above 0. Write Channels(norm=2).")
         if not isinstance(self.outputs, bool):
@@ -231,6 +234,7 @@ class Block(Pattern):
     norm: float = 2.0
 
     def __post_init__(self) -> None:
+        make_plain(self)
         sides = all(type(side) is int and side >= 1 for side in (self.h, self.w))
         if not sides or type(self.norm) not in (int, float) or not 0 < self.norm < float("inf"):
             raise ConfigurationError(

@@ -1,10 +1,12 @@
 """The record of every finished round."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
 from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.plain import plain
 
 TICKET_BRANCH = "ticket"
 
@@ -59,6 +61,8 @@ class RoundRecord:
 class Records(Sequence[RoundRecord]):
     """All finished rounds in the order of training: first the tickets, so that ``records[r]`` is round r.
 
+    The numbers of the controls' records go on after the last ticket's. With ``prune_at_init`` there is no round 0,
+    and the first number is 1. Negative numbers and slices count from the end, and cut, as in any sequence.
     ``records["shuffle_mask"]`` gives the records of one branch by round.
     """
 
@@ -73,8 +77,45 @@ class Records(Sequence[RoundRecord]):
     def __getitem__(self, key: str) -> dict[int, RoundRecord]: ...
     def __getitem__(self, key: int | slice | str) -> RoundRecord | list[RoundRecord] | dict[int, RoundRecord]:
         if isinstance(key, str):
-            return {record.round: record for record in self._records if record.branch == key}
-        return self._records[key]
+            return self._of_branch(key)
+        if isinstance(key, slice):
+            return self._records[slice(self._place(key.start), self._place(key.stop), key.step)]
+        place = operator.index(key)
+        if 0 <= place < self._first:
+            raise IndexError(
+                f"There is no round {place}: prune_at_init=True prunes before any training. The first is "
+                f"records[{self._first}]."
+            )
+        return self._records[place if place < 0 else place - self._first]
+
+    def _of_branch(self, branch: str) -> dict[int, RoundRecord]:
+        found = {record.round: record for record in self._records if record.branch == branch}
+        if not found and branch != TICKET_BRANCH:
+            raise KeyError(f"no record of a branch {branch!r}; there are those of {self.branches()}")
+        return found
+
+    @property
+    def _first(self) -> int:
+        """The number of the first round that was trained."""
+        return self._records[0].round if self._records and self._records[0].branch == TICKET_BRANCH else 0
+
+    def _place(self, number: int | None) -> int | None:
+        """Where a bound of a slice lies in the list."""
+        return number if number is None or number < 0 else max(0, number - self._first)
+
+    def __iter__(self) -> Iterator[RoundRecord]:
+        return iter(self._records)
+
+    def __reversed__(self) -> Iterator[RoundRecord]:
+        return reversed(self._records)
+
+    def index(self, value: RoundRecord, *bounds: int) -> int:
+        """The number of a record, for ``records[number]``.
+
+        Raises:
+            ValueError: It is not among them.
+        """
+        return self._records.index(value, *bounds) + self._first
 
     def __len__(self) -> int:
         return len(self._records)
@@ -132,6 +173,7 @@ def smallest_matching(records: Records, mode: str, tolerance: float) -> RoundRec
     Raises:
         ConfigurationError: Nothing was monitored, no round has finished, or the tolerance is negative.
     """
+    tolerance = plain(tolerance)
     if not (isinstance(tolerance, (int, float)) and tolerance >= 0):
         raise ConfigurationError(f"tolerance={tolerance!r} must be a number of at least 0, for example 0.005.")
     tickets = records[TICKET_BRANCH]
@@ -152,6 +194,8 @@ def smallest_matching(records: Records, mode: str, tolerance: float) -> RoundRec
     matching = [
         record
         for record in tickets.values()
-        if record.best_value is not None and sign * (record.best_value - dense) >= -tolerance
+        # Of two equal infinities the difference is no number.
+        if record.best_value is not None
+        and (record.best_value == dense or sign * (record.best_value - dense) >= -tolerance)
     ]
     return min(matching, key=lambda record: record.density)

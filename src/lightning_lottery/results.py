@@ -22,10 +22,7 @@ class Results(Callback):
 
     @property
     def records(self) -> Records:
-        """One :class:`RoundRecord` a finished round, ``records[r]`` for round r; then those of the controls.
-
-        With ``prune_at_init`` there is no round 0: ``records["ticket"][r]`` is round r then as well.
-        """
+        """One :class:`RoundRecord` a finished round, ``records[r]`` for round r; then those of the controls."""
         self._read_mail()
         return self._records
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.plain import make_plain, plain
 
 _FORMS = "'500 steps', '2 epochs', '1%' (of the steps of one round) or 'init'"
 
@@ -41,6 +42,7 @@ class Point:
         """
         if isinstance(value, Point):
             return value
+        value = plain(value)
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return cls(value, unit)
         if isinstance(value, str):
@@ -148,6 +150,7 @@ class ToStep(_Late):
     optimizer: Literal["restore", "fresh"] = "restore"
 
     def __post_init__(self) -> None:
+        make_plain(self)
         _check_optimizer(self.optimizer)
         _check_late(self, "step", self.step, self.schedule)
 
@@ -170,6 +173,7 @@ class ToEpoch(_Late):
     optimizer: Literal["restore", "fresh"] = "restore"
 
     def __post_init__(self) -> None:
+        make_plain(self)
         _check_optimizer(self.optimizer)
         _check_late(self, "epoch", self.epoch, self.schedule)
 
@@ -192,6 +196,7 @@ class LearningRate(Rewind):
     optimizer: Literal["restore", "fresh"] = "restore"
 
     def __post_init__(self) -> None:
+        make_plain(self)
         _check_optimizer(self.optimizer)
         Point.parse(self.to)
 
@@ -223,6 +228,7 @@ class FineTune(Rewind):
     lr: float
 
     def __post_init__(self) -> None:
+        make_plain(self)
         if not isinstance(self.epochs, int) or isinstance(self.epochs, bool) or self.epochs < 1:
             raise ConfigurationError(
                 f"epochs={self.epochs!r} must be an integer of at least 1: FineTune(epochs=5, …)."
@@ -255,6 +261,7 @@ def rewinding(rule: "Rewind | str | int") -> Rewind:
     Raises:
         ConfigurationError: It is neither.
     """
+    rule = plain(rule)
     if isinstance(rule, (str, int)):
         point = Point.parse(rule)
         if point.amount == 0:

@@ -8,6 +8,7 @@ from math import ceil, prod
 
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.patterns import Layer
+from lightning_lottery.plain import make_plain
 from lightning_lottery.sizes import Sizes
 
 
@@ -41,6 +42,7 @@ class Scope(ABC):
     keep_alive: bool = True
 
     def __post_init__(self) -> None:
+        make_plain(self)
         if not isinstance(self.keep_alive, bool):
             raise ConfigurationError(f"keep_alive={self.keep_alive!r} must be True or False.")
         by_name = self.min_density if isinstance(self.min_density, Mapping) else {"*": self.min_density}

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_lottery.criteria import Context, Criterion, wide
 from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.plain import make_plain
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class _Batches(Criterion):
     batches: int = 1
 
     def __post_init__(self) -> None:
+        make_plain(self)
         _check_count(self, "batches", self.batches)
 
 
@@ -95,6 +97,7 @@ class SynFlow(Criterion):
     steps: int = 100
 
     def __post_init__(self) -> None:
+        make_plain(self)
         _check_count(self, "steps", self.steps)
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 from lightning_lottery.controls import Control, ShuffleMask
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.patterns import Unstructured
+from lightning_lottery.plain import make_plain
 from lightning_lottery.pruning import Method
 from lightning_lottery.records import TICKET_BRANCH, Records, RoundRecord
 from lightning_lottery.rewind import Point, Rewind, ToInit
@@ -51,6 +52,7 @@ class Settings:
     verbose: bool
 
     def __post_init__(self) -> None:
+        make_plain(self)
         if self.monitor is not None and self.mode is None:
             raise ConfigurationError(
                 f"monitor={self.monitor!r} came without mode. Write mode='max' if its large values are good, as "
@@ -60,6 +62,11 @@ class Settings:
             raise ConfigurationError(
                 f"mode={self.mode!r} is neither 'min' nor 'max'. An accuracy wants mode='max', a loss mode='min'."
             )
+        if self.monitor is None and self.mode is not None:
+            raise ConfigurationError(
+                f"mode={self.mode!r} came without monitor, the metric that it is for. Write also "
+                "monitor='val_acc', or leave mode out."
+            )
         if self.monitor is not None and not isinstance(self.monitor, str):
             raise ConfigurationError(f"monitor={self.monitor!r} is no name. Write for example monitor='val_acc'.")
         for argument in ("include", "exclude", "controls", "control_rounds", "stop"):
@@ -67,6 +74,12 @@ class Settings:
             optional = value is None and argument == "control_rounds"
             if not optional and (not isinstance(value, Sequence) or isinstance(value, str)):
                 raise ConfigurationError(f"{argument}={value!r} is no list. Write {argument}=[...].")
+        for argument in ("include", "exclude"):
+            if odd := [pattern for pattern in getattr(self, argument) if not isinstance(pattern, str)]:
+                raise ConfigurationError(
+                    f"{argument} holds {odd[0]!r}, which is not a string. Write patterns of parameter names, for "
+                    f"example {argument}=['*.head.weight']."
+                )
         self._check_controls()
         self._check_stop()
         for argument in ("prune_at_init", "same_data_order", "overwrite", "verbose"):

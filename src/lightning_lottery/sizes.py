@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from numbers import Real
 
 from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.plain import make_plain
 
 
 def _is_fraction(value: object) -> bool:
@@ -32,6 +33,7 @@ class Sizes:
     densities: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
+        make_plain(self)
         options = {"amount": self.amount, "target_density": self.target_density, "densities": self.densities}
         given = [f"{name}={value!r}" for name, value in options.items() if value is not None]
         if len(given) != 1:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.plain import make_plain
 from lightning_lottery.records import RoundRecord
 
 
@@ -59,6 +60,7 @@ class Tolerance(Stop):
     drop: float
 
     def __post_init__(self) -> None:
+        make_plain(self)
         if not isinstance(self.drop, (int, float)) or isinstance(self.drop, bool) or not self.drop >= 0:
             raise ConfigurationError(f"drop={self.drop!r} must be a number of at least 0: Tolerance(drop=0.01).")
 
@@ -95,6 +97,7 @@ class EarlyBird(Stop):
     tolerance: float = 0.1
 
     def __post_init__(self) -> None:
+        make_plain(self)
         if not isinstance(self.window, int) or isinstance(self.window, bool) or self.window < 2:
             raise ConfigurationError(
                 f"window={self.window!r} must be an integer of at least 2: EarlyBird(window=5)."

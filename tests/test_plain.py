@@ -1,0 +1,84 @@
+"""Numbers of NumPy and PyTorch as arguments."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import Model, loaders, quiet_trainer
+
+from lightning_lottery import (
+    ERK,
+    SNIP,
+    Block,
+    Channels,
+    EarlyBird,
+    FineTune,
+    Layerwise,
+    LearningRate,
+    LotteryTicketCallback,
+    NofM,
+    ShuffleMask,
+    SynFlow,
+    ToEpoch,
+    Tolerance,
+    ToStep,
+)
+from lightning_lottery.masks import prune_smallest
+from lightning_lottery.plain import plain
+from lightning_lottery.rewind import rewinding
+
+TWO, HALF = np.int64(2), np.float32(0.5)
+
+
+def test_numbers_become_those_of_python_and_all_else_stays():
+    given = {"a": [np.int32(3), (np.float64(0.5), "x")], np.int64(1): torch.tensor([0.5]), "b": np.bool_(True)}
+    assert json.dumps(plain(given)) == '{"a": [3, [0.5, "x"]], "1": [0.5], "b": true}'
+    thing = object()
+    assert plain(thing) is thing
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (lambda: Tolerance(np.float32(0.5)), Tolerance(0.5)),
+        (lambda: EarlyBird(window=TWO, tolerance=HALF), EarlyBird(window=2, tolerance=0.5)),
+        (lambda: FineTune(epochs=TWO, lr=HALF), FineTune(epochs=2, lr=0.5)),
+        (lambda: ToStep(TWO), ToStep(2)),
+        (lambda: ToEpoch(torch.tensor(2)), ToEpoch(2)),
+        (lambda: LearningRate(to=TWO), LearningRate(to=2)),
+        (lambda: rewinding(TWO), ToStep("2 steps")),
+        (lambda: Layerwise(layer_amounts={"last": HALF}), Layerwise(layer_amounts={"last": 0.5})),
+        (lambda: ERK(min_density=HALF), ERK(min_density=0.5)),
+        (lambda: NofM(TWO, np.int64(4)), NofM(2, 4)),
+        (lambda: Channels(norm=TWO), Channels(norm=2)),
+        (lambda: Block(TWO, TWO), Block(2, 2)),
+        (lambda: SNIP(batches=TWO), SNIP(batches=2)),
+        (lambda: SynFlow(steps=TWO), SynFlow(steps=2)),
+    ],
+)
+def test_every_rule_takes_them(made, expected):
+    assert made() == expected
+    assert repr(made()) == repr(expected)
+
+
+def test_they_do_not_stop_a_run(digits):
+    lottery = LotteryTicketCallback(
+        rounds=TWO,
+        amount=HALF,
+        controls=[ShuffleMask()],
+        control_rounds=np.array([2]),
+        monitor="val_acc",
+        mode="max",
+        verbose=False,
+    )
+    quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Model(), *loaders(digits))
+    assert [record.kept for record in lottery.records["ticket"].values()] == [6484, 3242, 1621]
+    assert lottery.smallest_matching(np.float32(1)).round == 2
+    arguments = json.loads((lottery.run_folder / "lottery.json").read_text())["arguments"]
+    assert (arguments["rounds"], arguments["amount"], arguments["control_rounds"]) == (2, 0.5, [2])
+
+
+def test_a_number_of_weights_may_be_one_of_numpy():
+    masks = prune_smallest({"w": torch.tensor([3.0, 1.0, 2.0])}, None, np.int64(1))
+    assert masks["w"].tolist() == [True, False, True]
