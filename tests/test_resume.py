@@ -91,8 +91,9 @@ def test_without_a_checkpoint_the_first_unfinished_round_begins_again(digits, tm
     spy.on_train_start = lambda trainer, pl_module: spy.steps.append(trainer.global_step)
     spy.on_train_batch_end = lambda *_: None
     trainer, model, data, lottery = build(tmp_path / "run", name, digits, spy, seed=77)
-    assert lottery.resume(trainer) is None
-    trainer.fit(model, *data)
+    path = lottery.resume(trainer)
+    assert path == str(lottery.settings.dirpath)
+    trainer.fit(model, *data, ckpt_path=path)
     assert outcome(tmp_path / "run", model) == expected
     assert len(spy.starts) == 0
     assert len(spy.ends) == trainings - min(rounds, trainings - 1)
@@ -147,8 +148,9 @@ def test_a_finished_run_gives_its_last_ticket_and_trains_nothing(digits, tmp_pat
     expected, metrics = outcome(tmp_path, model), dict(trainer.callback_metrics)
     spy = Spy()
     trainer, model, data, lottery = build(tmp_path, "epochs", digits, spy, seed=77)
-    assert lottery.resume(trainer) is None
-    trainer.fit(model, *data)
+    path = lottery.resume(trainer)
+    assert path == str(lottery.settings.dirpath)
+    trainer.fit(model, *data, ckpt_path=path)
     assert outcome(tmp_path, model) == expected
     assert trainer.callback_metrics == metrics
     assert not spy.starts

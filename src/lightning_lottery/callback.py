@@ -9,18 +9,20 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_lottery import preflight, report
+from lightning_lottery import identity, locate, preflight, report
 from lightning_lottery._lightning import Hooks, RoundsFit
 from lightning_lottery.controls import Control
 from lightning_lottery.criteria import Criterion, criterion_of
+from lightning_lottery.files import local_path
 from lightning_lottery.folder import RunFolder
+from lightning_lottery.notices import say
 from lightning_lottery.patterns import Pattern, pattern_of
 from lightning_lottery.preview import Preview
 from lightning_lottery.prunable import refuse_lazy
 from lightning_lottery.pruning import Method
 from lightning_lottery.records import Records
-from lightning_lottery.results import Results
-from lightning_lottery.resume import RunState, check_same, folder_of, next_checkpoint
+from lightning_lottery.resumable import Resumable
+from lightning_lottery.resume import check_same
 from lightning_lottery.rewind import Rewind, rewinding
 from lightning_lottery.round import dense_ticket
 from lightning_lottery.run import Run
@@ -30,7 +32,7 @@ from lightning_lottery.sizes import Sizes
 from lightning_lottery.stopping import Stop
 
 
-class LotteryTicketCallback(Results):
+class LotteryTicketCallback(Resumable):
     """Finds lottery tickets by iterative magnitude pruning, inside one ``trainer.fit``.
 
     Round 0 trains the whole network. Then, ``rounds`` times: the weights of smallest magnitude of the whole
@@ -119,17 +121,16 @@ class LotteryTicketCallback(Results):
             controls=controls,
             control_rounds=control_rounds,
             same_data_order=same_data_order,
-            dirpath=None if dirpath is None else Path(dirpath).expanduser(),
+            dirpath=None if dirpath is None else local_path(dirpath, "dirpath='runs/mine'"),
             overwrite=overwrite,
             verbose=verbose,
         )
         super().__init__(settings)
-        self._fit: RoundsFit | None = None
+
+    def _forget(self) -> None:
+        super()._forget()
         self._run: Run | None = None
-        self._loaded: RunState | None = None  # from a checkpoint; it counts when training begins
-        self._to_resume: RunFolder | None = None
         self._state: dict[str, Any] = {}
-        self._doubles: dict[str, Any] = {}
 
     def preview(self, model: nn.Module) -> Preview:
         """Prints what these arguments would prune of a network, and returns it; nothing is trained or changed.
@@ -143,55 +144,21 @@ class LotteryTicketCallback(Results):
         Raises:
             ConfigurationError: The network does not go with the arguments.
         """
-        print(preview := Preview.of(model, self.settings))
+        say(str(preview := Preview.of(model, self.settings)))
         return preview
-
-    def resume(self, trainer: Trainer) -> str | None:
-        """Finds the run to go on with: that in ``dirpath``, or else the newest like this one.
-
-        Without ``dirpath`` a run is like this one if the arguments, the limits of the Trainer and the seed of
-        ``seed_everything`` are the same; any other is another experiment, and left alone.
-
-        Args:
-            trainer: The Trainer that is to go on.
-
-        Returns:
-            Its newest checkpoint, for ``trainer.fit(model, ckpt_path=lottery.resume(trainer))``. ``None`` if there
-            is none of the round that was training: ``fit`` then goes on with the first unfinished round. If no run
-            was begun, ``fit`` begins one.
-        """
-        self._to_resume = preflight.find_run(trainer, self.settings)
-        if self._to_resume is None:
-            return None
-        return next_checkpoint(self._to_resume, self.settings.plan_after(self._to_resume.read_records()))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint is to hold of the run: plain values and tensors, see :class:`RunState`."""
         return self._state if self._run is None else vars(self._run.state())
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keeps what a checkpoint holds until training begins."""
-        self._loaded = RunState.load(state_dict)
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Lets checkpoint callbacks, whose states are loaded next, find themselves in the folder of the round."""
-        state = checkpoint.get("callbacks", {}).get(self.state_key)
-        if state and self._fit is not None:
-            preflight.check_finders(trainer)  # before they begin, in on_fit_start
-            self._fit.checkpoints.enter(RunState.load(state).name)
-            if trainer.precision == "64-true":  # Lightning loads them before it makes the module one of doubles
-                self._doubles = checkpoint["state_dict"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checks the Trainer and makes its fit loop train rounds."""
         if stage != "fit":
             return
         self._close("failed")  # of a fit that ended without calling teardown
-        self._loaded, self._state, self._doubles = None, {}, {}
+        self._loaded, self._to_resume, self._state, self._doubles = None, None, {}, {}
         preflight.check_trainer(trainer, self, self.settings)
-        if self._to_resume is not None:
-            preflight.check_finders(trainer)
-        self._limits = preflight.describe_trainer(trainer)  # before other callbacks lengthen the fit
+        self._limits = identity.describe_trainer(trainer)  # before other callbacks lengthen the fit
         refuse_lazy(pl_module)
         self._fit = RoundsFit(trainer, self)
         hooks = Hooks(
@@ -199,6 +166,7 @@ class LotteryTicketCallback(Results):
             boundary=self._boundary,
             batch=self._between_batches,
             epoch=self._between_epochs,
+            loading=self._loading,
             saved=self._saved,
             bar=self._bar,
         )
@@ -214,17 +182,17 @@ class LotteryTicketCallback(Results):
             return  # which is said when training would begin
         selection = preflight.check_module(pl_module, self.settings, is_resumed)
         self._parameters = selection.parameters
-        if self.settings.verbose and trainer.is_global_zero:
-            print(selection.line(), flush=True)
+        if self.settings.verbose:
+            say(selection.line())
         dense = dense_ticket(pl_module, self._parameters)
-        self._description = preflight.describe(self._limits, self.settings, pl_module, dense)
+        self._description = identity.describe(self._limits, self.settings, pl_module, dense)
         if not is_resumed:
-            self._next_folder = preflight.choose_folder(trainer, self.settings)
+            self._next_folder = locate.choose_folder(trainer, self.settings)
             return
         if self._loaded is not None and self._loaded.round > 0 and self.settings.rewind.length is not None:
             self._rounds_fit.allow_epochs(self.settings.rewind.length[0])
-        folder = self._to_resume or folder_of(self._resumed_state, self.settings.dirpath)
-        check_same(folder, self._description)
+        folder = self._to_resume or locate.folder_of(trainer, self._resumed_state, self.settings)
+        check_same(folder, self._description, self._ignore)
         self._next_folder = RunFolder(folder.path, is_writer=trainer.is_global_zero)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -272,19 +240,18 @@ class LotteryTicketCallback(Results):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the table of all rounds."""
-        if self._run is not None and self.settings.verbose and trainer.is_global_zero:
-            print(f"\n{report.table(self.records, self.settings.monitor)}\n\nRun folder: {self.run_folder}")
+        if self._run is not None and self.settings.verbose:
+            say(f"\n{report.table(self.records, self.settings.monitor)}\n\nRun folder: {self.run_folder}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leaves the Trainer as Lightning made it; what is finished is on disk already."""
         if self._run is not None:
             with suppress(Exception):  # it must not hide the one that is being handled
                 self._state = vars(self._run.state())  # for checkpoints that other callbacks write now
-            if self.settings.verbose and trainer.is_global_zero:
-                print(f"\nStopped; {len(self.records)} finished rounds are in the run folder: {self.run_folder}")
-                print("To go on: fit(..., ckpt_path=lottery.resume(trainer)), or --resume on the command line.")
+            if self.settings.verbose:
+                say(f"\nStopped; {len(self.records)} finished rounds are in the run folder: {self.run_folder}")
+                say(f"To go on: {self.how_to_resume}.")
         self._close("failed")
-        self._to_resume = None
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leaves the Trainer as Lightning made it."""
@@ -295,9 +262,10 @@ class LotteryTicketCallback(Results):
         fit, loaded = self._rounds_fit, self._loaded
         is_resumed = loaded is not None or self._to_resume is not None
         if not is_resumed and fit.nothing_to_train():
-            print("Nothing was trained: the Trainer is at its limits already. Make a new one for a new run.")
+            say("Nothing was trained: the Trainer is at its limits already. Make a new one for a new run.")
             return False
-        self._records, self._folder = Records(), self._next_folder
+        self._folder = locate.claim(fit.trainer, self.settings, self._next_folder, is_resumed)
+        self._records = Records()
         if self._folder.is_writer:
             self._mailbox.send(self._folder.path)
         self._loaded = self._to_resume = None
@@ -331,19 +299,11 @@ class LotteryTicketCallback(Results):
     def _bar(self) -> dict[str, str]:
         return {} if self._run is None else {"round": self._run.round.progress}
 
-    @property
-    def _resumed_state(self) -> RunState:
-        assert self._loaded is not None, "only if a checkpoint was loaded"
-        return self._loaded
-
-    @property
-    def _rounds_fit(self) -> RoundsFit:
-        assert self._fit is not None, "only between setup and teardown of a fit"
-        return self._fit
-
     def _close(self, status: str) -> None:
         if self._run is not None:
             self._run.close(status)
         if self._fit is not None:
             self._fit.undo()
+        if self._folder is not None:
+            self._folder.unlock()
         self._run = self._fit = None

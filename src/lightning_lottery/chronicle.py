@@ -7,6 +7,7 @@ from lightning_lottery import report
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.errors import TrainingError
 from lightning_lottery.folder import RunFolder
+from lightning_lottery.notices import say
 from lightning_lottery.records import Records, RoundRecord, round_name
 from lightning_lottery.settings import Settings
 from lightning_lottery.ticket import Ticket
@@ -85,8 +86,8 @@ class Chronicle:
 
     def say(self, text: str) -> None:
         """Prints a line, if the user wants to read."""
-        if self._settings.verbose and self._folder.is_writer:
-            print(text, flush=True)
+        if self._settings.verbose:
+            say(text)
 
 
 def _percent(*records: RoundRecord) -> str:

@@ -36,23 +36,32 @@ class LotteryCLI(LightningCLI):
             "else from its first unfinished round; begin a run if there is none.",
         )
 
+        parser.add_argument(
+            "--resume_ignore",
+            type=list[str],
+            default=[],
+            help="With --resume: names of hyperparameters that may differ from those that the run was begun with.",
+        )
+
     def before_instantiate_classes(self) -> None:
         """Lets a run that goes on write its configuration again."""
         if self.config.get(f"{self.subcommand}.resume"):
             self.save_config_kwargs["overwrite"] = True
 
     def before_fit(self) -> None:
-        """Finds the run to go on with."""
+        """Finds the run to go on with, and lets callbacks say how to do so on this command line."""
         options = self.config_init["fit"]
+        found = [c for c in self.trainer.callbacks if isinstance(c, LotteryTicketCallback)]  # type: ignore[attr-defined]
+        for callback in found:
+            callback.how_to_resume = "the same command with --resume"
         if options["resume"]:
-            found = [c for c in self.trainer.callbacks if isinstance(c, LotteryTicketCallback)]  # type: ignore[attr-defined]
             if not found:
                 raise ConfigurationError(
                     "--resume goes on with a run of LotteryTicketCallback: add it to trainer.callbacks."
                 )
             if options["ckpt_path"] is not None:
                 raise ConfigurationError("--resume finds the checkpoint by itself: leave out --ckpt_path.")
-            options["ckpt_path"] = found[0].resume(self.trainer)
+            options["ckpt_path"] = found[0].resume(self.trainer, ignore=options["resume_ignore"])
 
 
 def main(args: Sequence[str] | None = None) -> None:

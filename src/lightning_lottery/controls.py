@@ -5,7 +5,6 @@ dataclass with one method; it can be named in YAML by its dotted path.
 """
 
 import re
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_lottery.errors import ConfigurationError, TicketError
 from lightning_lottery.kinds import norms_by_name
+from lightning_lottery.notices import warn
 from lightning_lottery.pruning import largest
 from lightning_lottery.ticket import Ticket
 
@@ -116,11 +116,10 @@ class Reinitialize(Control):
                 "initialise every parameter of the module that it gets, in place."
             )
         if reordered := self._reordered(fresh, dense):
-            warnings.warn(
+            warn(
                 f"Reinitialize: {len(reordered)} parameters, such as {reordered[0]!r}, were not initialised by "
                 "their layers' reset_parameters; they get their own initial values in a new random order. To draw "
                 "them as you did, write Reinitialize(initialize=f) with a function f(module).",
-                stacklevel=2,
             )
 
     def _reordered(self, fresh: Mapping[str, Tensor], dense: Ticket) -> list[str]:

@@ -1,10 +1,35 @@
 """Files that are either the old or the new, never half of one."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
-from lightning_lottery.errors import FolderError
+from lightning_lottery.errors import ConfigurationError, FolderError
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Whether something is an address such as ``s3://bucket/run``, also if a ``Path`` has made ``s3:/…`` of it."""
+    # A single letter is a drive of Windows.
+    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", os.fspath(path)) is not None
+
+
+def local_path(path: str | Path, example: str) -> Path:
+    """A path in a local file system; ``~`` is the home folder.
+
+    Args:
+        path: What was passed.
+        example: What to write instead of an address.
+
+    Raises:
+        ConfigurationError: It is an address, of which a path would make a local folder named after the protocol.
+    """
+    if is_address(path):
+        raise ConfigurationError(
+            f"{os.fspath(path)!r} is an address, and only local folders are written and read. Write "
+            f"{example}, and copy it afterwards."
+        )
+    return Path(path).expanduser()
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -1,5 +1,6 @@
 """The run folder: every file of a run, by name."""
 
+import itertools
 import json
 import os
 import pickle
@@ -13,10 +14,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, overload
 
 import torch
+from filelock import FileLock, Timeout
 from fsspec.core import url_to_fs
 
-from lightning_lottery.errors import ConfigurationError, LotteryError
-from lightning_lottery.files import write_whole
+from lightning_lottery.errors import ConfigurationError, FolderError, LotteryError
+from lightning_lottery.files import is_address, write_whole
 from lightning_lottery.records import TICKET_BRANCH, Records, RoundRecord, round_name
 from lightning_lottery.ticket import Ticket
 
@@ -42,15 +44,60 @@ class RunFolder:
         self.path = path
         self.is_writer = is_writer
         self._temporary = temporary
+        self._lock: FileLock | None = None
 
     @classmethod
-    def next_free(cls, path: Path) -> "RunFolder":
-        """The folder itself, or ``<path>_1``, ``<path>_2``, … if it holds a run already."""
-        folder, number = cls(path), 0
-        while folder.was_begun() or folder.holds_records():
-            number += 1
-            folder = cls(path.with_name(f"{path.name}_{number}"))
-        return folder
+    def at(cls, path: str | os.PathLike[str] | None) -> "RunFolder | None":
+        """The folder of a run that was begun at this path; ``None`` if that is something else."""
+        if path is None or is_address(path) or not (Path(path) / "lottery.json").is_file():
+            return None
+        return cls(Path(path))
+
+    @classmethod
+    def next_free(cls, path: Path, lock: bool = False) -> "RunFolder":
+        """The folder itself, or ``<path>_1``, ``<path>_2``, … if it holds a run already.
+
+        Args:
+            path: The first folder to look at.
+            lock: Whether to lock it; one that another process has locked is not free then.
+        """
+        for number in itertools.count():
+            folder = cls(path if number == 0 else path.with_name(f"{path.name}_{number}"))
+            is_free = not (folder.was_begun() or folder.holds_records())
+            if is_free and (not lock or folder.lock(wait=0)):
+                if not folder.was_begun():
+                    return folder
+                folder.unlock()  # another process has begun and ended a run in between
+        raise AssertionError("numbers do not end")
+
+    def lock(self, wait: float) -> bool:
+        """Keeps other processes, and other fits of this one, from training here until :meth:`unlock`.
+
+        The operating system frees the lock when the process ends, however that happens.
+
+        Args:
+            wait: Seconds to wait for another process, whose data workers may outlive it by some seconds.
+
+        Returns:
+            Whether this process has the lock now; also where the file system knows no locks.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.path / "lottery.lock")
+            self._lock.acquire(timeout=wait)
+        except Timeout:
+            return False
+        except NotImplementedError:  # of a file system without locks
+            return True
+        except OSError as error:
+            raise FolderError(f"{self.path} cannot be written: {error.strerror or error}.") from error
+        return True
+
+    def unlock(self) -> None:
+        """Lets others train here. May be called twice."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     @property
     def _description(self) -> Path:

@@ -1,13 +1,14 @@
 """What a network returns to before every round, besides the weights that a ticket holds."""
 
 import copy
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection, MetricTracker
+
+from lightning_lottery.notices import warn
 
 # What collections and trackers of torchmetrics note beside the metrics that they hold; nothing public resets it.
 _NOTES = ("_groups", "_groups_checked", "_state_is_copy", "_increment_called")
@@ -90,9 +91,7 @@ class ModuleState:
                 if isinstance(layer, Metric):
                     layer.to(layer.device)  # the state may come from a file
         if lost := self.missing_layers(module):
-            warnings.warn(
-                f"The layers {lost} were removed or renamed while training, and are not put back.", stacklevel=2
-            )
+            warn(f"The layers {lost} were removed or renamed while training, and are not put back.")
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(self.requires_grad.get(name, parameter.requires_grad))
 

@@ -1,7 +1,6 @@
 """The pruning between two rounds, with all that a criterion may look at."""
 
 import hashlib
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
@@ -13,6 +12,7 @@ from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.criteria import Context, Data
 from lightning_lottery.errors import ConfigurationError, TrainingError
 from lightning_lottery.masks import Masks
+from lightning_lottery.notices import warn
 from lightning_lottery.prunable import layers_of
 from lightning_lottery.pruning import Pruner, check_scores
 from lightning_lottery.records import round_name
@@ -57,10 +57,9 @@ class NextMasks:
 
             masks, rescued = self._pruner.masks(number, ticket.masks, context)
         if rescued and is_final:
-            warnings.warn(
+            warn(
                 f"{round_name(number)} would keep nothing of {', '.join(map(repr, rescued))}; one unit stays, "
                 "so that the network stays whole. Prune less, or protect such layers by min_density.",
-                stacklevel=2,
             )
         return masks
 

@@ -1,6 +1,5 @@
 """What the rounds after round 0 start from, noted while round 0 trains."""
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +9,7 @@ from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.errors import ConfigurationError, LotteryError, TrainingError
 from lightning_lottery.folder import RunFolder
 from lightning_lottery.module_state import ModuleState
+from lightning_lottery.notices import warn
 from lightning_lottery.records import round_name
 from lightning_lottery.rewind import Point, Rewind
 from lightning_lottery.ticket import Ticket, starting_values
@@ -92,7 +92,7 @@ class Origin:
             if self._folder.is_writer:
                 self._folder.read_state("rewind.pt")
         except LotteryError as error:
-            warnings.warn(f"This run cannot be continued if it is interrupted: {error}", stacklevel=2)
+            warn(f"This run cannot be continued if it is interrupted: {error}")
 
     def read(self) -> None:
         """Takes over what another process has written; the Trainer begins from there."""

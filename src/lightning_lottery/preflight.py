@@ -1,11 +1,8 @@
 """What is refused before training begins."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,36 +13,21 @@ from lightning.pytorch.callbacks import (
     LearningRateFinder,
     StochasticWeightAveraging,
 )
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from lightning_lottery import controls
 from lightning_lottery.criteria import Magnitude
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.folder import RunFolder
 from lightning_lottery.patterns import Layer, Unstructured
 from lightning_lottery.prunable import Selection, examine, layers_of
 from lightning_lottery.pruning import Pruner
-from lightning_lottery.resume import newest_run
 from lightning_lottery.round import dense_ticket
-from lightning_lottery.settings import Settings, described
+from lightning_lottery.settings import Settings
 from lightning_lottery.sharding import count, is_sharded, like, local
-from lightning_lottery.ticket import Ticket
 
 _FINDERS = (LearningRateFinder, BatchSizeFinder)
 _CHANGING = (StochasticWeightAveraging, BaseFinetuning)
-# Attributes of a Trainer that, besides its limits, decide what a run comes to.
-_DECISIVE = (
-    "limit_train_batches",
-    "limit_val_batches",
-    "overfit_batches",
-    "val_check_interval",
-    "check_val_every_n_epoch",
-    "reload_dataloaders_every_n_epochs",
-    "gradient_clip_val",
-    "gradient_clip_algorithm",
-)
 
 
 def check_trainer(trainer: Trainer, owner: Callback, settings: Settings) -> None:
@@ -203,119 +185,3 @@ def _check_sharded(module: LightningModule, settings: Settings, layers: Sequence
                 f"The weights {name!r} are spread over the processes in a way that is not supported. Shard them "
                 "by fully_shard over one mesh, as with ModelParallelStrategy(tensor_parallel_size=1)."
             )
-
-
-def describe(
-    limits: dict[str, Any], settings: Settings, module: LightningModule, ticket: Ticket
-) -> dict[str, Any]:
-    """What decides the course of a run, as plain values: it must be the same to go on with it.
-
-    Args:
-        limits: What :func:`describe_trainer` gave in ``setup``.
-        settings: The arguments.
-        module: The network.
-        ticket: The dense ticket.
-    """
-    return {
-        "arguments": settings.described(),
-        "trainer": limits,
-        "prunable": {name: list(mask.shape) for name, mask in ticket.masks.items()},
-        "structure": ticket.provenance["structure"],
-        "hyperparameters": {name: described(value) for name, value in module.hparams.items()},
-        "seed_everything": os.environ.get("PL_GLOBAL_SEED"),
-    }
-
-
-def describe_trainer(trainer: Trainer) -> dict[str, Any]:
-    """What of the Trainer decides the course of a run."""
-    return {
-        **{name: described(getattr(trainer, name)) for name in _DECISIVE},
-        "max_epochs": trainer.max_epochs,
-        "max_steps": trainer.max_steps,
-        "accumulate_grad_batches": trainer.accumulate_grad_batches,
-        "precision": str(trainer.precision),
-        "processes": trainer.world_size,
-    }
-
-
-def choose_folder(trainer: Trainer, settings: Settings) -> RunFolder:
-    """The run folder that the arguments ask for.
-
-    Raises:
-        ConfigurationError: It holds another run.
-    """
-    where = _base_folder(trainer)  # on all processes: Lightning's log_dir makes them agree
-    if settings.dirpath is None and "://" in where and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        raise ConfigurationError(
-            f"The run folder would be in {where!r}, which is no local folder. Write one: "
-            "LotteryTicketCallback(..., dirpath='runs/mine')."
-        )
-    default = Path(where) / "lottery"
-    # One process chooses: the others would find what it has written already.
-    chosen: RunFolder | ConfigurationError | None = None
-    if trainer.is_global_zero:
-        try:
-            chosen = _choose_folder(trainer, settings, default)
-        except ConfigurationError as error:
-            chosen = error
-    path = trainer.strategy.broadcast(chosen.path if isinstance(chosen, RunFolder) else chosen)
-    if isinstance(path, ConfigurationError):
-        raise path
-    return chosen if isinstance(chosen, RunFolder) else RunFolder(Path(str(path)), is_writer=False)
-
-
-def _choose_folder(trainer: Trainer, settings: Settings, default: Path) -> RunFolder:
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]  # a trial leaves no files, as with Lightning's own
-        temporary = TemporaryDirectory(prefix="lottery-")
-        return RunFolder(Path(temporary.name), temporary)
-    if settings.dirpath is None:
-        return RunFolder.next_free(default)
-    folder = RunFolder(settings.dirpath)
-    if folder.holds_records() and not settings.overwrite:
-        raise ConfigurationError(
-            f"dirpath={str(settings.dirpath)!r} holds another run. Go on with it by "
-            "trainer.fit(..., ckpt_path=lottery.resume(trainer)), write another folder, or overwrite=True to "
-            "replace that run."
-        )
-    return folder
-
-
-def _base_folder(trainer: Trainer) -> str:
-    """Where run folders are if ``dirpath`` does not say: in the logger's folder, or else in the Trainer's.
-
-    A logger that only has an id gets the folder that ``ModelCheckpoint`` makes of it.
-    """
-    logger = trainer.loggers[0] if trainer.loggers else None
-    if logger is None or isinstance(logger, (TensorBoardLogger, CSVLogger)):
-        return trainer.log_dir or trainer.default_root_dir
-    folder, version = Path(logger.save_dir or trainer.default_root_dir), logger.version
-    if version is not None:
-        folder = folder / str(logger.name) / (version if isinstance(version, str) else f"version_{version}")
-    return str(trainer.strategy.broadcast(str(folder)))  # only process 0 knows the id of every logger
-
-
-def find_run(trainer: Trainer, settings: Settings) -> RunFolder | None:
-    """The run to go on with: that in ``dirpath``, or else the newest that is like this one, if there is any."""
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]
-        return None  # a trial is a run of its own
-    wanted = {
-        "arguments": settings.described(),
-        "trainer": describe_trainer(trainer),
-        "seed_everything": os.environ.get("PL_GLOBAL_SEED"),
-    }
-    return newest_run(_known_folders(trainer, settings), settings.dirpath, wanted)
-
-
-def _known_folders(trainer: Trainer, settings: Settings) -> list[Path]:
-    """Where runs with these arguments may have been begun."""
-    if settings.dirpath is not None:
-        return [settings.dirpath]
-    found = set(Path(_base_folder(trainer)).glob("lottery*"))  # also of a version that the user has named
-    logger = trainer.loggers[0] if trainer.loggers else None
-    if isinstance(logger, (TensorBoardLogger, CSVLogger)):  # every fit has a version, and so a folder, of its own
-        inside = Path(getattr(logger, "sub_dir", None) or "")
-        found |= set(Path(logger.root_dir).glob(str(Path("*") / inside / "lottery*")))
-    elif logger is not None:  # the run may have had another id, or be of a version that knew no ids
-        root = Path(logger.save_dir or trainer.default_root_dir)
-        found |= {*root.glob("lottery*"), *(root / str(logger.name)).glob("*/lottery*")}
-    return [path for path in sorted(found) if path.is_dir()]

@@ -1,6 +1,5 @@
 """Which parameters of a network may be pruned."""
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,6 +10,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.kinds import Kind, kinds_of, norms_of
+from lightning_lottery.notices import warn
 from lightning_lottery.patterns import Layer
 from lightning_lottery.sharding import is_sharded
 
@@ -126,11 +126,10 @@ def warn_if_sparse(module: nn.Module, parameters: Mapping[str, nn.Parameter]) ->
     share = sum(sparse.values()) / sum(p.numel() for p in parameters.values())
     if share >= 0.01:
         worst = max(sparse, key=lambda name: sparse[name])
-        warnings.warn(
+        warn(
             f"{share:.1%} of the prunable weights are exactly zero before any training (most in {worst!r}), as "
             "after an earlier fit with this model. The first round then is not dense, though its density counts "
             "as 1. To begin with a dense network, make a new model.",
-            stacklevel=2,
         )
 
 
@@ -226,10 +225,9 @@ def prunable_parameters(
 def warn_if_unclear(selection: Selection) -> None:
     """Says which matrices are left out that may be meant to be pruned, and what to write then."""
     if names := selection.unclear:
-        warnings.warn(
+        warn(
             f"Not pruned: {_some(names)}, {Kind.UNCLEAR.value}. If the network multiplies by them, and zeros "
             f"stay zeros, write include={names}; to silence this warning, write exclude={names}.",
-            stacklevel=2,
         )
 
 

@@ -1,8 +1,12 @@
 """What a run has come to, for its user."""
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback
+from typing_extensions import Self
 
 from lightning_lottery.folder import RunFolder, Tickets
 from lightning_lottery.mailbox import Mailbox
@@ -16,9 +20,27 @@ class Results(Callback):
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begins without a run."""
         self._records = Records()
         self._mailbox = Mailbox()
         self._folder: RunFolder | None = None
+
+    def __copy__(self) -> Self:
+        return self._copied(lambda value: value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self._copied(lambda value: copy.deepcopy(value, memo))
+
+    def _copied(self, copied: Callable[[Any], Any]) -> Self:
+        """Another callback with the same arguments, and what subclasses add, but without the run of this one."""
+        other = type(self).__new__(type(self))
+        other._forget()
+        run = vars(other).keys()
+        vars(other).update({name: copied(value) for name, value in vars(self).items() if name not in run})
+        return other
 
     @property
     def records(self) -> Records:

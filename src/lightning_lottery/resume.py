@@ -1,10 +1,13 @@
 """What a checkpoint holds of a run, and whether a run may go on."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from lightning_lottery.description import alike
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.folder import RunFolder
 from lightning_lottery.records import TICKET_BRANCH, round_name
@@ -68,37 +71,13 @@ class RunState:
         return round_name(self.round, self.branch)
 
 
-def folder_of(state: RunState, dirpath: Path | None) -> RunFolder:
-    """The run folder that a checkpoint belongs to.
-
-    Args:
-        state: The state in the checkpoint.
-        dirpath: Where the user says that the folder is, if he does.
-
-    Raises:
-        ConfigurationError: It is not there, or another run is.
-    """
-    folder = RunFolder(dirpath or Path(state.folder))
-    description = folder.description()
-    if not description:
-        raise ConfigurationError(
-            f"The checkpoint goes on with the run in {str(folder.path)!r}, and there is none. If the folder has "
-            "moved, write LotteryTicketCallback(..., dirpath=<where it is>)."
-        )
-    if description["run"] != state.run:
-        raise ConfigurationError(
-            f"The checkpoint belongs to another run than the one in {str(folder.path)!r}, where a new one was "
-            "begun since. Take a checkpoint of that one, or fit without ckpt_path."
-        )
-    return folder
-
-
-def check_same(folder: RunFolder, description: dict[str, Any]) -> None:
+def check_same(folder: RunFolder, description: dict[str, Any], ignore: Sequence[str] = ()) -> None:
     """Refuses to go on with a run that was begun otherwise.
 
     Args:
         folder: The run folder.
         description: What the run would be if it were begun now.
+        ignore: Patterns of names of hyperparameters that may differ.
 
     Raises:
         ConfigurationError: Arguments, Trainer or network differ, with what differs.
@@ -107,7 +86,10 @@ def check_same(folder: RunFolder, description: dict[str, Any]) -> None:
     differences = []
     for part in ("arguments", "trainer", "prunable", "hyperparameters"):
         old, new = then.get(part, {}), now[part]
-        changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+        changed = [name for name in {**old, **new} if not alike(old.get(name), new.get(name))]
+        if part == "hyperparameters":
+            changed = [name for name in changed if not any(fnmatchcase(name, pattern) for pattern in ignore)]
+            free = changed
         differences += [f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in changed]
     if not differences and then.get("structure") != now["structure"]:
         differences.append("the network has other parameters or buffers")
@@ -115,6 +97,7 @@ def check_same(folder: RunFolder, description: dict[str, Any]) -> None:
         raise ConfigurationError(
             f"The run in {str(folder.path)!r} cannot go on, since {'; '.join(differences)}. Write what it was "
             "begun with, or begin another run without ckpt_path and in another folder."
+            + (f" If {free} may differ, call lottery.resume(trainer, ignore={free}) first." if free else "")
         )
 
 
@@ -157,5 +140,7 @@ def newest_run(folders: list[Path], dirpath: Path | None, wanted: dict[str, Any]
     found.sort(key=lambda folder: (folder.path / "lottery.json").stat().st_mtime)
     if dirpath is None:
         wanted = json.loads(json.dumps(wanted))
-        found = [f for f in found if all(f.description().get(name) == value for name, value in wanted.items())]
+        found = [
+            f for f in found if all(alike(f.description().get(name), value) for name, value in wanted.items())
+        ]
     return found[-1] if found else None

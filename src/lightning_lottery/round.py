@@ -2,7 +2,6 @@
 
 import math
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ from lightning_lottery.folder import RunFolder
 from lightning_lottery.masking import Masking
 from lightning_lottery.masks import Masks, pack, unpack
 from lightning_lottery.module_state import ModuleState
+from lightning_lottery.notices import warn
 from lightning_lottery.provenance import provenance
 from lightning_lottery.records import Best, RoundRecord, round_name
 from lightning_lottery.resume import RunState
@@ -80,10 +80,9 @@ class Round:
         """Starts a round whose weights and optimizers are in place."""
         emptied = [layer for layer, density in ticket.layer_densities().items() if density == 0]
         if emptied:
-            warnings.warn(
+            warn(
                 f"{round_name(ticket.round, ticket.branch)} keeps no weight of {', '.join(map(repr, emptied))}: "
                 "what comes after these layers no longer sees the input. Prune less, or protect them by exclude.",
-                stacklevel=2,
             )
         masking = Masking(parameters, ticket.masks)
         masking.watch(fit.trainer.optimizers, elementwise=fit.gradients_are_ours())
@@ -111,11 +110,10 @@ class Round:
         if not (moved := self.masking.moved()):
             return
         name, count = next(iter(moved.items()))
-        warnings.warn(
+        warn(
             f"When {self.name} had ended, pruned weights were not zero in {', '.join(map(repr, moved))} "
             f"({count} in {name!r}); they are set to zero. Something writes weights in on_train_end, such as a "
             f"callback that averages them and goes on with the average of the rounds before. {REWIND_AVERAGE}",
-            stacklevel=2,
         )
         self.masking.mask_weights()
 
@@ -127,14 +125,13 @@ class Round:
         value = metrics.get(monitor) if monitor is not None else None
         if broken:
             shown = ", ".join(map(repr, broken[:3])) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
-            warnings.warn(
+            warn(
                 f"{self.name} has diverged: when it ended, {shown} held NaN or infinity. Its metrics are of a "
                 "network that computes nothing. Lower the learning rate, clip gradients, or prune less. If "
                 "a layer divides weights by their norm in a way of its own, leave them out by exclude.",
-                stacklevel=2,
             )
         elif value is not None and not math.isfinite(float(value)):
-            warnings.warn(f"{self.name} ended with {monitor!r} at {float(value)}.", stacklevel=2)
+            warn(f"{self.name} ended with {monitor!r} at {float(value)}.")
 
     @property
     def name(self) -> str:

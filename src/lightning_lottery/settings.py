@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_lottery.controls import Control, ShuffleMask
+from lightning_lottery.description import described
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.patterns import Unstructured
 from lightning_lottery.plain import make_plain
@@ -18,13 +19,6 @@ from lightning_lottery.stopping import Stop
 
 # Branches, groups of scalars and folders that are no control's.
 _RESERVED = (TICKET_BRANCH, "tickets", "search", "layers", "dense", "lottery")
-
-
-def described(value: object) -> str:
-    """What a value is, in words that are the same in every process: without addresses in memory, sets in order."""
-    if isinstance(value, (set, frozenset)):
-        return "{" + ", ".join(sorted(map(described, value))) + "}"
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_lottery import masks as mask_arithmetic
 from lightning_lottery import sharding
 from lightning_lottery.errors import TicketError
-from lightning_lottery.files import write_whole
+from lightning_lottery.files import local_path, write_whole
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _FORMAT = "lightning-lottery ticket"
@@ -200,7 +200,7 @@ class Ticket:
             "density": repr(self.density),
             "shapes": json.dumps(shapes),
         }
-        write_whole(Path(path), save(tensors, metadata))
+        write_whole(local_path(path, "'ticket.safetensors'"), save(tensors, metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> "Ticket":
@@ -216,7 +216,7 @@ class Ticket:
             FileNotFoundError: There is no such file.
             TicketError: The file is damaged or no ticket.
         """
-        path = Path(path)
+        path = local_path(path, "'ticket.safetensors'")
         if not path.is_file():
             raise FileNotFoundError(f"There is no ticket file {path}.")
         try:

@@ -1,6 +1,5 @@
 """Notices weights that are not the ticket's: swapped in for a validation, or replaced for good."""
 
-import warnings
 from collections.abc import Callable, Mapping
 
 from torch import nn
@@ -8,6 +7,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_lottery.masking import Masking
 from lightning_lottery.module_state import is_metric
+from lightning_lottery.notices import warn
 
 REWIND_AVERAGE = (
     "Let its state_dict give the average, so that it is rewound, or take Lightning's EMAWeightAveraging."
@@ -87,9 +87,8 @@ class ValidationWatch:
             else f"pruned ones are not zero in {', '.join(map(repr, moved))} ({moved[name]} in {name!r})"
         )
         metrics = "the metrics are" if self._monitor is None else f"{self._monitor!r} is"
-        warnings.warn(
+        warn(
             f"{self._name} is validated with other weights than the ticket's: {fault}. Something swaps weights in "
             "for the validation, such as a callback that averages them and goes on with the average of the rounds "
             f"before, so that {metrics} of another network. {REWIND_AVERAGE}",
-            stacklevel=2,
         )

@@ -22,6 +22,8 @@ class Hooks:
         boundary: After each round; says whether another one follows.
         batch: Between batches, when all hooks of a batch have run, before a validation.
         epoch: Between epochs, before the next one begins.
+        loading: When a checkpoint is about to be loaded, with its path or ``None``; says whether that is a run
+            folder, of which Lightning loads nothing.
         saved: After a checkpoint is written, with its path.
         bar: Gives texts for the progress bar, by name.
     """
@@ -30,6 +32,7 @@ class Hooks:
     boundary: Callable[[], bool]
     batch: Callable[[], None]
     epoch: Callable[[], None]
+    loading: Callable[[str | os.PathLike[str] | None], bool]
     saved: Callable[[str], None]
     bar: Callable[[], dict[str, str]]
 
@@ -56,7 +59,7 @@ def install(trainer: Trainer, owner: Callback, hooks: Hooks, data: DataOrder) ->
     loop.__class__ = _loop_class(base, is_ours, hooks, data)
     undo: list[Callable[[], None]] = [lambda: setattr(loop, "__class__", base), *data.watch()]
     undo.append(_watch_batches(loop.epoch_loop, is_ours, hooks))
-    undo.append(_watch_saving(trainer, hooks))
+    undo += [_watch_loading(trainer, hooks), _watch_saving(trainer, hooks)]
     # Neither is true here: an epoch goes on exactly, and what checkpoint callbacks remember returns.
     undo.append(_mute("You're resuming from a checkpoint that ended before the epoch ended"))
     undo.append(_mute("The dirpath has changed from"))
@@ -124,6 +127,16 @@ def _mute(message: str) -> Callable[[], None]:
             warnings.filters.remove(entry)  # type: ignore[attr-defined]
 
     return undo
+
+
+def _watch_loading(trainer: Any, hooks: Hooks) -> Callable[[], None]:
+    # ckpt_path may be a run folder, and this is where Lightning would open it; no hook sees the path before.
+    start = trainer._checkpoint_connector.resume_start
+
+    def resume_start(checkpoint_path: Any = None, *args: Any, **kwargs: Any) -> None:
+        start(None if hooks.loading(checkpoint_path) else checkpoint_path, *args, **kwargs)
+
+    return stand_in(trainer._checkpoint_connector, "resume_start", resume_start)
 
 
 def _watch_saving(trainer: Any, hooks: Hooks) -> Callable[[], None]:

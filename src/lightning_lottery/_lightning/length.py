@@ -15,6 +15,12 @@ def steps_of_a_round(trainer: Trainer) -> float:
     )
 
 
+def validation_interval(trainer: Trainer) -> Any:
+    """How often the Trainer validates within an epoch, as its argument says it, or the seconds in between."""
+    seconds = getattr(trainer, "_val_check_time_interval", None)  # since 2.6; there is no val_check_interval then
+    return trainer.val_check_interval if seconds is None else f"{seconds} s"
+
+
 def epochs_of_a_round(trainer: Trainer) -> float:
     """The epochs that a whole round takes, the last one maybe in part; infinite if nothing tells."""
     steps, most = _steps_of_an_epoch(trainer), trainer.fit_loop.max_steps

@@ -1,7 +1,6 @@
 """What other callbacks, and the data module, remember of a training, and have to forget before the next."""
 
 import copy
-import warnings
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer, callbacks
@@ -9,6 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from torch import nn
 
 from lightning_lottery.module_state import ModuleState, is_metric
+from lightning_lottery.notices import warn
 
 # ModelCheckpoint's load_state_dict leaves most of it alone, and warns about another folder.
 CHECKPOINT_MEMORY = (
@@ -120,10 +120,9 @@ class Memory:
         if state:
             self.callback.load_state_dict(copy.deepcopy(state))
         elif self.callback.state_dict():
-            warnings.warn(
+            warn(
                 f"{self.name} had no state before the first round and has one now: it is not rewound. Let its "
                 "state_dict give the initial state from the beginning.",
-                stacklevel=2,
             )
 
 

@@ -1,0 +1,57 @@
+"""What makes two runs the same, so that one can go on with the other."""
+
+import os
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+
+from lightning_lottery._lightning import validation_interval
+from lightning_lottery.description import described
+from lightning_lottery.plain import plain
+from lightning_lottery.settings import Settings
+from lightning_lottery.ticket import Ticket
+
+# Attributes of a Trainer that, besides its limits, decide what a run comes to.
+_DECISIVE = (
+    "limit_train_batches",
+    "limit_val_batches",
+    "overfit_batches",
+    "check_val_every_n_epoch",
+    "reload_dataloaders_every_n_epochs",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+)
+# Its limits.
+_NUMBERS = ("max_epochs", "max_steps", "accumulate_grad_batches")
+
+
+def describe(
+    limits: dict[str, Any], settings: Settings, module: LightningModule, ticket: Ticket
+) -> dict[str, Any]:
+    """What decides the course of a run, as plain values: it must be the same to go on with it.
+
+    Args:
+        limits: What :func:`describe_trainer` gave in ``setup``.
+        settings: The arguments.
+        module: The network.
+        ticket: The dense ticket.
+    """
+    return {
+        "arguments": settings.described(),
+        "trainer": limits,
+        "prunable": {name: list(mask.shape) for name, mask in ticket.masks.items()},
+        "structure": ticket.provenance["structure"],
+        "hyperparameters": {name: described(value) for name, value in module.hparams.items()},
+        "seed_everything": os.environ.get("PL_GLOBAL_SEED"),
+    }
+
+
+def describe_trainer(trainer: Trainer) -> dict[str, Any]:
+    """What of the Trainer decides the course of a run."""
+    return {
+        **{name: described(getattr(trainer, name)) for name in _DECISIVE},
+        "val_check_interval": described(validation_interval(trainer)),
+        **{name: plain(getattr(trainer, name)) for name in _NUMBERS},
+        "precision": str(trainer.precision),
+        "processes": trainer.world_size,
+    }
