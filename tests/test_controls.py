@@ -272,3 +272,25 @@ def test_a_control_trains_as_long_as_its_ticket_also_where_the_length_of_a_round
     ticket, control = lottery.records[1], lottery.records["shuffle_mask"][1]
     assert ticket.is_cut_short
     assert ticket.steps == control.steps < lottery.records[2].steps
+
+
+@pytest.mark.parametrize("where", ["initialize", "ticket"])
+def test_a_control_that_fails_leaves_the_network_as_it_was(digits, where):
+    def spoil(module):
+        for parameter in module.parameters():
+            parameter.data.fill_(7)
+        for buffer in module.buffers():
+            buffer.fill_(7)
+        raise ZeroDivisionError
+
+    class Spoiling(Control):
+        def ticket(self, ticket, dense, module, seed):
+            spoil(module)
+
+    control = Reinitialize(initialize=spoil) if where == "initialize" else Spoiling()
+    model = Model()
+    before = copied(model)
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, controls=[control], verbose=False)
+    with pytest.raises(ZeroDivisionError):
+        quiet_trainer(callbacks=[lottery]).fit(model, *loaders(digits))
+    assert same_bits(copied(model), before)

@@ -77,11 +77,9 @@ def test_different_things_are_described_differently(first, second):
 
 
 def test_the_same_function_of_another_process_is_described_alike(tmp_path):
-    (tmp_path / "mine.py").write_text(
-        "def f(scale):\n    names = {'b', 'a', 'c'}\n    return lambda w: w * scale\n"
-    )
+    (tmp_path / "mine.py").write_text("def f(x):\n    return lambda w: w * x if w in {'b', 'a', 'c'} else w\n")
     script = (
-        "import mine; from lightning_lottery.description import described; print(described(mine.f(2)), mine.f)"
+        "import mine; from lightning_lottery.description import described as d; print(d(mine.f(2)), d(mine.f))"
     )
     said = {
         subprocess.run(
@@ -124,16 +122,12 @@ def test_descriptions_of_older_versions_are_those_without_contents():
 @pytest.mark.parametrize("argument", ["criterion", "controls"])
 def test_a_run_does_not_go_on_with_another_function(digits, tmp_path, argument):
     def fit(function, *others, resume=True):
-        arguments = {
-            "criterion": {"criterion": lambda w: function(w)},
-            "controls": {
-                "controls": [Reinitialize(initialize=lambda m: [function(p.data) for p in m.parameters()])]
-            },
-            "hparams": {},
+        values = {
+            "criterion": lambda weight: function(weight),
+            "controls": [Reinitialize(initialize=lambda module: [function(p.data) for p in module.parameters()])],
         }
-        lottery = LotteryTicketCallback(
-            rounds=1, amount=0.5, dirpath=tmp_path / "run", verbose=False, **arguments[argument]
-        )
+        given = {argument: values[argument], "dirpath": tmp_path / "run"}
+        lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False, **given)
         trainer = quiet_trainer(callbacks=[lottery, *others], max_epochs=1)
         trainer.fit(Model(), *loaders(digits), ckpt_path=lottery.resume(trainer) if resume else None)
         return lottery

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import (
     BaseFinetuning,
     EarlyStopping,
     LearningRateFinder,
+    ModelPruning,
     StochasticWeightAveraging,
 )
 from lightning.pytorch.strategies import SingleDeviceStrategy
@@ -49,10 +50,32 @@ def test_two_callbacks_in_one_trainer(digits):
 
 
 def test_a_strategy_that_cannot_work(digits):
-    class Strange(SingleDeviceStrategy):
+    class Strange(SingleDeviceStrategy):  # as Lightning's own of other devices are
+        __module__ = "lightning.pytorch.strategies.strange"
+
+    class Further(Strange):
         pass
 
-    refused(digits, "strategy Strange is not supported.*devices=1", strategy=Strange("cpu"))
+    for strategy in (Strange("cpu"), Further("cpu")):
+        message = f"strategy {type(strategy).__name__} is not supported.*devices=1"
+        refused(digits, message, strategy=strategy)
+
+
+def test_a_strategy_derived_from_one_that_works(digits):
+    class Mine(SingleDeviceStrategy):
+        pass
+
+    class Further(Mine):
+        pass
+
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
+    quiet_trainer(callbacks=[lottery], strategy=Further("cpu"), max_epochs=1).fit(Model(), *loaders(digits))
+    assert len(lottery.records) == 2
+
+
+def test_another_callback_that_prunes(digits):
+    pruning = ModelPruning("l1_unstructured", amount=0.5)
+    refused(digits, "ModelPruning came with LotteryTicketCallback.*Keep one", callbacks=[pruning])
 
 
 def test_late_rewinding_with_stochastic_weight_averaging(digits):

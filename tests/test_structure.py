@@ -16,6 +16,7 @@ LAYERS = [
     ["plain", "notices"],
     ["description"],
     ["files", "patterns", "sharding", "sizes"],
+    ["tensors"],
     ["scopes"],
     ["chunks"],
     ["selection"],
@@ -42,6 +43,7 @@ LAYERS = [
     ["cli"],
 ]
 TORCH_ONLY = [
+    "tensors",
     "notices",
     "plain",
     "description",

@@ -1,18 +1,24 @@
 """What of the Trainer works with rounds: one test a row of the README's table."""
 
 import copy
+import inspect
+import json
 import os
+import time
 import types
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Model, Net, copied, loaders, same_bits
-from lightning.pytorch import Callback, callbacks
+from conftest import Model, Net, copied, loaders, quiet_trainer, same_bits
+from lightning.pytorch import Callback, Trainer, callbacks
 from lightning.pytorch.callbacks import timer
 from lightning.pytorch.tuner import Tuner
 from rounds import Rounds, accuracy, monitoring, network_of, rounds, same_training, sums
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
+
+from lightning_lottery import LotteryTicketCallback
 
 
 def test_reload_dataloaders_every_n_epochs(digits):
@@ -118,6 +124,31 @@ def test_val_check_interval(digits):
 
 
 @pytest.mark.filterwarnings("ignore:.*barebones.*")
+@pytest.mark.parametrize("interval", [timedelta(seconds=2), "00:00:00:02", {"seconds": 2}])
+def test_val_check_interval_as_a_time(digits, monkeypatch, interval):
+    if "timedelta" not in str(inspect.signature(Trainer).parameters["val_check_interval"].annotation):
+        pytest.skip("This version of Lightning has no validation by the clock.")
+    now = [0.0]
+
+    class Clock(callbacks.Callback):
+        def on_train_batch_start(self, *_):
+            now[0] += 0.7
+
+        def on_validation_start(self, trainer, pl_module):
+            if not trainer.sanity_checking:
+                validations.append((len(lottery.records), trainer.fit_loop.epoch_loop.total_batch_idx + 1))
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    validations: list[tuple[int, int]] = []
+    lottery = LotteryTicketCallback(rounds=2, amount=0.5, verbose=False)
+    trainer = quiet_trainer(callbacks=[lottery, Clock()], val_check_interval=interval, max_epochs=2)
+    trainer.fit(Model(), *loaders(digits))
+    batches = [3, 6, 9, 12]  # 2.1 seconds each
+    assert validations == [(number, batch) for number in range(3) for batch in batches]
+    description = json.loads((lottery.run_folder / "lottery.json").read_text())
+    assert description["trainer"]["val_check_interval"] == "'2.0 s'"
+
+
 def test_barebones(digits):
     run = rounds(digits, barebones=True)
     run.check(steps=14)

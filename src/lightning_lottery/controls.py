@@ -6,7 +6,8 @@ dataclass with one method; it can be named in YAML by its dotted path.
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +17,7 @@ from lightning_lottery.errors import ConfigurationError, TicketError
 from lightning_lottery.kinds import norms_by_name
 from lightning_lottery.notices import warn
 from lightning_lottery.pruning import largest
+from lightning_lottery.tensors import put, values_of
 from lightning_lottery.ticket import Ticket
 
 
@@ -130,18 +132,26 @@ class Reinitialize(Control):
 
     def _fresh_values(self, module: nn.Module, seed: int) -> dict[str, Tensor]:
         parameters = dict(module.named_parameters())
-        buffers = dict(module.named_buffers())
-        before = {name: tensor.detach().clone() for name, tensor in (parameters | buffers).items()}
         devices = sorted({p.get_device() for p in parameters.values() if p.is_cuda})
-        with torch.no_grad(), torch.random.fork_rng(devices):
+        with unchanged(module), torch.no_grad(), torch.random.fork_rng(devices):
             torch.manual_seed(seed)
             for parameter in parameters.values():
                 parameter.fill_(torch.nan)  # what is still NaN afterwards was not initialised
             (self.initialize or _reset_layers)(module)
-            fresh = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-            for name, tensor in (parameters | buffers).items():
-                tensor.copy_(before[name])
-        return fresh
+            return {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+
+@contextmanager
+def unchanged(module: nn.Module) -> Iterator[None]:
+    """Puts parameters and buffers of a network back afterwards, also when somebody's function has failed."""
+    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            path, _, key = name.rpartition(".")
+            put(module.get_submodule(path), key, value)
 
 
 def make(control: Control, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
@@ -158,7 +168,8 @@ def make(control: Control, ticket: Ticket, dense: Ticket, module: nn.Module, see
         ConfigurationError: What the control returns is not a ticket, or not a fair one.
     """
     try:
-        made = control.ticket(_copy(ticket), _copy(dense), module, seed)
+        with unchanged(module):
+            made = control.ticket(_copy(ticket), _copy(dense), module, seed)
     except TicketError as error:
         raise ConfigurationError(f"The control {control!r} makes a ticket that is not valid: {error}") from error
     if not isinstance(made, Ticket):
@@ -183,8 +194,8 @@ def _fault(made: Ticket, ticket: Ticket) -> str | None:
             return f"{wrong} among its {what}. Give those of the ticket that it gets: replace(ticket, {what}=...)."
     if shapes := [name for name, weight in made.weights.items() if weight.shape != ticket.weights[name].shape]:
         return f"has {shapes} of other shapes than the network."
-    odd = [name for name, weight in made.weights.items() if not bool(weight.isfinite().all())]
-    if infinite := [name for name in odd if bool(ticket.weights[name].isfinite().all())]:
+    odd = [name for name, weight in made.weights.items() if not _is_finite(weight)]
+    if infinite := [name for name in odd if _is_finite(ticket.weights[name])]:
         return f"has NaN or infinity among the weights of {infinite}, where the ticket of the round has numbers."
     if made.kept != ticket.kept:
         return (
@@ -192,6 +203,10 @@ def _fault(made: Ticket, ticket: Ticket) -> str | None:
             "compared. Let it keep as many."
         )
     return None
+
+
+def _is_finite(weight: Tensor) -> bool:
+    return bool(values_of(weight).isfinite().all())
 
 
 def _zero_norm(made: Ticket, module: nn.Module) -> str | None:

@@ -17,7 +17,7 @@ _SIMPLE = (bool, int, float, complex, str, bytes, type(None), FunctionType, np.g
 _DEPTH = 8  # how deep values inside values are looked at
 
 
-def described(value: object, depth: int = _DEPTH) -> str:
+def described(value: Any, depth: int = _DEPTH) -> str:
     """Describes a value.
 
     Args:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection, MetricTracker
 
 from lightning_lottery.notices import warn
+from lightning_lottery.tensors import put
 
 # What collections and trackers of torchmetrics note beside the metrics that they hold; nothing public resets it.
 _NOTES = ("_groups", "_groups_checked", "_state_is_copy", "_increment_called")
@@ -80,7 +81,7 @@ class ModuleState:
         device = next((parameter.device for parameter in module.parameters()), None)
         for name, layer in module.named_modules():
             if name in self.buffers:
-                _restore_buffers(_buffers(layer), self.buffers[name], device)
+                _restore_buffers(layer, self.buffers[name], device)
             layer.training = self.training.get(name, layer.training)
             if name in self.extra:
                 layer.set_extra_state(copy.deepcopy(self.extra[name]))
@@ -111,15 +112,14 @@ def _buffers(layer: nn.Module) -> dict[str, Tensor | None]:
     return buffers
 
 
-def _restore_buffers(
-    buffers: dict[str, Tensor | None], saved: dict[str, Tensor | None], device: torch.device | None
-) -> None:
+def _restore_buffers(layer: nn.Module, saved: dict[str, Tensor | None], device: torch.device | None) -> None:
+    buffers = _buffers(layer)
     for key in buffers.keys() - saved.keys():
         del buffers[key]
     for key, value in saved.items():
         present = buffers.get(key)
         if value is not None and present is not None:
-            present.data = value.to(present.device, copy=True)  # not copy_: a cache may have grown since
+            put(layer, key, value)  # a cache may have grown since
         else:
             buffers[key] = None if value is None else value.to(device, copy=True)
 

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     EarlyStopping,
     LearningRateFinder,
+    ModelPruning,
     StochasticWeightAveraging,
 )
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
@@ -47,19 +48,15 @@ def check_trainer(trainer: Trainer, owner: Callback, settings: Settings) -> None
             f"The Trainer has {len(others)} callbacks of type {type(owner).__name__}; one fit follows one of "
             "them. Keep one, and start another Trainer for the other experiment."
         )
-    if type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy):
+    _check_callbacks(trainer, settings)
+    # Strategies of others are those of Lightning that they derive from, such as RayDDPStrategy.
+    bases = (base for base in type(trainer.strategy).__mro__ if base.__module__.startswith("lightning."))
+    if next(bases, None) not in (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy):
         raise ConfigurationError(
             f"The strategy {type(trainer.strategy).__name__} is not supported. For several devices write "
             "Trainer(strategy='ddp'), for weights that are too large for one of them "
             "Trainer(strategy=ModelParallelStrategy()) with fully_shard in configure_model (FSDP2); or else "
             "Trainer(devices=1, strategy='auto')."
-        )
-    changing = [callback for callback in trainer.callbacks if isinstance(callback, _CHANGING)]  # type: ignore[attr-defined]
-    if changing and settings.rewind.schedule.amount:
-        raise ConfigurationError(
-            f"rewind={settings.rewind!r} came with {type(changing[0]).__name__}, which exchanges schedulers or "
-            "adds groups of parameters while it trains, so that the schedule cannot return to a later point. "
-            "Rewind to initialisation, or leave one of them out."
         )
     window = max((rule.window for rule in settings.stop), default=0)
     if trainer.max_epochs not in (None, -1) and window > int(trainer.max_epochs or 0):
@@ -72,6 +69,23 @@ def check_trainer(trainer: Trainer, owner: Callback, settings: Settings) -> None
         raise ConfigurationError(
             "max_epochs=-1 came without another limit, so the first round would never end (max_time is the "
             "budget of all rounds together). Write the length of one round, for example Trainer(max_epochs=10)."
+        )
+
+
+def _check_callbacks(trainer: Trainer, settings: Settings) -> None:
+    """Refuses other callbacks that do not go with ours."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    if any(isinstance(callback, ModelPruning) for callback in callbacks):
+        raise ConfigurationError(
+            "ModelPruning came with LotteryTicketCallback, and both would prune the same network: its masks would "
+            "rename the weights. Keep one of them."
+        )
+    changing = [callback for callback in callbacks if isinstance(callback, _CHANGING)]
+    if changing and settings.rewind.schedule.amount:
+        raise ConfigurationError(
+            f"rewind={settings.rewind!r} came with {type(changing[0]).__name__}, which exchanges schedulers or "
+            "adds groups of parameters while it trains, so that the schedule cannot return to a later point. "
+            "Rewind to initialisation, or leave one of them out."
         )
 
 

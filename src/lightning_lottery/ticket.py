@@ -15,6 +15,7 @@ from lightning_lottery import masks as mask_arithmetic
 from lightning_lottery import sharding
 from lightning_lottery.errors import TicketError
 from lightning_lottery.files import local_path, write_whole
+from lightning_lottery.tensors import put, put_together, take_apart
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _FORMAT = "lightning-lottery ticket"
@@ -43,6 +44,21 @@ def _survivors(weight: Tensor, mask: Tensor) -> Tensor:
     integers = weight.detach().cpu().contiguous().view(-1).view(_INTEGERS[weight.element_size()])
     chosen = np.compress(mask.cpu().contiguous().view(-1).numpy(), integers.numpy())
     return torch.from_numpy(chosen).view(weight.dtype)
+
+
+def _may_grow(target: Tensor, value: Tensor) -> bool:
+    """Whether one of two shapes is that of a buffer before its first batch."""
+    return not isinstance(target, nn.Parameter) and min(target.numel(), value.numel()) <= 1
+
+
+def _unset_buffers(module: nn.Module) -> dict[str, nn.Module]:
+    """The layers of buffers that are ``None`` until the first batch, by the names of the buffers."""
+    return {
+        f"{path}.{name}" if path else name: layer
+        for path, layer in module.named_modules()
+        for name, buffer in vars(layer)["_buffers"].items()  # named_buffers() leaves them out
+        if buffer is None
+    }
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -147,7 +163,8 @@ class Ticket:
         """Copies the starting values into a network in place; pruned weights become exactly zero.
 
         The network's own tensors stay where they are, on whatever device. Nothing is changed unless everything
-        fits. This sets values once: a training afterwards moves all weights, pruned ones too.
+        fits; buffers that get their shape in the first batch, as of observers for quantisation, fit before it as
+        after it. This sets values once: a training afterwards moves all weights, pruned ones too.
 
         Args:
             module: A network with the ticket's parameters and buffers.
@@ -160,6 +177,9 @@ class Ticket:
         targets |= {name: buffer for name, buffer in module.named_buffers() if name in saved}
         missing = [name for name in targets if name not in self.weights]
         foreign = [name for name in self.weights if name not in targets]
+        unset = _unset_buffers(module)
+        come = {name: unset[name] for name in foreign if name in unset}
+        foreign = [name for name in foreign if name not in come]
         if missing or foreign:
             raise TicketError(
                 "The ticket does not fit the network: "
@@ -170,27 +190,46 @@ class Ticket:
                 )
             )
         for name, target in targets.items():
-            if target.shape != self.weights[name].shape:
+            if target.shape != self.weights[name].shape and not _may_grow(target, self.weights[name]):
                 raise TicketError(
                     f"The ticket does not fit the network: {name!r} has shape {tuple(target.shape)} in the "
                     f"network and {tuple(self.weights[name].shape)} in the ticket."
                 )
-        for name, target in targets.items():
-            sharding.local(target).copy_(sharding.local(sharding.place(self.weights[name], target)))
+        for name in targets:
+            path, _, key = name.rpartition(".")
+            put(module.get_submodule(path), key, self.weights[name])
+        device = next((target.device for target in targets.values()), None)
+        for name, layer in come.items():
+            setattr(layer, name.rpartition(".")[-1], self.weights[name].to(device, copy=True))
 
     def save(self, path: str | Path) -> None:
         """Writes the ticket as a safetensors file: the surviving values, and the masks packed to bits.
 
         Args:
             path: The file. It is written under a temporary name and renamed.
+
+        Raises:
+            ConfigurationError: The path is an address.
+            TicketError: A buffer is quantised or nested, which no such file can hold.
         """
-        tensors, shapes = {}, {}
+        tensors, shapes, kinds = {}, {}, {}
         for name, weight in self.weights.items():
-            mask = self.masks.get(name)
-            tensors[f"weight.{name}"] = weight.contiguous().cpu() if mask is None else _survivors(weight, mask)
-            if mask is not None:
+            if (mask := self.masks.get(name)) is not None:
+                tensors[f"weight.{name}"] = _survivors(weight, mask)
                 tensors[f"mask.{name}"] = mask_arithmetic.pack(mask)
                 shapes[name] = list(mask.shape)
+                continue
+            try:
+                parts, kind = take_apart(weight)
+            except TypeError as error:
+                raise TicketError(
+                    f"{name!r} is {error}, which a ticket file cannot hold. Register it with persistent=False."
+                ) from error
+            if kind is None:
+                tensors[f"weight.{name}"] = parts[""]
+            else:
+                tensors |= {f"part.{part}.{name}": tensor for part, tensor in parts.items()}
+                kinds[name] = kind
         metadata = {
             **self.provenance,
             "format": _FORMAT,
@@ -199,6 +238,7 @@ class Ticket:
             "branch": self.branch,
             "density": repr(self.density),
             "shapes": json.dumps(shapes),
+            **({"kinds": json.dumps(kinds)} if kinds else {}),
         }
         write_whole(local_path(path, "'ticket.safetensors'"), save(tensors, metadata))
 
@@ -248,6 +288,10 @@ class Ticket:
                 masks[name] = mask
                 weights[name] = torch.zeros(shape, dtype=survivors.dtype)
                 weights[name][mask] = survivors
+            for name, kind in json.loads(metadata.pop("kinds", "{}")).items():
+                keys = {key: key.split(".", 2) for key in tensors if key.startswith("part.")}
+                parts = {part: tensors[key] for key, (_, part, owner) in keys.items() if owner == name}
+                weights[name] = put_together(parts, kind)
             for key, tensor in tensors.items():
                 name = key.removeprefix("weight.")
                 if key.startswith("weight.") and name not in weights:
