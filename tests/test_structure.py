@@ -13,7 +13,7 @@ SOURCE = Path(lightning_lottery.__file__).parent
 # From the bottom to the top: a module imports only from lines above its own.
 LAYERS = [
     ["errors"],
-    ["plain", "notices"],
+    ["plain", "notices", "attributes"],
     ["description"],
     ["files", "patterns", "sharding", "sizes"],
     ["tensors"],
@@ -22,11 +22,14 @@ LAYERS = [
     ["selection"],
     ["masks"],
     ["kinds"],
+    ["ticket"],
+    ["copies"],
     ["criteria", "prunable"],
     ["pruning", "sensitivity"],
-    ["mailbox", "masking", "ticket", "provenance"],
+    ["mailbox", "masking", "provenance"],
     ["rewind", "module_state", "controls", "records"],
     ["stopping", "validation"],
+    ["guard"],
     ["folder"],
     ["settings", "report"],
     ["_lightning", "resume"],
@@ -43,6 +46,9 @@ LAYERS = [
     ["cli"],
 ]
 TORCH_ONLY = [
+    "attributes",
+    "copies",
+    "guard",
     "tensors",
     "notices",
     "plain",

@@ -180,18 +180,19 @@ class LotteryTicketCallback(Resumable):
         preflight.check_start(trainer, is_resumed, has_nothing_to_train)
         if has_nothing_to_train and not is_resumed:
             return  # which is said when training would begin
-        selection = preflight.check_module(pl_module, self.settings, is_resumed)
-        self._parameters = selection.parameters
+        folder = self._folder_to_resume(trainer) if is_resumed else None
+        copies = None if folder is None else folder.description().get("copies", {})
+        selection = preflight.check_module(pl_module, self.settings, copies)
+        self._selection = selection
         if self.settings.verbose:
             say(selection.line())
-        dense = dense_ticket(pl_module, self._parameters)
-        self._description = identity.describe(self._limits, self.settings, pl_module, dense)
-        if not is_resumed:
+        dense = dense_ticket(pl_module, selection.parameters)
+        self._description = identity.describe(self._limits, self.settings, pl_module, dense, selection.copies)
+        if folder is None:
             self._next_folder = locate.choose_folder(trainer, self.settings)
             return
         if self._loaded is not None and self._loaded.round > 0 and self.settings.rewind.length is not None:
             self._rounds_fit.allow_epochs(self.settings.rewind.length[0])
-        folder = self._to_resume or locate.folder_of(trainer, self._resumed_state, self.settings)
         check_same(folder, self._description, self._ignore)
         self._next_folder = RunFolder(folder.path, is_writer=trainer.is_global_zero)
 
@@ -273,7 +274,7 @@ class LotteryTicketCallback(Resumable):
         if self._doubles:
             module.load_state_dict(self._doubles)
             self._doubles = {}
-        run = Run(self.settings, fit, module, self._parameters, self._folder, self._records)
+        run = Run(self.settings, fit, module, self._selection, self._folder, self._records)
         if is_resumed:
             run.go_on(loaded)
         else:

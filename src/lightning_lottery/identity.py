@@ -1,6 +1,7 @@
 """What makes two runs the same, so that one can go on with the other."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -26,7 +27,7 @@ _NUMBERS = ("max_epochs", "max_steps", "accumulate_grad_batches")
 
 
 def describe(
-    limits: dict[str, Any], settings: Settings, module: LightningModule, ticket: Ticket
+    limits: dict[str, Any], settings: Settings, module: LightningModule, ticket: Ticket, copies: Mapping[str, str]
 ) -> dict[str, Any]:
     """What decides the course of a run, as plain values: it must be the same to go on with it.
 
@@ -35,11 +36,13 @@ def describe(
         settings: The arguments.
         module: The network.
         ticket: The dense ticket.
+        copies: The names of originals by those of the copies that follow them.
     """
     return {
         "arguments": settings.described(),
         "trainer": limits,
         "prunable": {name: list(mask.shape) for name, mask in ticket.masks.items()},
+        "copies": dict(copies),
         "structure": ticket.provenance["structure"],
         "hyperparameters": {name: described(value) for name, value in module.hparams.items()},
         "seed_everything": os.environ.get("PL_GLOBAL_SEED"),

@@ -1,6 +1,8 @@
 """Keeps pruned weights at exactly zero while a network trains."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +20,21 @@ from torch.optim import (
     RMSprop,
     Rprop,
 )
-from torch.utils.hooks import RemovableHandle
 
+from lightning_lottery.attributes import stand_in
 from lightning_lottery.errors import TrainingError
 from lightning_lottery.sharding import is_sharded, local
 
 # With zero weights, zero state and zero gradients these leave a weight at zero, weight decay included: each
 # weight's step depends on that weight alone. A subclass may have another step, so the type must be exact.
 _ELEMENTWISE = (ASGD, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop, Rprop)
+
+
+def _calls_hooks(optimizer: Optimizer) -> bool:
+    """Whether hooks of an optimizer's steps are called; a wrapper may never have called ``Optimizer.__init__``."""
+    # That is what marks the step of the class, and makes the dictionaries of hooks; nothing public tells.
+    is_marked = getattr(type(optimizer).step, "hooked", False)
+    return bool(is_marked) and "_optimizer_step_post_hooks" in vars(optimizer)
 
 
 class Masking:
@@ -47,18 +56,40 @@ class Masking:
         self._are_sharded = any(map(is_sharded, self._parameters))
         # One multiplication over all parameters needs masks of their type and layout; booleans are the truth.
         self._factors = [torch.empty_like(local(p.detach())).copy_(mask) for p, mask in self._sparse.values()]
-        self._handles: list[RemovableHandle] = []
+        self._undo: list[Callable[[], None]] = []
 
-    def watch(self, optimizers: Iterable[Optimizer], elementwise: bool = True) -> None:
+    def watch(self, optimizers: Iterable[Optimizer], elementwise: bool = True, by_hand: bool = False) -> None:
         """Masks the weights after every step of those optimizers whose step is not elementwise.
 
         Args:
             optimizers: The optimizers of this round, without state.
             elementwise: ``False`` if something else than the optimizer may change weights or gradients.
+            by_hand: Whether the LightningModule may step them past Lightning, whose hooks else mask gradients.
         """
         for optimizer in optimizers:
-            if self._sparse and not (elementwise and type(optimizer) in _ELEMENTWISE):
-                self._handles.append(optimizer.register_step_post_hook(lambda *_: self.mask_weights()))
+            is_elementwise = elementwise and type(optimizer) in _ELEMENTWISE
+            if self._sparse and (by_hand or not is_elementwise):
+                self._undo += self._watch_steps(optimizer, by_hand, not is_elementwise)
+
+    def _watch_steps(self, optimizer: Optimizer, before: bool, after: bool) -> list[Callable[[], None]]:
+        """Masks gradients before, or weights after, every step of an optimizer."""
+        if _calls_hooks(optimizer):
+            handles = []
+            if before:
+                handles.append(optimizer.register_step_pre_hook(lambda *_: self.mask_gradients()))
+            if after:
+                handles.append(optimizer.register_step_post_hook(lambda *_: self.mask_weights()))
+            return [handle.remove for handle in handles]
+        step = optimizer.step
+
+        @wraps(step)  # schedulers put a mark on it
+        def masked_step(*args: Any, **kwargs: Any) -> Any:
+            self.mask_gradients()
+            loss = step(*args, **kwargs)
+            self.mask_weights()
+            return loss
+
+        return [stand_in(optimizer, "step", masked_step)]
 
     @property
     def is_sparse(self) -> bool:
@@ -67,9 +98,8 @@ class Masking:
 
     def release(self) -> None:
         """Takes the hooks off the optimizers."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        while self._undo:
+            self._undo.pop()()
 
     def mask_gradients(self) -> None:
         """Sets the gradients of pruned weights to zero."""
@@ -93,7 +123,7 @@ class Masking:
         """Sets what optimizers remember of pruned weights, such as moments, to zero."""
         for optimizer in optimizers:
             for parameter, mask in self._sparse.values():
-                for value in optimizer.state.get(parameter, {}).values():
+                for value in getattr(optimizer, "state", {}).get(parameter, {}).values():
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
                         local(value).masked_fill_(~mask, 0)
 

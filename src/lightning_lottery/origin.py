@@ -105,6 +105,11 @@ class Origin:
         self.dense = self._folder.read_ticket("rewind.safetensors").to(self.dense.weights)
 
     @property
+    def waits_for_steps(self) -> bool:
+        """Whether round 0 has not come to a point that is counted in steps of optimizers."""
+        return any(point.unit == "steps" for point in self._pending.values())
+
+    @property
     def is_waiting(self) -> bool:
         """Whether round 0 has not come to a point that later rounds return to."""
         return bool(self._pending)

@@ -1,6 +1,6 @@
 """What is refused before training begins."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +18,10 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Sin
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from lightning_lottery import controls
+from lightning_lottery.copies import copies_of
 from lightning_lottery.criteria import Magnitude
 from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.guard import held_by
 from lightning_lottery.patterns import Layer, Unstructured
 from lightning_lottery.prunable import Selection, examine, layers_of
 from lightning_lottery.pruning import Pruner
@@ -138,13 +140,15 @@ def check_start(trainer: Trainer, is_resumed: bool, has_nothing_to_train: bool) 
         )
 
 
-def check_module(module: LightningModule, settings: Settings, is_resumed: bool) -> Selection:
+def check_module(
+    module: LightningModule, settings: Settings, copies: Mapping[str, str] | None = None
+) -> Selection:
     """Refuses a LightningModule that does not go with the arguments.
 
     Args:
         module: The LightningModule.
         settings: The arguments.
-        is_resumed: Whether a run goes on, whose weights are not those of a beginning.
+        copies: If a run goes on, whose weights are not those of a beginning, the copies that it began with.
 
     Returns:
         What of it is pruned.
@@ -152,7 +156,10 @@ def check_module(module: LightningModule, settings: Settings, is_resumed: bool) 
     Raises:
         ConfigurationError: With what came, what is allowed and what to write.
     """
-    selection = examine(module, settings.include, settings.exclude, is_initial=not is_resumed)
+    is_resumed = copies is not None
+    if copies is None:
+        copies = copies_of(module, held_by(module.trainer.optimizers))
+    selection = examine(module, settings.include, settings.exclude, is_initial=not is_resumed, copies=copies)
     layers = layers_of(module, selection.parameters)
     _check_sharded(module, settings, layers)
     pruner = settings.method.plan(layers, settings.sizes)

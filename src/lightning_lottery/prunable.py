@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
+from lightning_lottery.copies import copies_of
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.kinds import Kind, kinds_of, norms_of
 from lightning_lottery.notices import warn
@@ -17,6 +18,7 @@ from lightning_lottery.sharding import is_sharded
 # What exclude takes besides patterns of names, and the reason of what it leaves out.
 FROZEN = "frozen"
 EXCLUDED = "excluded"
+COPIED = "copies of trained weights, which follow them"
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,13 @@ class Selection:
     Attributes:
         parameters: The prunable parameters by name, in the order of ``named_parameters``.
         left_out: The others by name, each with the reason.
+        copies: The names of the originals, by the names of the copies that follow them.
         sizes: The number of weights of every parameter, by name.
     """
 
     parameters: dict[str, nn.Parameter]
     left_out: dict[str, str]
+    copies: dict[str, str]
     sizes: dict[str, int]
 
     @property
@@ -133,18 +137,25 @@ def warn_if_sparse(module: nn.Module, parameters: Mapping[str, nn.Parameter]) ->
         )
 
 
-def select(module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Selection:
+def select(
+    module: nn.Module,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    copies: Mapping[str, str] | None = None,
+) -> Selection:
     """Finds the parameters to prune, and why others are left out.
 
     By default these are the matrices and kernels that a forward pass multiplies by, of any class of layer; see
     :func:`lightning_lottery.kinds.kinds_of`. A tied parameter is listed once, under its first name. Frozen
-    parameters are listed as well, unless ``exclude`` has ``"frozen"``.
+    parameters are listed as well, unless ``exclude`` has ``"frozen"``; copies of trained ones are not, see
+    :func:`lightning_lottery.copies.copies_of`.
 
     Args:
         module: Any network.
         include: Patterns (``*``, ``?``, ``[…]``) of full parameter names to add, whatever their layer.
         exclude: Patterns of full parameter names to leave out, also of those included; ``"frozen"`` leaves out
             those that ``requires_grad`` says are not trained.
+        copies: What :func:`lightning_lottery.copies.copies_of` finds; found here if left out.
 
     Raises:
         ConfigurationError: A pattern matches no parameter, nothing prunable is left, or what is included cannot
@@ -155,6 +166,8 @@ def select(module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str
     kinds = kinds_of(module)
     included = _named(present, include, "include")
     excluded = _named(present, [pattern for pattern in exclude if pattern != FROZEN], "exclude")
+    found_copies = copies_of(module) if copies is None else copies
+    followers = {copy: original for copy, original in found_copies.items() if copy not in included}
     frozen = {name for name, p in present.items() if FROZEN in exclude and not p.requires_grad} - excluded
     found: dict[str, nn.Parameter] = {}
     left_out: dict[str, str] = {}
@@ -163,6 +176,8 @@ def select(module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str
             left_out[name] = EXCLUDED
         elif name in frozen:
             left_out[name] = FROZEN
+        elif name in followers and kinds[name] is Kind.MATRIX:
+            left_out[name] = COPIED
         elif kinds[name] is Kind.MATRIX or name in included:
             found[name] = parameter
         else:
@@ -173,7 +188,7 @@ def select(module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str
             f"include={list(include)} names {_some(unreal)}, of {found[unreal[0]].dtype}; only real floating-"
             "point weights can be pruned. Leave them out of include."
         )
-    selection = Selection(found, left_out, {name: p.numel() for name, p in parameters.items()})
+    selection = Selection(found, left_out, followers, {name: p.numel() for name, p in parameters.items()})
     if not found:
         raise ConfigurationError(_nothing(selection, kinds, excluded | frozen))
     return selection
@@ -193,7 +208,12 @@ def _nothing(selection: Selection, kinds: Mapping[str, Kind], excluded: set[str]
 
 
 def examine(
-    module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = (), *, is_initial: bool = True
+    module: nn.Module,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    *,
+    is_initial: bool = True,
+    copies: Mapping[str, str] | None = None,
 ) -> Selection:
     """What :func:`select` finds, of a network that may be trained and pruned.
 
@@ -202,13 +222,14 @@ def examine(
         include: See :func:`select`.
         exclude: See :func:`select`.
         is_initial: Whether its weights are those before training, of which zeros are said.
+        copies: See :func:`select`.
 
     Raises:
         ConfigurationError: It has lazy layers, something else prunes it, or ``select`` refuses it.
     """
     refuse_lazy(module)
     refuse_pruned(module)
-    selection = select(module, include, exclude)
+    selection = select(module, include, exclude, copies)
     warn_if_unclear(selection)
     if is_initial:
         warn_if_sparse(module, selection.parameters)

@@ -25,7 +25,8 @@ class RoundRecord:
         metrics: Every scalar that the LightningModule had logged when the training ended, at its last value.
         best_value: Best value of the monitored metric in the round; ``None`` without ``monitor``.
         best_step: ``global_step`` at that value, the early-stopping iteration of the papers.
-        steps: Optimizer steps of the round.
+        steps: Optimizer steps of the round; batches if it stepped none that Lightning counts, as with
+            ``optimizers(use_pl_optimizer=False)``.
         seconds: Duration of the round, validation included.
         masks_hash: Fingerprint of the masks; equal masks have equal ones.
         ticket: Path of the ticket file, relative to the run folder.

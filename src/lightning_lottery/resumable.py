@@ -81,10 +81,11 @@ class Resumable(Results):
         self._to_resume = folder
         return True
 
-    @property
-    def _resumed_state(self) -> RunState:
+    def _folder_to_resume(self, trainer: Trainer) -> RunFolder:
+        if self._to_resume is not None:
+            return self._to_resume
         assert self._loaded is not None, "only if a checkpoint was loaded"
-        return self._loaded
+        return locate.folder_of(trainer, self._loaded, self.settings)
 
     @property
     def _rounds_fit(self) -> RoundsFit:

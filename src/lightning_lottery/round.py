@@ -86,7 +86,8 @@ class Round:
                 "what comes after these layers no longer sees the input. Prune less, or protect them by exclude.",
             )
         masking = Masking(parameters, ticket.masks)
-        masking.watch(fit.trainer.optimizers, elementwise=fit.gradients_are_ours())
+        by_hand = not fit.trainer.lightning_module.automatic_optimization
+        masking.watch(fit.trainer.optimizers, elementwise=fit.gradients_are_ours(), by_hand=by_hand)
         masking.mask_state(fit.trainer.optimizers)
         masking.mask_weights()  # those that a module leaves out of its checkpoints come unmasked
         progress = report.progress(ticket, settings.sizes.last_round)

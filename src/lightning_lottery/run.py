@@ -1,27 +1,28 @@
 """One run: round after round on one Trainer, then the controls."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import LightningModule
-from torch import nn
 
 from lightning_lottery import controls, sharding
 from lightning_lottery import masks as mask_arithmetic
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.chronicle import Chronicle
+from lightning_lottery.copies import follow
 from lightning_lottery.errors import TrainingError
 from lightning_lottery.folder import RunFolder
+from lightning_lottery.guard import check_followers, check_parameters, has_moved, warn_if_added
 from lightning_lottery.module_state import ModuleState
 from lightning_lottery.next_masks import NextMasks, seed_of
 from lightning_lottery.origin import Origin
+from lightning_lottery.prunable import Selection
 from lightning_lottery.records import TICKET_BRANCH, Records, round_name
 from lightning_lottery.resume import LAST, RunState, first_unfinished
 from lightning_lottery.round import Round, dense_ticket
 from lightning_lottery.settings import Settings
 from lightning_lottery.ticket import Ticket, starting_values
-from lightning_lottery.validation import ValidationWatch, replaced
+from lightning_lottery.validation import ValidationWatch
 
 
 class Run:
@@ -38,7 +39,7 @@ class Run:
         settings: The arguments.
         fit: The Trainer, made to train rounds.
         module: The LightningModule.
-        parameters: The prunable parameters by name.
+        selection: What of it is pruned.
         folder: The run folder.
         records: Takes the record of every finished round.
     """
@@ -50,14 +51,15 @@ class Run:
         settings: Settings,
         fit: RoundsFit,
         module: LightningModule,
-        parameters: Mapping[str, nn.Parameter],
+        selection: Selection,
         folder: RunFolder,
         records: Records,
     ) -> None:
         self._settings, self._fit, self._module = settings, fit, module
-        self._parameters, self._folder, self._records = parameters, folder, records
+        self._parameters, self._copies = selection.parameters, selection.copies
+        self._folder, self._records = folder, records
         self._chronicle = Chronicle(settings, fit, folder, records)
-        self._next_masks = NextMasks(settings, fit, module, parameters)
+        self._next_masks = NextMasks(settings, fit, module, selection.parameters)
         self._controls = {control.branch: control for control in settings.controls}
         self._plan = settings.plan
         self._index = 0
@@ -165,8 +167,10 @@ class Run:
     def end_epoch(self) -> None:
         """Makes sure that pruned weights are zero, and lets stop rules look at the mask that would follow."""
         training, number = self.round, self.round.ticket.round
-        self._check_parameters()
+        check_parameters(training.name, self._module, self._parameters)
         training.masking.check()
+        if self._index == 0:
+            self._check_first_epoch()
         window = max((rule.window for rule in self._settings.stop), default=0)
         if not window:
             return
@@ -183,18 +187,18 @@ class Run:
         if training.is_cut_short:
             self._fit.trainer.should_stop = True
 
-    def _check_parameters(self) -> None:
-        """Makes sure that the network still has the parameters that are pruned.
-
-        Raises:
-            TrainingError: Some were replaced or removed, so that the masks are of tensors that nothing uses.
-        """
-        if gone := replaced(self._module, self._parameters):
+    def _check_first_epoch(self) -> None:
+        """Looks for what would only be known when the first round has trained."""
+        name, start = self.round.name, self.round.ticket.weights
+        check_followers(name, self._parameters, start, self._fit.trainer.optimizers)
+        if self._origin.waits_for_steps and self._fit.steps_by_hand() and has_moved(self._module, start):
             raise TrainingError(
-                f"While {self.round.name} was training, something replaced or removed {gone}, which are to be "
-                "pruned. Their masks are of the old ones. Change the network before fit, change values in place "
-                f"(parameter.data.copy_), or leave such parameters out by exclude={gone}."
+                f"The rewind point of {self._settings.rewind!r} is counted in steps, and Lightning does not count "
+                "those of optimizers that self.optimizers(use_pl_optimizer=False) gives. Step the ones of "
+                "self.optimizers(), or write a point in epochs, as rewind='2 epochs'."
             )
+        if self._fit.trainer.current_epoch == 0:
+            warn_if_added(name, self._module, start)
 
     def look(self, between_epochs: bool) -> None:
         """Notes the point to rewind to if round 0 has come to it."""
@@ -236,22 +240,24 @@ class Run:
 
     def _next_ticket(self) -> Ticket | None:
         """Records the round that has trained, and prunes; ``None`` if no round is to follow."""
-        fit = self._fit
+        fit, training = self._fit, self.round.ticket
         self.observe()
-        if fit.steps() == 0:
-            if fit.has_seen_batches():
-                raise TrainingError(
-                    f"{self.round.name} has seen batches, but Lightning has counted no step of an optimizer. In "
-                    "manual optimization, step the optimizers that self.optimizers() gives."
-                )
+        stepped = fit.steps() > 0 and not (fit.steps_by_hand() and not has_moved(self._module, training.weights))
+        if not stepped and fit.has_seen_batches():
+            raise TrainingError(
+                f"{self.round.name} has seen batches, but Lightning has counted no step of an optimizer, and no "
+                "weight has changed. In manual optimization, step the optimizers that self.optimizers() gives."
+            )
+        if not stepped:
             self._chronicle.say("The round has trained no step, so nothing is pruned.")
             return None
         if fit.time_is_up() and not fit.is_whole():
             self._chronicle.say(f"max_time is spent in the middle of {self.round.name}, which leaves no record.")
             return None
         self._record()
-        self._check_parameters()
+        check_parameters(self.round.name, self._module, self._parameters)
         if self._index == 0:
+            check_followers(self.round.name, self._parameters, self.round.ticket.weights, fit.trainer.optimizers)
             self._origin.finish()
         self._plan = self._shortened_plan()
         last = max(number for number, branch in self._plan if branch == TICKET_BRANCH)
@@ -298,12 +304,13 @@ class Run:
             return self._origin.dense
         if branch == TICKET_BRANCH:
             before = self.round.ticket if self._index else self._origin.dense
-            return self._origin.next_ticket(masks=self._next_masks.make(number, before), round=number)
+            ticket = self._origin.next_ticket(masks=self._next_masks.make(number, before), round=number)
+            return follow(ticket, self._origin.dense, self._copies)
         dense = self._origin.dense
         seed = seed_of(dense, branch, number)
         control, ticket = self._controls[branch], self._ticket(number, TICKET_BRANCH)
         made = controls.make(control, ticket, dense, self._module, seed)
-        return replace(made, round=number, branch=branch)
+        return follow(replace(made, round=number, branch=branch), dense, self._copies)
 
     def _ticket(self, number: int, branch: str) -> Ticket:
         """A ticket that was written, on the devices of the network."""

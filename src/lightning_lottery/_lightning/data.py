@@ -12,8 +12,8 @@ from lightning.pytorch.loops.fetchers import _DataFetcher, _DataLoaderIterDataFe
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils._pytree import tree_leaves
 
-from lightning_lottery._lightning.attributes import stand_in
 from lightning_lottery._lightning.randomness import Randomness, reseed
+from lightning_lottery.attributes import stand_in
 
 # The seed of the samplers that Lightning makes for several processes.
 _SEED = "PL_GLOBAL_SEED"

@@ -40,7 +40,7 @@ class RoundsFit:
         self.checkpoints = RoundCheckpoints(trainer)
         self._data = DataOrder(trainer)
         self._undo: list[Callable[[], None]] = []
-        self._first_step = 0
+        self._first_step = self._first_batch = 0
         self._max_epochs: int | None = None
 
     def install(self, hooks: Hooks) -> None:
@@ -136,7 +136,7 @@ class RoundsFit:
             loop.epoch_loop._batches_that_stepped = axis
         if shortened is not None:
             self.shorten(*shortened)
-        self._first_step = trainer.global_step
+        self._first_step, self._first_batch = trainer.global_step, self._batches()
 
     def allow_epochs(self, epochs: int) -> None:
         """Lets Lightning load a checkpoint of a round that is longer than the others."""
@@ -174,6 +174,7 @@ class RoundsFit:
             "should_stop": trainer.should_stop,
             "checkpoints": self.checkpoints.memories(),
             "first_step": self._first_step,
+            "first_batch": self._first_batch,
         }
 
     def looking_on(self, prunable: Sequence[torch.nn.Parameter], seed: int) -> AbstractContextManager[Onlooker]:
@@ -215,7 +216,7 @@ class RoundsFit:
     def resume(self, moment: dict[str, Any]) -> None:
         """Goes on where :meth:`moment` was called; Lightning has loaded its checkpoint."""
         trainer = self.trainer
-        self._first_step = moment["first_step"]
+        self._first_step, self._first_batch = moment["first_step"], moment.get("first_batch", 0)
         metrics.restore(trainer, moment["metrics"])
         self._data.resume(self._own(moment["data"]))
         trainer.should_stop = moment["should_stop"]  # a reason to validate
@@ -260,13 +261,27 @@ class RoundsFit:
         timers = (callback for callback in self._other_callbacks() if isinstance(callback, Timer))
         return any((left := timer.time_remaining()) is not None and left <= 0 for timer in timers)
 
+    def _has_trained(self) -> bool:
+        return self.trainer.global_step > 0 or self.steps_by_hand()
+
     def nothing_to_train(self) -> bool:
         """Whether this fit will not train a single batch."""
-        return self.trainer.limit_train_batches == 0 or (self.trainer.global_step > 0 and any(self._reached()))
+        return self.trainer.limit_train_batches == 0 or (self._has_trained() and any(self._reached()))
 
     def steps(self) -> int:
-        """The optimizer steps that the round has trained."""
-        return self.trainer.global_step - self._first_step
+        """The optimizer steps that the round has trained; batches, where Lightning counts none."""
+        steps = self.trainer.global_step - self._first_step
+        # optimizers(use_pl_optimizer=False) go past Lightning's counter, not past that of the batches.
+        return steps if steps or not self.steps_by_hand() else self._batches() - self._first_batch
+
+    def steps_by_hand(self) -> bool:
+        """Whether the LightningModule steps its optimizers past Lightning, as far as is known by now."""
+        by_hand = not self.trainer.lightning_module.automatic_optimization
+        return by_hand and self.trainer.global_step == 0 and self._batches() > 0
+
+    def _batches(self) -> int:
+        """The batches of the round; total_batch_idx is off by one."""
+        return int(self.trainer.fit_loop.epoch_loop.batch_progress.total.completed)
 
     def steps_of_a_round(self) -> float:
         """The optimizer steps that a whole round takes; infinite if nothing tells."""
@@ -288,7 +303,7 @@ class RoundsFit:
 
     def has_seen_batches(self) -> bool:
         """Whether the round has seen data, whether or not an optimizer stepped."""
-        return self.trainer.fit_loop.epoch_loop.batch_progress.total.completed > 0  # total_batch_idx is off by one
+        return self._batches() > 0
 
     def gather(self, value: Any) -> list[Any]:
         """The value of every process, in the order of their ranks."""

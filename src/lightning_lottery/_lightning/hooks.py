@@ -9,8 +9,8 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from lightning_lottery._lightning import position
-from lightning_lottery._lightning.attributes import stand_in
 from lightning_lottery._lightning.data import DataOrder
+from lightning_lottery.attributes import stand_in
 
 
 @dataclass(frozen=True)

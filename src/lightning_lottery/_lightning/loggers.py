@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import (
     WandbLogger,
 )
 
-from lightning_lottery._lightning.attributes import stand_in
+from lightning_lottery.attributes import stand_in
 
 _ROUND = "lottery/round"
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader
 
-from lightning_lottery._lightning.attributes import stand_in
 from lightning_lottery._lightning.data import DataOrder
+from lightning_lottery.attributes import stand_in
 from lightning_lottery.errors import ConfigurationError, TrainingError
 from lightning_lottery.module_state import ModuleState
 
