@@ -1,12 +1,14 @@
 """What README shows runs as written."""
 
 import ast
+import copy
 import json
 import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -135,6 +137,37 @@ def test_the_rewinding_rule_of_readme_works(digits):
     for name, weight in spy.starts[1].items():
         mask = ticket.masks.get(name)
         assert torch.equal(weight, initial[name] if mask is None else torch.where(mask, initial[name], 0))
+
+
+def test_the_callback_of_readme_for_optuna_reports_all_rounds(digits):
+    optuna = needs("optuna")
+    (block,) = [block for block in blocks("python") if "optuna" in block]
+    names: dict[str, Any] = {}
+    exec(block, names)
+
+    class After(optuna.pruners.BasePruner):
+        def prune(self, study, trial):
+            return trial.number == 1 and trial.last_step == 3
+
+    def objective(trial):
+        lottery = copy.deepcopy(plain)
+        callbacks = [lottery, names["ReportRounds"](trial, lottery)]
+        lotteries.append(lottery)
+        quiet_trainer(callbacks=callbacks, max_epochs=2).fit(Model(), *loaders(digits))
+        return lottery.records[-1].best_value
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    plain = LotteryTicketCallback(rounds=2, amount=0.5, monitor="val_acc", mode="max", verbose=False)
+    lotteries: list[LotteryTicketCallback] = []
+    study = optuna.create_study(direction="maximize", pruner=After())
+    study.optimize(objective, n_trials=3)
+    states = [trial.state for trial in study.trials]
+    assert [state.name for state in states] == ["COMPLETE", "PRUNED", "COMPLETE"]
+    assert [list(trial.intermediate_values) for trial in study.trials] == [[*range(6)], [*range(4)], [*range(6)]]
+    assert [len(lottery.records) for lottery in lotteries] == [3, 1, 3]
+    for number in (0, 2):
+        best = [record.metrics["val_acc"] for record in lotteries[number].records]
+        assert [study.trials[number].intermediate_values[step] for step in (1, 3, 5)] == pytest.approx(best)
 
 
 def test_every_row_of_what_works_with_what_has_the_test_that_it_names():

@@ -1,0 +1,234 @@
+"""Averages, momentum teachers and target networks inside a LightningModule."""
+
+import copy
+
+import pytest
+import torch
+from conftest import Model, Net, loaders, quiet_trainer
+from lightning.pytorch import Callback
+from resuming import Stop
+from rounds import PRUNED, rounds
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from lightning_lottery import LotteryTicketCallback, Reinitialize, ShuffleMask, TrainingError
+from lightning_lottery.copies import copies_of
+from lightning_lottery.guard import held_by
+from lightning_lottery.prunable import COPIED, select
+
+
+class Momentum(Model):
+    """A teacher that follows the student, as in BYOL and MoCo."""
+
+    def __init__(self, frozen=True, momentum=0.9, network=None):
+        super().__init__(network)
+        self.teacher = copy.deepcopy(self.network)
+        if frozen:
+            self.teacher.requires_grad_(False)
+        self.momentum = momentum
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.network.parameters(), lr=0.1, momentum=0.9)
+
+    @torch.no_grad()
+    def on_train_batch_end(self, *_):
+        for slow, fast in zip(self.teacher.parameters(), self.network.parameters(), strict=True):
+            slow.mul_(self.momentum).add_(fast, alpha=1 - self.momentum)
+
+    def validation_step(self, batch, batch_idx):
+        images, labels = batch
+        self.log("val_acc", (self.teacher(images).argmax(1) == labels).float().mean(), batch_size=len(labels))
+
+
+class Averaged(Model):
+    """An average of weights that the module itself keeps, as for diffusion models; it freezes nothing."""
+
+    def __init__(self, late=False):
+        super().__init__()
+        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+        if late:  # as with weights that are loaded into the network alone
+            nn.init.normal_(self.network.hidden.weight)
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.network.parameters(), lr=0.01)
+
+    def on_before_zero_grad(self, *_):
+        if self.global_step:
+            self.average.update_parameters(self.network)
+
+
+def ends(run, part):
+    """The weights at the end of each round whose network has pruned ones, with their masks."""
+    for number, end in enumerate(run.spy.ends):
+        masks = run.lottery.tickets[number].masks
+        assert list(masks) == PRUNED
+        for name, mask in masks.items():
+            yield number, name, mask, end[name.replace("network", part)]
+
+
+def check_students(run):
+    """Counts are of the students alone, which start from their initial values."""
+    assert run.spy.steps == [14, 14, 14]
+    assert [(r.kept, r.prunable) for r in run.lottery.records] == [(6484, 6484), (3242, 6484), (1621, 6484)]
+    for number, start in enumerate(run.spy.starts):
+        for name, mask in run.lottery.tickets[number].masks.items():
+            assert torch.equal(start[name], torch.where(mask, run.initial[name], 0))
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_momentum_teacher_is_left_out_and_averages_what_is_masked(digits, frozen):
+    run = rounds(digits, Momentum(frozen))
+    check_students(run)
+    for number, name, mask, slow in ends(run, "teacher"):
+        start, weight = run.spy.starts[number], run.spy.ends[number][name]
+        assert torch.equal(start[name.replace("network", "teacher")], start[name]), "a copy of the masked weights"
+        assert not slow[~mask].any()
+        assert (slow[mask] != weight[mask]).any()
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_an_average_inside_the_module_is_left_out_and_of_masked_weights(digits, late):
+    run = rounds(digits, Averaged(late))
+    check_students(run)
+    for _, name, mask, average in ends(run, "average.module"):
+        assert not average[~mask].any(), name
+        assert average[mask].any()
+
+
+@pytest.mark.parametrize("make", [Momentum, Averaged])
+def test_each_round_is_a_fit_of_the_masked_student_alone(digits, make):
+    model = make()
+    plain = Model(copy.deepcopy(model.network))
+    plain.configure_optimizers = lambda: model.configure_optimizers.__func__(plain)
+    run, alone = rounds(digits, model), rounds(digits, plain)
+    for first, second in zip(run.spy.ends, alone.spy.ends, strict=True):
+        for name, value in second.items():
+            assert torch.equal(first[name], value), name
+
+
+def test_controls_change_the_copies_as_well(digits):
+    class Starts(Callback):
+        def on_train_start(self, trainer, pl_module):
+            pairs = zip(pl_module.network.parameters(), pl_module.teacher.parameters(), strict=True)
+            seen.append(all(map(torch.equal, *zip(*pairs, strict=True))))
+
+    seen: list[bool] = []
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, controls=[Reinitialize(), ShuffleMask()], verbose=False)
+    quiet_trainer(callbacks=[lottery, Starts()], max_epochs=1).fit(Momentum(), *loaders(digits))
+    assert seen == [True] * 4
+
+
+@pytest.mark.parametrize("rewind", ["7 steps", "1 epoch"])
+def test_from_a_later_point_a_teacher_keeps_its_values_and_gets_the_mask(digits, rewind):
+    class Starts(Callback):
+        def on_train_start(self, trainer, pl_module):
+            starts.append({name: value.clone() for name, value in pl_module.state_dict().items()})
+
+    starts: list[dict[str, torch.Tensor]] = []
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind=rewind, verbose=False)
+    quiet_trainer(callbacks=[lottery, Starts()]).fit(Momentum(), *loaders(digits))
+    point, ticket = lottery.tickets[1].weights, lottery.tickets[1]
+    for name, mask in ticket.masks.items():
+        slow = starts[1][name.replace("network", "teacher")]
+        assert torch.equal(slow, point[name.replace("network", "teacher")])
+        assert not slow[~mask].any()
+        assert slow[mask].any()
+        assert not torch.equal(slow, starts[1][name])
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_copies_are_known_when_a_run_goes_on(digits, tmp_path, checkpointing):
+    def fit(*others, folder="run"):
+        lottery = LotteryTicketCallback(rounds=2, amount=0.5, dirpath=tmp_path / folder, verbose=False)
+        trainer = quiet_trainer(
+            callbacks=[lottery, *others], enable_checkpointing=checkpointing, default_root_dir=tmp_path / folder
+        )
+        torch.manual_seed(5)
+        model = Momentum()
+        trainer.fit(model, *loaders(digits), ckpt_path=lottery.resume(trainer))
+        return lottery, model
+
+    with pytest.raises(ZeroDivisionError):
+        fit(Stop(1, 9))
+    lottery, model = fit()
+    expected, other = fit(folder="whole")
+    assert [r.masks_hash for r in lottery.records] == [r.masks_hash for r in expected.records]
+    assert all(map(torch.equal, model.state_dict().values(), other.state_dict().values()))
+
+
+def test_what_follows_in_a_way_of_its_own_is_named_whole_after_the_first_epoch(digits):
+    class Other(Momentum):
+        def __init__(self):
+            super().__init__()
+            for parameter in self.teacher.parameters():
+                nn.init.normal_(parameter) if parameter.dim() > 1 else None
+
+    teachers = [name.replace("network", "teacher") for name in PRUNED]
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
+    trainer = quiet_trainer(callbacks=[lottery], max_epochs=9)
+    with pytest.raises(TrainingError) as error:
+        trainer.fit(Other(), *loaders(digits))
+    assert f"exclude={teachers}" in str(error.value)
+    assert trainer.current_epoch == 0
+    assert not lottery.records
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, exclude=teachers, verbose=False)
+    quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Other(), *loaders(digits))
+    assert list(lottery.tickets[1].masks) == PRUNED
+
+
+def test_copies_are_named_before_training_and_may_be_included(digits, capsys):
+    model = Momentum()
+    teachers = [name.replace("network", "teacher") for name in PRUNED]
+    preview = LotteryTicketCallback(rounds=1, amount=0.5).preview(model)
+    assert [name for name, reason in preview.left_out.items() if reason == COPIED] == teachers
+    assert "copies of trained weights, which follow them 6,484 (teacher." in capsys.readouterr().out
+    assert set(teachers) < set(select(model, include=teachers).parameters)
+
+
+def network(**parts):
+    module = nn.Module()
+    for name, part in parts.items():
+        setattr(module, name, part)
+    return module
+
+
+def test_parts_are_told_by_their_values_and_names():
+    student = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4))
+    teacher = copy.deepcopy(student).requires_grad_(False)
+    found = copies_of(network(student=nn.ModuleList([student, nn.Linear(4, 2)]), teacher=teacher))
+    assert found == {f"teacher.{name}": f"student.0.{name}" for name, _ in student.named_parameters()}
+    single = nn.Linear(3, 3)
+    assert copies_of(network(online=single, target=copy.deepcopy(single).requires_grad_(False))) == {
+        "target.weight": "online.weight",
+        "target.bias": "online.bias",
+    }
+
+
+def test_equal_values_that_are_no_copies():
+    layer = nn.Linear(4, 4)
+    twins = network(first=layer, second=copy.deepcopy(layer))
+    assert copies_of(twins) == {}, "both are trained"
+    assert copies_of(twins, held={id(p) for p in twins.parameters()}) == {}
+    assert copies_of(twins, held={id(p) for p in layer.parameters()}) == {
+        "second.weight": "first.weight",
+        "second.bias": "first.bias",
+    }
+    zeros = network(first=nn.Linear(4, 4), second=nn.Linear(4, 4).requires_grad_(False))
+    for parameter in zeros.parameters():
+        nn.init.zeros_(parameter)
+    assert copies_of(zeros) == {}, "zeros are those of any layer"
+    frozen = network(first=nn.Linear(4, 4), second=nn.Linear(4, 4).requires_grad_(False))
+    assert copies_of(frozen) == {}
+    assert copies_of(nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2), 3)) == {}
+
+
+def test_what_optimizers_hold():
+    layer = nn.Linear(2, 2)
+    assert held_by([]) is None
+    assert held_by([torch.optim.SGD([layer.weight], lr=1)]) == {id(layer.weight)}
+
+
+def test_the_encoder_of_a_network_of_one_net_is_found():
+    net = Net()
+    module = network(net=net, ema=network(net=copy.deepcopy(net).requires_grad_(False)))
+    assert copies_of(module) == {f"ema.net.{name}": f"net.{name}" for name, _ in net.named_parameters()}
