@@ -138,6 +138,9 @@ def fit(what: str, folder: Path) -> LotteryTicketCallback:
     else:
         seed_everything({"resume": 77}.get(case, SEED), verbose=False)
     model = Model(network(dropout), scheduler="step")
+    if case == "speak":
+        with torch.no_grad():
+            model.network[0].weight[:10] = 0  # of which a warning is said
     lottery = LotteryTicketCallback(
         densities=[0.5, 0.2],
         controls=[ShuffleMask()],
@@ -161,6 +164,8 @@ def fit(what: str, folder: Path) -> LotteryTicketCallback:
         train = DataLoader(data(), batch_sampler=GlobalBatches())  # type: ignore[arg-type]
     else:
         train = DataLoader(data(), batch_size=BATCH, shuffle=True)
+    if case == "speak":
+        lottery.preview(model)
     trainer.fit(model, train, ckpt_path=lottery.resume(trainer) if case == "resume" else None)
     if trainer.is_global_zero:
         torch.save(model.state_dict(), folder / "trained.pt")

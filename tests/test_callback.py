@@ -1,5 +1,6 @@
 """How fits end: as planned, by Ctrl-C, by an error, by time. What is finished is kept."""
 
+import copy
 import json
 import time
 
@@ -207,3 +208,41 @@ def test_nothing_is_pruned_when_nothing_was_trained(digits):
     quiet_trainer(callbacks=[lottery], limit_train_batches=0).fit(model, *loaders(digits))
     assert len(lottery.records) == 0
     assert model.network.hidden.weight.all()
+
+
+class Extended(LotteryTicketCallback):
+    """A user's subclass, with an attribute of its own."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.notes = ["mine"]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_copies_of_the_callback_begin_without_a_run(digits, copied):
+    class Copying(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if len(lottery.records) == 1 and batch_idx == 3:
+                copies.append(copied(lottery))
+
+    copies: list[LotteryTicketCallback] = []
+    lottery = Extended(rounds=1, amount=0.5, verbose=False)
+    quiet_trainer(callbacks=[lottery, Copying()], max_epochs=1).fit(Model(), *loaders(digits))
+    copies.append(copied(lottery))
+    for number, other in enumerate(copies, start=1):
+        assert (len(other.records), other.run_folder, len(other.tickets)) == (0, None, 0)
+        assert other.settings == lottery.settings
+        assert other.notes == ["mine"]
+        assert (other.notes is lottery.notes) == (copied is copy.copy)
+        before = list(lottery.records)
+        quiet_trainer(callbacks=[other], max_epochs=1).fit(Model(), *loaders(digits))
+        assert other.run_folder.name == f"lottery_{number}"
+        assert list(lottery.records) == before
+        assert lottery.run_folder.name == "lottery"
+
+
+def test_a_copy_gets_no_mail_of_a_run_in_another_process(digits, tmp_path):
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
+    other = copy.deepcopy(lottery)
+    assert vars(other)["_mailbox"] is not vars(lottery)["_mailbox"]
+    assert vars(vars(other)["_mailbox"])["_path"] != vars(vars(lottery)["_mailbox"])["_path"]

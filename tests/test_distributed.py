@@ -11,6 +11,7 @@ import torch
 from conftest import needs
 
 from lightning_lottery import Ticket
+from lightning_lottery.folder import RunFolder
 
 SCRIPT = Path(__file__).with_name("distributed.py")
 
@@ -28,6 +29,7 @@ def run(what, folder, error=None):
         cwd=folder,
         timeout=300,
     )
+    (folder / "said.txt").write_text(done.stdout + done.stderr)
     assert (done.returncode != 0) == (error is not None), done.stderr[-3000:]
     assert error is None or error in done.stderr, done.stderr[-3000:]
     return folder
@@ -107,6 +109,28 @@ def test_processes_agree_on_a_run_folder_by_default(one, tmp_path):
     assert (folder / "records.json").read_text() == (one / "records.json").read_text()
     assert len(list((folder / "lottery" / "tickets").iterdir())) == 4
     assert not list(folder.glob("lottery_*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
+def test_lines_and_warnings_are_those_of_one_process(tmp_path, strategy):
+    said = (run(f"{strategy} speak", tmp_path) / "said.txt").read_text()
+    assert said.count("Pruning 15,880 weights") == 2, "of the preview and of the run"
+    assert said.count("round 2/2 · density") == 1
+    assert said.count("Run folder:") == 1
+    assert 1 <= said.count("are exactly zero before any training") <= 2, (
+        "of the preview, and where Lightning spawns"
+    )
+
+
+@pytest.mark.slow
+def test_two_jobs_of_two_processes_with_one_folder_are_kept_apart(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.lock(wait=0)
+    run("ddp", tmp_path, error="Another process trains in the run folder")
+    assert not folder.was_begun()
+    folder.unlock()
+    run("ddp", tmp_path)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from lightning_lottery.folder import RunFolder
 from lightning_lottery.notices import say
 from lightning_lottery.patterns import Pattern, pattern_of
 from lightning_lottery.preview import Preview
-from lightning_lottery.prunable import refuse_lazy
+from lightning_lottery.prunable import Selection, refuse_lazy
 from lightning_lottery.pruning import Method
 from lightning_lottery.records import Records
 from lightning_lottery.resumable import Resumable
@@ -30,6 +31,21 @@ from lightning_lottery.scopes import Scope, scope_of
 from lightning_lottery.settings import Settings
 from lightning_lottery.sizes import Sizes
 from lightning_lottery.stopping import Stop
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What is known of a run when the fit starts, before it trains.
+
+    Attributes:
+        selection: What of the network is pruned.
+        description: What makes it this run.
+        folder: Its folder.
+    """
+
+    selection: Selection
+    description: dict[str, Any]
+    folder: RunFolder
 
 
 class LotteryTicketCallback(Resumable):
@@ -130,6 +146,8 @@ class LotteryTicketCallback(Resumable):
     def _forget(self) -> None:
         super()._forget()
         self._run: Run | None = None
+        self._start: _Start | None = None
+        self._limits: dict[str, Any] = {}
         self._state: dict[str, Any] = {}
 
     def preview(self, model: nn.Module) -> Preview:
@@ -183,18 +201,17 @@ class LotteryTicketCallback(Resumable):
         folder = self._folder_to_resume(trainer) if is_resumed else None
         copies = None if folder is None else folder.description().get("copies", {})
         selection = preflight.check_module(pl_module, self.settings, copies)
-        self._selection = selection
         if self.settings.verbose:
             say(selection.line())
         dense = dense_ticket(pl_module, selection.parameters)
-        self._description = identity.describe(self._limits, self.settings, pl_module, dense, selection.copies)
+        description = identity.describe(self._limits, self.settings, pl_module, dense, selection.copies)
         if folder is None:
-            self._next_folder = locate.choose_folder(trainer, self.settings)
+            self._start = _Start(selection, description, locate.choose_folder(trainer, self.settings))
             return
         if self._loaded is not None and self._loaded.round > 0 and self.settings.rewind.length is not None:
             self._rounds_fit.allow_epochs(self.settings.rewind.length[0])
-        check_same(folder, self._description, self._ignore)
-        self._next_folder = RunFolder(folder.path, is_writer=trainer.is_global_zero)
+        check_same(folder, description, self._ignore)
+        self._start = _Start(selection, description, RunFolder(folder.path, is_writer=trainer.is_global_zero))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks at metrics that were logged at the very end of the epoch before, and what trains in this one."""
@@ -265,7 +282,9 @@ class LotteryTicketCallback(Resumable):
         if not is_resumed and fit.nothing_to_train():
             say("Nothing was trained: the Trainer is at its limits already. Make a new one for a new run.")
             return False
-        self._folder = locate.claim(fit.trainer, self.settings, self._next_folder, is_resumed)
+        start, self._start = self._start, None
+        assert start is not None, "only after on_fit_start"
+        self._folder = locate.claim(fit.trainer, self.settings, start.folder, is_resumed)
         self._records = Records()
         if self._folder.is_writer:
             self._mailbox.send(self._folder.path)
@@ -274,11 +293,11 @@ class LotteryTicketCallback(Resumable):
         if self._doubles:
             module.load_state_dict(self._doubles)
             self._doubles = {}
-        run = Run(self.settings, fit, module, self._selection, self._folder, self._records)
+        run = Run(self.settings, fit, module, start.selection, self._folder, self._records)
         if is_resumed:
             run.go_on(loaded)
         else:
-            run.begin(self._description)
+            run.begin(start.description)
         self._run = None if run.is_over else run
         return not run.is_over
 

@@ -1,7 +1,6 @@
 """What a run has come to, for its user."""
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +28,18 @@ class Results(Callback):
         self._folder: RunFolder | None = None
 
     def __copy__(self) -> Self:
-        return self._copied(lambda value: value)
+        return self._copied({}, is_deep=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self._copied(lambda value: copy.deepcopy(value, memo))
+        return self._copied(memo, is_deep=True)
 
-    def _copied(self, copied: Callable[[Any], Any]) -> Self:
+    def _copied(self, memo: dict[int, Any], is_deep: bool) -> Self:
         """Another callback with the same arguments, and what subclasses add, but without the run of this one."""
-        other = type(self).__new__(type(self))
+        other = memo[id(self)] = type(self).__new__(type(self))
         other._forget()
-        run = vars(other).keys()
-        vars(other).update({name: copied(value) for name, value in vars(self).items() if name not in run})
+        for name in vars(self).keys() - vars(other).keys():
+            value = vars(self)[name]
+            vars(other)[name] = copy.deepcopy(value, memo) if is_deep else value
         return other
 
     @property
