@@ -83,6 +83,25 @@ def test_a_run_that_was_moved_is_found_by_its_checkpoint(digits, tmp_path):
     assert not (tmp_path / "here").exists()
 
 
+@pytest.mark.parametrize("limits", [{"max_steps": 5}, {}])
+def test_a_run_without_max_epochs_is_found(digits, limits):
+    class Enough(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = trainer.current_epoch > 0
+
+    def go(*others):
+        lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
+        trainer = quiet_trainer(callbacks=[lottery, Enough(), *others], max_epochs=None, **limits)
+        trainer.fit(Model(), *loaders(digits), ckpt_path=lottery.resume(trainer))
+        return lottery
+
+    with pytest.raises(ZeroDivisionError):
+        go(Stop(1))
+    lottery = go()
+    assert lottery.run_folder.name == "lottery"
+    assert len(lottery.records) == 2
+
+
 class Interfering(Callback):
     """Begins another fit with the same folder in the middle of a round."""
 

@@ -4,7 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
 
 from lightning_lottery._lightning import validation_interval
 from lightning_lottery.description import described
@@ -23,7 +24,7 @@ _DECISIVE = (
     "gradient_clip_algorithm",
 )
 # Its limits.
-_NUMBERS = ("max_epochs", "max_steps", "accumulate_grad_batches")
+_NUMBERS = ("max_steps", "accumulate_grad_batches")
 
 
 def describe(
@@ -55,6 +56,16 @@ def describe_trainer(trainer: Trainer) -> dict[str, Any]:
         **{name: described(getattr(trainer, name)) for name in _DECISIVE},
         "val_check_interval": described(validation_interval(trainer)),
         **{name: plain(getattr(trainer, name)) for name in _NUMBERS},
+        "max_epochs": plain(_most_epochs(trainer)),
         "precision": str(trainer.precision),
         "processes": trainer.world_size,
     }
+
+
+def _most_epochs(trainer: Trainer) -> int:
+    """The number that Lightning takes when a fit begins, which it notes in place of ``None``."""
+    if trainer.max_epochs is not None:
+        return trainer.max_epochs
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    has_other_limit = trainer.max_steps != -1 or any(isinstance(callback, Timer) for callback in callbacks)
+    return -1 if has_other_limit else 1000
