@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from lightning_lottery.sharding import is_sharded
@@ -57,12 +57,16 @@ def _parts(
         alike = [
             original
             for original in by_shape.get((parameter.shape, name.rpartition(".")[-1]), [])
-            if is_average or torch.equal(parameter, trained[original])
+            if is_average or _are_equal(parameter, trained[original])
         ]
         if alike:
             original = max(alike, key=lambda candidate: _common(name, candidate))
             length = _common(name, original)
             yield _beginning(name, length), _beginning(original, length)
+
+
+def _are_equal(first: Tensor, second: Tensor) -> bool:
+    return first.device == second.device and first.dtype == second.dtype and torch.equal(first, second)
 
 
 def _varies(parameter: nn.Parameter) -> bool:
@@ -94,7 +98,7 @@ def follow(ticket: Ticket, dense: Ticket, copies: Mapping[str, str]) -> Ticket:
     """
     weights = dict(ticket.weights)
     for name, original in copies.items():
-        if torch.equal(dense.weights[name], dense.weights[original]):
+        if _are_equal(dense.weights[name], dense.weights[original]):
             weights[name] = ticket.weights[original].clone()
         elif original in ticket.masks:
             weights[name] = weights[name].masked_fill(~ticket.masks[original], 0)

@@ -23,7 +23,7 @@ from lightning_lottery.criteria import Magnitude
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.guard import held_by
 from lightning_lottery.patterns import Layer, Unstructured
-from lightning_lottery.prunable import Selection, examine, layers_of
+from lightning_lottery.prunable import Selection, examine, layers_of, refuse_lazy
 from lightning_lottery.pruning import Pruner
 from lightning_lottery.round import dense_ticket
 from lightning_lottery.settings import Settings
@@ -157,6 +157,7 @@ def check_module(
         ConfigurationError: With what came, what is allowed and what to write.
     """
     is_resumed = copies is not None
+    refuse_lazy(module)  # whose copies nothing tells yet
     if copies is None:
         copies = copies_of(module, held_by(module.trainer.optimizers))
     selection = examine(module, settings.include, settings.exclude, is_initial=not is_resumed, copies=copies)
