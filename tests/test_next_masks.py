@@ -163,7 +163,7 @@ def test_a_run_that_dies_while_it_scores_before_round_1_goes_on(digits, tmp_path
     for name in ("rounds.jsonl", "last.pt"):
         (tmp_path / "died" / name).unlink()
     again, found = fit(tmp_path / "died", resume=True)
-    assert again.records[0].masks_hash == whole.records[0].masks_hash
+    assert again.records[1].masks_hash == whole.records[1].masks_hash
     assert same_bits(found, expected)
 
 

@@ -18,7 +18,7 @@ from lightning_lottery.sharding import is_sharded
 # What exclude takes besides patterns of names, and the reason of what it leaves out.
 FROZEN = "frozen"
 EXCLUDED = "excluded"
-COPIED = "copies of trained weights, which follow them"
+COPIED = "copies of trained weights"
 
 
 @dataclass(frozen=True)
