@@ -1,20 +1,18 @@
 """Averages, momentum teachers and target networks inside a LightningModule."""
 
 import copy
+import json
 
 import pytest
 import torch
-from conftest import Model, Net, loaders, quiet_trainer
+from conftest import Model, loaders, quiet_trainer
 from lightning.pytorch import Callback
 from resuming import Stop
 from rounds import PRUNED, rounds
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lightning_lottery import LotteryTicketCallback, Reinitialize, ShuffleMask, TrainingError
-from lightning_lottery.copies import copies_of
-from lightning_lottery.guard import held_by
-from lightning_lottery.prunable import COPIED, select
+from lightning_lottery import LotteryTicketCallback, Reinitialize, ShuffleMask
 
 
 class Momentum(Model):
@@ -81,6 +79,7 @@ def test_a_momentum_teacher_is_left_out_and_averages_what_is_masked(digits, froz
     check_students(run)
     for number, name, mask, slow in ends(run, "teacher"):
         start, weight = run.spy.starts[number], run.spy.ends[number][name]
+        assert name.replace("network", "teacher") not in run.lottery.tickets[number].masks
         assert torch.equal(start[name.replace("network", "teacher")], start[name]), "a copy of the masked weights"
         assert not slow[~mask].any()
         assert (slow[mask] != weight[mask]).any()
@@ -156,79 +155,53 @@ def test_copies_are_known_when_a_run_goes_on(digits, tmp_path, checkpointing):
     assert all(map(torch.equal, model.state_dict().values(), other.state_dict().values()))
 
 
-def test_what_follows_in_a_way_of_its_own_is_named_whole_after_the_first_epoch(digits):
+def test_a_teacher_that_begins_elsewhere_is_left_out_after_the_first_epoch(digits, capsys):
     class Other(Momentum):
         def __init__(self):
             super().__init__()
             for parameter in self.teacher.parameters():
                 nn.init.normal_(parameter) if parameter.dim() > 1 else None
 
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5)
+    quiet_trainer(callbacks=[lottery], max_epochs=2).fit(Other(), *loaders(digits))
     teachers = [name.replace("network", "teacher") for name in PRUNED]
-    lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
-    trainer = quiet_trainer(callbacks=[lottery], max_epochs=9)
-    with pytest.raises(TrainingError) as error:
-        trainer.fit(Other(), *loaders(digits))
-    assert f"exclude={teachers}" in str(error.value)
-    assert trainer.current_epoch == 0
-    assert not lottery.records
-    lottery = LotteryTicketCallback(rounds=1, amount=0.5, exclude=teachers, verbose=False)
-    quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Other(), *loaders(digits))
-    assert list(lottery.tickets[1].masks) == PRUNED
+    assert f"Left out of pruning: {teachers}" in capsys.readouterr().out
+    assert list(lottery.tickets[0].masks) == list(lottery.tickets[1].masks) == PRUNED
+    assert [(record.kept, record.prunable) for record in lottery.records] == [(6484, 6484), (3242, 6484)]
+    description = json.loads((lottery.run_folder / "lottery.json").read_text())
+    assert list(description["prunable"]) == PRUNED
+    assert description["counts"] == [6484, 3242]
 
 
-def test_copies_are_named_before_training_and_may_be_included(digits, capsys):
-    model = Momentum()
-    teachers = [name.replace("network", "teacher") for name in PRUNED]
-    preview = LotteryTicketCallback(rounds=1, amount=0.5).preview(model)
-    assert [name for name, reason in preview.left_out.items() if reason == COPIED] == teachers
-    assert "copies of trained weights 6,484 (teacher." in capsys.readouterr().out
-    assert set(teachers) < set(select(model, include=teachers).parameters)
+class All(Momentum):
+    """Gives all parameters to its optimizer, as most do; the teacher is not frozen."""
+
+    def __init__(self):
+        super().__init__(frozen=False)
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.01, weight_decay=1e-3)
 
 
-def network(**parts):
-    module = nn.Module()
-    for name, part in parts.items():
-        setattr(module, name, part)
-    return module
+class AtTheEnd(All):
+    def on_train_batch_end(self, *_):
+        pass
+
+    def on_train_epoch_end(self):
+        super().on_train_batch_end()
 
 
-def test_parts_are_told_by_their_values_and_names():
-    student = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4))
-    teacher = copy.deepcopy(student).requires_grad_(False)
-    found = copies_of(network(student=nn.ModuleList([student, nn.Linear(4, 2)]), teacher=teacher))
-    assert found == {f"teacher.{name}": f"student.0.{name}" for name, _ in student.named_parameters()}
-    single = nn.Linear(3, 3)
-    assert copies_of(network(online=single, target=copy.deepcopy(single).requires_grad_(False))) == {
-        "target.weight": "online.weight",
-        "target.bias": "online.bias",
-    }
+class AllAveraged(Averaged):
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.01)
 
 
-def test_equal_values_that_are_no_copies():
-    layer = nn.Linear(4, 4)
-    twins = network(first=layer, second=copy.deepcopy(layer))
-    assert copies_of(twins) == {}, "both are trained"
-    assert copies_of(twins, held={id(p) for p in twins.parameters()}) == {}
-    assert copies_of(twins, held={id(p) for p in layer.parameters()}) == {
-        "second.weight": "first.weight",
-        "second.bias": "first.bias",
-    }
-    zeros = network(first=nn.Linear(4, 4), second=nn.Linear(4, 4).requires_grad_(False))
-    for parameter in zeros.parameters():
-        nn.init.zeros_(parameter)
-    assert copies_of(zeros) == {}, "zeros are those of any layer"
-    frozen = network(first=nn.Linear(4, 4), second=nn.Linear(4, 4).requires_grad_(False))
-    assert copies_of(frozen) == {}
-    assert copies_of(nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2), 3)) == {}
-
-
-def test_what_optimizers_hold():
-    layer = nn.Linear(2, 2)
-    assert held_by([]) is None
-    assert held_by([torch.optim.SGD([layer.weight], lr=1)]) == {id(layer.weight)}
-
-
-def test_the_encoder_of_a_network_of_one_net_is_found():
-    net = Net()
-    module = network(net=net, ema=network(net=copy.deepcopy(net).requires_grad_(False)))
-    assert copies_of(module) == {f"ema.net.{name}": f"net.{name}" for name, _ in net.named_parameters()}
+@pytest.mark.parametrize("make", [All, AtTheEnd, AllAveraged])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_what_an_optimizer_holds_in_vain_is_left_out_as_well(digits, make, epochs):
+    run = rounds(digits, make(), max_epochs=epochs)
+    part = "average.module" if make is AllAveraged else "teacher"
+    for _, _, mask, slow in ends(run, part):
+        assert not slow[~mask].any()
+        assert slow[mask].any()
+    assert [record.prunable for record in run.lottery.records] == [6484] * 3

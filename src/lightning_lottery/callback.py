@@ -216,8 +216,9 @@ class LotteryTicketCallback(Resumable):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks at metrics that were logged at the very end of the epoch before, and what trains in this one."""
         if self._run is not None:
-            self._run.observe()
+            self._run.round.observe(self._rounds_fit, self.settings.monitor)
             self._run.round.requires_grad = {n: p.requires_grad for n, p in pl_module.named_parameters()}
+            self._run.round.look_at_gradients()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Notes the point to rewind to when training comes to it."""
@@ -227,6 +228,7 @@ class LotteryTicketCallback(Resumable):
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Masks the gradients before anything looks at their norm."""
         if self._run is not None:
+            self._run.round.look_at_gradients()
             self._run.round.masking.mask_gradients()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -249,7 +251,7 @@ class LotteryTicketCallback(Resumable):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks at the monitored metric."""
         if self._run is not None:  # the sanity check comes before the run
-            self._run.observe()
+            self._run.round.observe(self._rounds_fit, self.settings.monitor)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes sure that every pruned weight is exactly zero, and lets stop rules look."""

@@ -147,6 +147,11 @@ class RunFolder:
         content = {"run": uuid.uuid4().hex, **description}
         self._write("lottery.json", (json.dumps(content, indent=2) + "\n").encode())
 
+    def redescribe(self, **changes: Any) -> None:
+        """Writes what has become known of the run since it began."""
+        content = {**self.description(), **changes}
+        self._write("lottery.json", (json.dumps(content, indent=2) + "\n").encode())
+
     def description(self) -> dict[str, Any]:
         """What the run is; empty if none was begun here, or none that can be read."""
         try:

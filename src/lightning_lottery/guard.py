@@ -1,22 +1,16 @@
-"""What must hold while a round trains: the right parameters are there, and nothing else moves them."""
+"""What must hold while a round trains: the right parameters are there, and something trains them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from lightning_lottery.errors import TrainingError
 from lightning_lottery.kinds import Kind, kinds_of
 from lightning_lottery.notices import warn
+from lightning_lottery.rewind import Rewind
 from lightning_lottery.sharding import local
 from lightning_lottery.validation import replaced
-
-
-def held_by(optimizers: Iterable[Optimizer]) -> set[int] | None:
-    """The ``id`` of every parameter that optimizers hold; ``None`` without optimizers, where nothing tells."""
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    return {id(parameter) for group in groups for parameter in group["params"]} if groups else None
 
 
 def check_parameters(name: str, module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -33,29 +27,43 @@ def check_parameters(name: str, module: nn.Module, parameters: Mapping[str, nn.P
         )
 
 
-def check_followers(
-    name: str, parameters: Mapping[str, nn.Parameter], start: Mapping[str, Tensor], optimizers: Iterable[Optimizer]
-) -> None:
-    """Makes sure that nothing but optimizers moves the parameters to be pruned, in the first epochs of a run.
-
-    Args:
-        name: Name of the round.
-        parameters: The prunable parameters by name.
-        start: Their values when the round began.
-        optimizers: The optimizers of the round.
+def check_left(name: str, followers: Collection[str], parameters: Collection[str]) -> None:
+    """Makes sure that something is left to prune.
 
     Raises:
-        TrainingError: Some moved that no optimizer holds; all of them are named.
+        TrainingError: All parameters to be pruned follow something.
     """
-    if (held := held_by(optimizers)) is None:
-        return
-    loose = {n: p for n, p in parameters.items() if id(p) not in held}
-    moved = [n for n, p in loose.items() if not torch.equal(local(p.detach()), local(start[n]).to(p.device))]
-    if moved:
+    if len(followers) == len(parameters):
         raise TrainingError(
-            f"While {name} was training, {moved} changed, and no optimizer holds them: something else writes to "
-            "them, as to an average or to a teacher that follows a student. They cannot be pruned. Leave them out "
-            f"by exclude={moved}."
+            f"While {name} was training, all weights to be pruned changed without ever having a gradient, so that "
+            "something else than an optimizer writes to them. They cannot be pruned."
+        )
+
+
+def check_steps(rule: Rewind, module: nn.Module, start: Mapping[str, Tensor]) -> None:
+    """Makes sure that a rewind point in steps can be reached, where Lightning has counted none in an epoch.
+
+    Raises:
+        TrainingError: Weights have moved, so that steps go past Lightning.
+    """
+    if has_moved(module, start):
+        raise TrainingError(
+            f"The rewind point of {rule!r} is counted in steps, and Lightning does not count those of optimizers "
+            "that self.optimizers(use_pl_optimizer=False) gives. Step the ones of self.optimizers(), or write a "
+            "point in epochs, as rewind='2 epochs'."
+        )
+
+
+def check_unseen(name: str, has_seen_batches: bool) -> None:
+    """Makes sure that a round without a step has not seen data either.
+
+    Raises:
+        TrainingError: It has.
+    """
+    if has_seen_batches:
+        raise TrainingError(
+            f"{name} has seen batches, but Lightning has counted no step of an optimizer, and no weight has "
+            "changed. In manual optimization, step the optimizers that self.optimizers() gives."
         )
 
 

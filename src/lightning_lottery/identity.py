@@ -28,7 +28,11 @@ _NUMBERS = ("max_steps", "accumulate_grad_batches")
 
 
 def describe(
-    limits: dict[str, Any], settings: Settings, module: LightningModule, ticket: Ticket, copies: Mapping[str, str]
+    limits: dict[str, Any],
+    settings: Settings,
+    module: LightningModule,
+    ticket: Ticket,
+    copies: Mapping[str, str | None],
 ) -> dict[str, Any]:
     """What decides the course of a run, as plain values: it must be the same to go on with it.
 

@@ -150,5 +150,5 @@ class Masking:
             raise TrainingError(
                 f"{count} pruned weights of {name!r} are not zero any more. Something besides the optimizer "
                 "writes to them: a callback, or the LightningModule itself, as to a teacher that follows a "
-                f"student. Leave such parameters out, for example by exclude=[{name!r}]."
+                f"student. Leave such parameters out by exclude={list(moved)}."
             )

@@ -1,5 +1,6 @@
 """What the rounds after round 0 start from, noted while round 0 trains."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -71,6 +72,12 @@ class Origin:
                 "Write an earlier point, or let the rounds be longer."
             )
         return resolved
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Takes parameters out of the masks of the dense ticket."""
+        masks = {name: mask for name, mask in self.dense.masks.items() if name not in names}
+        self.dense = replace(self.dense, masks=masks)
+        self.write()
 
     def write(self) -> None:
         """Writes what is known to the run folder."""

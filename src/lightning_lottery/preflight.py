@@ -18,12 +18,10 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Sin
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from lightning_lottery import controls
-from lightning_lottery.copies import copies_of
 from lightning_lottery.criteria import Magnitude
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.guard import held_by
 from lightning_lottery.patterns import Layer, Unstructured
-from lightning_lottery.prunable import Selection, examine, layers_of, refuse_lazy
+from lightning_lottery.prunable import Selection, examine, layers_of
 from lightning_lottery.pruning import Pruner
 from lightning_lottery.round import dense_ticket
 from lightning_lottery.settings import Settings
@@ -141,7 +139,7 @@ def check_start(trainer: Trainer, is_resumed: bool, has_nothing_to_train: bool) 
 
 
 def check_module(
-    module: LightningModule, settings: Settings, copies: Mapping[str, str] | None = None
+    module: LightningModule, settings: Settings, copies: Mapping[str, str | None] | None = None
 ) -> Selection:
     """Refuses a LightningModule that does not go with the arguments.
 
@@ -156,17 +154,25 @@ def check_module(
     Raises:
         ConfigurationError: With what came, what is allowed and what to write.
     """
-    is_resumed = copies is not None
-    refuse_lazy(module)  # whose copies nothing tells yet
-    if copies is None:
-        copies = copies_of(module, held_by(module.trainer.optimizers))
-    selection = examine(module, settings.include, settings.exclude, is_initial=not is_resumed, copies=copies)
+    _check_optimizers(module)
+    selection = examine(module, settings.include, settings.exclude, is_initial=copies is None, copies=copies)
     layers = layers_of(module, selection.parameters)
     _check_sharded(module, settings, layers)
     pruner = settings.method.plan(layers, settings.sizes)
     if settings.controls:
         _try_controls(module, settings, selection, pruner)
     return selection
+
+
+def _check_optimizers(module: LightningModule) -> None:
+    """Refuses a training without optimizers, or with some that no round could begin anew."""
+    groups = [group for optimizer in module.trainer.optimizers for group in optimizer.param_groups]
+    if not any(group["params"] for group in groups):
+        raise ConfigurationError(
+            "configure_optimizers gives no optimizer that holds parameters, so that nothing would be trained. One "
+            "that the LightningModule makes and steps by itself would not begin anew in each round: return it "
+            "from configure_optimizers."
+        )
 
 
 def _try_controls(module: LightningModule, settings: Settings, selection: Selection, pruner: Pruner) -> None:

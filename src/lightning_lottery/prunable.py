@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
-from lightning_lottery.copies import copies_of
+from lightning_lottery.copies import averages_of
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.kinds import Kind, kinds_of, norms_of
 from lightning_lottery.notices import warn
@@ -34,7 +34,7 @@ class Selection:
 
     parameters: dict[str, nn.Parameter]
     left_out: dict[str, str]
-    copies: dict[str, str]
+    copies: dict[str, str | None]
     sizes: dict[str, int]
 
     @property
@@ -48,6 +48,11 @@ class Selection:
         for name, reason in self.left_out.items():
             found.setdefault(reason, []).append(name)
         return dict(sorted(found.items(), key=lambda item: -sum(self.sizes[name] for name in item[1])))
+
+    @property
+    def excluded(self) -> list[str]:
+        """The names of those that the user has left out."""
+        return [name for name, reason in self.left_out.items() if reason in (EXCLUDED, FROZEN)]
 
     @property
     def unclear(self) -> list[str]:
@@ -141,21 +146,20 @@ def select(
     module: nn.Module,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    copies: Mapping[str, str] | None = None,
+    copies: Mapping[str, str | None] | None = None,
 ) -> Selection:
     """Finds the parameters to prune, and why others are left out.
 
     By default these are the matrices and kernels that a forward pass multiplies by, of any class of layer; see
     :func:`lightning_lottery.kinds.kinds_of`. A tied parameter is listed once, under its first name. Frozen
-    parameters are listed as well, unless ``exclude`` has ``"frozen"``; copies of trained ones are not, see
-    :func:`lightning_lottery.copies.copies_of`.
+    parameters are listed as well, unless ``exclude`` has ``"frozen"``; what an ``AveragedModel`` holds is not.
 
     Args:
         module: Any network.
         include: Patterns (``*``, ``?``, ``[…]``) of full parameter names to add, whatever their layer.
         exclude: Patterns of full parameter names to leave out, also of those included; ``"frozen"`` leaves out
             those that ``requires_grad`` says are not trained.
-        copies: What :func:`lightning_lottery.copies.copies_of` finds; found here if left out.
+        copies: The copies that are known to follow trained weights; the averages in the network if left out.
 
     Raises:
         ConfigurationError: A pattern matches no parameter, nothing prunable is left, or what is included cannot
@@ -166,8 +170,8 @@ def select(
     kinds = kinds_of(module)
     included = _named(present, include, "include")
     excluded = _named(present, [pattern for pattern in exclude if pattern != FROZEN], "exclude")
-    found_copies = copies_of(module) if copies is None else copies
-    followers = {copy: original for copy, original in found_copies.items() if copy not in included}
+    found_copies = averages_of(module) if copies is None else copies
+    followers = {copy: original for copy, original in found_copies.items() if copy not in included | excluded}
     frozen = {name for name, p in present.items() if FROZEN in exclude and not p.requires_grad} - excluded
     found: dict[str, nn.Parameter] = {}
     left_out: dict[str, str] = {}
@@ -213,7 +217,7 @@ def examine(
     exclude: Sequence[str] = (),
     *,
     is_initial: bool = True,
-    copies: Mapping[str, str] | None = None,
+    copies: Mapping[str, str | None] | None = None,
 ) -> Selection:
     """What :func:`select` finds, of a network that may be trained and pruned.
 

@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from lightning_lottery.description import alike
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.folder import RunFolder
+from lightning_lottery.module_state import ModuleState
 from lightning_lottery.records import TICKET_BRANCH, round_name
 
 LAST = "last.pt"  # the last ticket, trained
@@ -35,6 +38,7 @@ class RunState:
         module: What Lightning's checkpoint lacks of the network (see ``ModuleState``).
         moment: What it lacks of the training: the generators of every process at the beginning of the epoch and
             now, metrics, gradients between steps (see ``RoundsFit.moment``). Empty between two rounds.
+        without_gradient: The parameters that had had no gradient in the round so far.
     """
 
     run: str
@@ -49,6 +53,7 @@ class RunState:
     is_cut_short: bool
     module: dict[str, Any]
     moment: dict[str, Any]
+    without_gradient: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, values: dict[str, Any]) -> "RunState":
@@ -69,6 +74,13 @@ class RunState:
     def name(self) -> str:
         """The name of the round."""
         return round_name(self.round, self.branch)
+
+    def reason_to_begin_again(self, module: nn.Module, goes_on_within_rounds: bool) -> str | None:
+        """Why the round cannot go on where the checkpoint was taken; ``None`` if it can."""
+        if not goes_on_within_rounds:
+            return "averages of weights cannot go on from a checkpoint"
+        added = ModuleState(**self.module).missing_layers(module)
+        return f"the layers {added} were added while it trained, and are missing" if added else None
 
 
 def check_same(folder: RunFolder, description: dict[str, Any], ignore: Sequence[str] = ()) -> None:
@@ -119,6 +131,23 @@ def first_unfinished(folder: RunFolder, plan: list[tuple[int, str]]) -> int:
         if (number, branch) not in recorded or (branch == TICKET_BRANCH and not made_of_it.exists()):
             return index
     return len(plan)
+
+
+def place_of(state: RunState | None, plan: list[tuple[int, str]], unfinished: int) -> tuple[RunState | None, int]:
+    """Where in its plan a run goes on that has loaded a checkpoint.
+
+    Args:
+        state: What the checkpoint held; ``None`` without one.
+        plan: Round and branch of everything to train, in this order.
+        unfinished: The index of the first unfinished round.
+
+    Returns:
+        The state, or ``None`` if it is from between two rounds or of a round that is finished; and the index.
+    """
+    if state is None or not state.moment:
+        return None, unfinished
+    at = plan.index((state.round, state.branch))
+    return (state, at) if at >= unfinished else (None, unfinished)
 
 
 def next_checkpoint(folder: RunFolder, plan: list[tuple[int, str]]) -> str | None:

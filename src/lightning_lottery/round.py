@@ -3,16 +3,18 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from lightning_lottery import report, sharding
 from lightning_lottery._lightning import RoundsFit
+from lightning_lottery.copies import GradientWatch, followers_among
 from lightning_lottery.folder import RunFolder
+from lightning_lottery.guard import check_left
 from lightning_lottery.masking import Masking
-from lightning_lottery.masks import Masks, pack, unpack
+from lightning_lottery.masks import Masks, fingerprint, pack, unpack
 from lightning_lottery.module_state import ModuleState
 from lightning_lottery.notices import warn
 from lightning_lottery.provenance import provenance
@@ -55,6 +57,7 @@ class Round:
         is_cut_short: Whether a stop rule has ended it.
         requires_grad: The flags of all parameters when the epoch began.
         has_warned: Whether it was said that a validation measures other weights than the ticket's.
+        gradients: Which parameters have had a gradient; only in a dense round.
         inherited: The metrics that were there when it started, of round 0 at the point where it begins.
     """
 
@@ -67,6 +70,7 @@ class Round:
     masks_seen: list[Masks] = field(default_factory=list)
     is_cut_short: bool = False
     requires_grad: dict[str, bool] = field(default_factory=dict)
+    gradients: GradientWatch | None = None
     inherited: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -98,8 +102,60 @@ class Round:
             Best(settings.mode or "min"),
             progress,
             started=time.perf_counter(),
+            gradients=None if masking.is_sparse else GradientWatch(fit.trainer.lightning_module),
             inherited=dict(fit.trainer.callback_metrics),
         )
+
+    def look_at_gradients(self) -> None:
+        """Notes which parameters have had a gradient, while the dense round trains."""
+        if self.gradients is not None:
+            self.gradients.look()
+
+    def leave_out_followers(
+        self,
+        module: nn.Module,
+        parameters: dict[str, nn.Parameter],
+        copies: dict[str, str | None],
+        fit: RoundsFit,
+        folder: RunFolder,
+    ) -> list[str] | None:
+        """Leaves out of a dense round what turns out to follow trained weights.
+
+        Args:
+            module: The network.
+            parameters: The prunable parameters; those that follow are taken out.
+            copies: The copies that are known, with their originals; those that are found are put in.
+            fit: The Trainer, whose first process decides.
+            folder: The run folder, in which the ticket of the round is written anew.
+
+        Returns:
+            The names of the parameters that are not prunable any more; ``None`` if nothing new was found.
+
+        Raises:
+            TrainingError: Nothing would be left to prune.
+        """
+        if self.gradients is None or not self.gradients.is_possible:
+            return None
+        self.gradients.look()
+        found = followers_among(self.gradients.without, module, self.ticket.weights)
+        found = fit.trainer.strategy.broadcast({n: original for n, original in found.items() if n not in copies})
+        names = [name for name in parameters if name in found]
+        if not names and not any(found.values()):
+            return None
+        check_left(self.name, names, parameters)
+        copies |= found
+        for name in names:
+            del parameters[name]
+        self.ticket = replace(self.ticket, masks={n: m for n, m in self.ticket.masks.items() if n in parameters})
+        self.masks_hash, self.masks_seen = fingerprint(self.ticket.masks), []
+        folder.write_ticket(folder.ticket_name(self.ticket.round), self.ticket)
+        return names
+
+    def release(self) -> None:
+        """Takes all hooks off optimizers and parameters. May be called twice."""
+        self.masking.release()
+        if self.gradients is not None:
+            self.gradients.release()
 
     def observe(self, fit: RoundsFit, monitor: str | None) -> None:
         """Looks at the monitored metric, if the round itself has logged it."""
@@ -168,9 +224,10 @@ class Round:
             is_cut_short=self.is_cut_short,
             module=vars(module_state),
             moment=moment,
+            without_gradient=[] if self.gradients is None else self.gradients.without,
         )
 
-    def resume(self, state: RunState, parameters: Mapping[str, nn.Parameter]) -> None:
+    def resume(self, state: RunState, module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
         """Takes over what a checkpoint holds of the round."""
         self.best.value, self.best.step = state.best_value, state.best_step
         self.started -= state.seconds
@@ -179,6 +236,8 @@ class Round:
             for masks in state.masks_seen
         ]
         self.is_cut_short = state.is_cut_short
+        if self.gradients is not None:
+            self.gradients = GradientWatch(module, state.without_gradient)
 
     def record(self, fit: RoundsFit, module: nn.Module, path: str) -> RoundRecord:
         """The record of the round, when it has trained.

@@ -12,13 +12,19 @@ from lightning_lottery.chronicle import Chronicle
 from lightning_lottery.copies import follow
 from lightning_lottery.errors import TrainingError
 from lightning_lottery.folder import RunFolder
-from lightning_lottery.guard import check_followers, check_parameters, has_moved, warn_if_added
+from lightning_lottery.guard import (
+    check_parameters,
+    check_steps,
+    check_unseen,
+    has_moved,
+    warn_if_added,
+)
 from lightning_lottery.module_state import ModuleState
 from lightning_lottery.next_masks import NextMasks, seed_of
 from lightning_lottery.origin import Origin
 from lightning_lottery.prunable import Selection
 from lightning_lottery.records import TICKET_BRANCH, Records, round_name
-from lightning_lottery.resume import LAST, RunState, first_unfinished
+from lightning_lottery.resume import LAST, RunState, first_unfinished, place_of
 from lightning_lottery.round import Round, dense_ticket
 from lightning_lottery.settings import Settings
 from lightning_lottery.ticket import Ticket, starting_values
@@ -56,10 +62,12 @@ class Run:
         records: Records,
     ) -> None:
         self._settings, self._fit, self._module = settings, fit, module
-        self._parameters, self._copies = selection.parameters, selection.copies
+        self._parameters = dict(selection.parameters)
+        # What the user has excluded is never touched, whatever it follows.
+        self._copies = {**dict.fromkeys(selection.excluded), **selection.copies}
         self._folder, self._records = folder, records
         self._chronicle = Chronicle(settings, fit, folder, records)
-        self._next_masks = NextMasks(settings, fit, module, selection.parameters)
+        self._next_masks = NextMasks(settings, fit, module, self._parameters)
         self._controls = {control.branch: control for control in settings.controls}
         self._plan = settings.plan
         self._index = 0
@@ -101,19 +109,10 @@ class Run:
             self._records.append(record)
         self._plan = self._shortened_plan()
         unfinished = first_unfinished(self._folder, self._plan)
-        if state is not None and not state.moment:
-            state = None  # from between two rounds
-        elif state is not None and (at := self._plan.index((state.round, state.branch))) >= unfinished:
-            unfinished = at
-        elif state is not None:
-            state = None  # of a round that is finished
-        if state is not None and not self._fit.goes_on_within_rounds():
-            self._chronicle.say(f"{state.name} begins again: averages of weights cannot go on from a checkpoint.")
-            state = None
-        elif state is not None and (added := ModuleState(**state.module).missing_layers(self._module)):
-            self._chronicle.say(
-                f"{state.name} begins again: the layers {added} were added while it trained, and are missing."
-            )
+        state, unfinished = place_of(state, self._plan, unfinished)
+        goes_on = self._fit.goes_on_within_rounds()
+        if state is not None and (reason := state.reason_to_begin_again(self._module, goes_on)):
+            self._chronicle.say(f"{state.name} begins again: {reason}.")
             state = None
         if self._folder.has_state(LAST):
             self._last = self._folder.read_state(LAST)
@@ -144,7 +143,8 @@ class Run:
 
     def _resume(self, ticket: Ticket, state: RunState) -> None:
         """Goes on in the middle of a round."""
-        if mask_arithmetic.fingerprint(ticket.masks) != state.masks_hash:
+        is_dense = state.round == 0  # its masks say only what is pruned, which may have become less since
+        if not is_dense and mask_arithmetic.fingerprint(ticket.masks) != state.masks_hash:
             raise TrainingError(f"The masks of {state.name} in the run folder are not those of the checkpoint.")
         if not state.moment["is_exact"]:
             self._chronicle.say(
@@ -154,15 +154,11 @@ class Run:
         ModuleState(**state.module).restore(self._module)
         self._fit.resume(state.moment)
         self._enter(ticket)
-        self.round.resume(state, self._parameters)
+        self.round.resume(state, self._module, self._parameters)
 
     def state(self) -> RunState:
         """What a checkpoint is to hold of the run."""
         return self.round.state(self._folder, self._module, self._fit, not self._is_between_rounds)
-
-    def observe(self) -> None:
-        """Looks at the monitored metric."""
-        self.round.observe(self._fit, self._settings.monitor)
 
     def end_epoch(self) -> None:
         """Makes sure that pruned weights are zero, and lets stop rules look at the mask that would follow."""
@@ -170,7 +166,7 @@ class Run:
         check_parameters(training.name, self._module, self._parameters)
         training.masking.check()
         if self._index == 0:
-            self._check_first_epoch()
+            self._look_at_first_epoch()
         window = max((rule.window for rule in self._settings.stop), default=0)
         if not window:
             return
@@ -187,16 +183,25 @@ class Run:
         if training.is_cut_short:
             self._fit.trainer.should_stop = True
 
-    def _check_first_epoch(self) -> None:
+    def _leave_out_followers(self) -> None:
+        """Leaves out of pruning what turns out to follow trained weights while the dense round trains."""
+        parameters, fit, folder = self._parameters, self._fit, self._folder
+        found = self.round.leave_out_followers(self._module, parameters, self._copies, fit, folder)
+        if found is None:
+            return
+        self._origin.leave_out(found)
+        self._next_masks = NextMasks(self._settings, fit, self._module, parameters)
+        shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
+        folder.redescribe(prunable=shapes, counts=self._next_masks.counts, copies=self._copies)
+        if found:
+            self._chronicle.say(f"Left out of pruning: {found}. They change and have no gradient, as copies do.")
+
+    def _look_at_first_epoch(self) -> None:
         """Looks for what would only be known when the first round has trained."""
+        self._leave_out_followers()
         name, start = self.round.name, self.round.ticket.weights
-        check_followers(name, self._parameters, start, self._fit.trainer.optimizers)
-        if self._origin.waits_for_steps and self._fit.steps_by_hand() and has_moved(self._module, start):
-            raise TrainingError(
-                f"The rewind point of {self._settings.rewind!r} is counted in steps, and Lightning does not count "
-                "those of optimizers that self.optimizers(use_pl_optimizer=False) gives. Step the ones of "
-                "self.optimizers(), or write a point in epochs, as rewind='2 epochs'."
-            )
+        if self._origin.waits_for_steps and self._fit.steps_by_hand():
+            check_steps(self._settings.rewind, self._module, start)
         if self._fit.trainer.current_epoch == 0:
             warn_if_added(name, self._module, start)
 
@@ -241,23 +246,20 @@ class Run:
     def _next_ticket(self) -> Ticket | None:
         """Records the round that has trained, and prunes; ``None`` if no round is to follow."""
         fit, training = self._fit, self.round.ticket
-        self.observe()
+        self.round.observe(fit, self._settings.monitor)
         stepped = fit.steps() > 0 and not (fit.steps_by_hand() and not has_moved(self._module, training.weights))
-        if not stepped and fit.has_seen_batches():
-            raise TrainingError(
-                f"{self.round.name} has seen batches, but Lightning has counted no step of an optimizer, and no "
-                "weight has changed. In manual optimization, step the optimizers that self.optimizers() gives."
-            )
         if not stepped:
+            check_unseen(self.round.name, fit.has_seen_batches())
             self._chronicle.say("The round has trained no step, so nothing is pruned.")
             return None
         if fit.time_is_up() and not fit.is_whole():
             self._chronicle.say(f"max_time is spent in the middle of {self.round.name}, which leaves no record.")
             return None
+        if self._index == 0:
+            self._leave_out_followers()
         self._record()
         check_parameters(self.round.name, self._module, self._parameters)
         if self._index == 0:
-            check_followers(self.round.name, self._parameters, self.round.ticket.weights, fit.trainer.optimizers)
             self._origin.finish()
         self._plan = self._shortened_plan()
         last = max(number for number, branch in self._plan if branch == TICKET_BRANCH)
@@ -284,13 +286,13 @@ class Run:
         """Closes the round that is training: its loggers and its hooks. May be called twice."""
         if not self.is_over:
             self._fit.loggers.leave(status)
-            self.round.masking.release()
+            self.round.release()
             self.validation.release()
 
     def _keep_last(self) -> None:
         """Keeps the last ticket as it has trained, to come back to it after the controls."""
         if any(map(sharding.is_sharded, self._parameters.values())):
-            return  # there are no controls then, and no going on
+            return  # no controls then, and no going on
         self._last = {
             "weights": starting_values(self._module),
             "module": vars(ModuleState.of(self._module)),

@@ -34,10 +34,14 @@ def put(owner: nn.Module, name: str, value: Tensor) -> None:
     target, value = sharding.local(there), sharding.local(sharding.place(value, there))
     if target.layout != value.layout or target.layout not in (torch.strided, torch.sparse_coo):
         setattr(owner, name, value.to(target.device, copy=True))  # data of compressed tensors cannot be exchanged
-    elif target.layout == torch.strided and target.shape == value.shape:
+    elif target.layout == torch.strided and target.shape == value.shape and not _is_expanded(target):
         target.copy_(value)
     else:
         target.data = value.to(target.device, copy=True)
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    return any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def values_of(tensor: Tensor) -> Tensor:
