@@ -97,7 +97,8 @@ def test_the_same_function_of_another_process_is_described_alike(tmp_path):
 
 def test_objects_that_lead_back_to_themselves_or_are_large_are_no_trouble():
     class Knot:
-        pass
+        def __call__(self):
+            pass
 
     knot = Knot()
     knot.self, knot.number, knot.many = knot, 3, [0] * 10**6

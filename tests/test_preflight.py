@@ -278,3 +278,13 @@ def test_a_finder_that_starts_over_when_a_run_goes_on(digits, tmp_path):
 
 def test_a_folder_that_is_not_local(digits):
     refused(digits, "which is no local folder. Write one", default_root_dir="memory://runs")
+
+
+def test_an_optimizer_that_the_module_keeps_to_itself(digits):
+    class Own(Model):
+        automatic_optimization = False
+
+        def configure_optimizers(self):
+            self.mine = torch.optim.Adam(self.network.parameters())
+
+    refused(digits, r"gives no optimizer that holds parameters.*return it from configure_optimizers", model=Own())

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 
 import pytest
 
@@ -29,7 +30,11 @@ def test_records_without_a_dense_round_go_by_their_round_as_well():
     assert [r.round for r in records[1:3]] == [1, 2] == [r.round for r in records[:3]]
     assert [r.round for r in records] == [1, 2, 1, 2]
     assert list(reversed(records)) == list(records)[::-1]
-    assert records.index(records[2]) == 2
+    assert [r.round for r in records[2:0:-1]] == [2, 1]
+    assert [r.round for r in records[::-1]] == [2, 1, 2, 1]
+    assert records[0:1] == []
+    assert records[2] in records
+    assert not isinstance(records, Sequence), "pandas would ask for number 0"
     with pytest.raises(IndexError, match=r"no round 0: prune_at_init=True.*records\[1\]"):
         records[0]
     with pytest.raises(IndexError):

@@ -1,15 +1,18 @@
 """Going on with a run: the same bits as without an interruption."""
 
 import csv
+import inspect
 import json
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Model, Spy, loaders, needs, quiet_trainer
+from conftest import Model, Spy, copied, loaders, needs, quiet_trainer, same_bits
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from resuming import CONFIGURATIONS, Snapshots, Stop, build, outcome
 
@@ -260,3 +263,42 @@ def test_the_command_line_goes_on(monkeypatch, tmp_path):
     fit(tmp_path / "run")
     assert files_of(tmp_path / "run") == files_of(tmp_path / "whole")
     assert not (tmp_path / "run" / "lightning_logs" / "version_1" / "lottery").exists()
+
+
+@pytest.mark.parametrize("batches", [5, 7, 9, 14])
+def test_a_trainer_that_was_interrupted_can_go_on_itself(digits, tmp_path, batches):
+    def fit(folder, *others):
+        lottery = LotteryTicketCallback(rounds=2, amount=0.5, dirpath=folder / "run", verbose=False)
+        checkpoint = ModelCheckpoint(folder / "checkpoints", every_n_train_steps=1)
+        trainer = quiet_trainer(callbacks=[lottery, *others, checkpoint], enable_checkpointing=True, max_epochs=3)
+        torch.manual_seed(3)
+        model = Model()
+        with pytest.raises(ZeroDivisionError) if others else nullcontext():
+            trainer.fit(model, *loaders(digits))
+        for other in others:
+            other.rounds = 99
+        if others:
+            trainer.fit(model, *loaders(digits), ckpt_path=lottery.resume(trainer))
+        return [record.steps for record in lottery.records], copied(model)
+
+    steps, expected = fit(tmp_path / "whole")
+    found_steps, found = fit(tmp_path / "run", Stop(1, batches))
+    assert found_steps == steps == [21, 21, 21]
+    assert same_bits(found, expected)
+
+
+def test_a_checkpoint_that_is_saved_on_an_exception_is_in_the_folder_of_its_round(digits, tmp_path):
+    if "save_on_exception" not in inspect.signature(ModelCheckpoint).parameters:
+        pytest.skip("This version of Lightning saves no checkpoint on an exception.")
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, dirpath=tmp_path / "run", verbose=False)
+    checkpoint = ModelCheckpoint(tmp_path / "checkpoints", save_last=True, save_on_exception=True)
+    trainer = quiet_trainer(callbacks=[lottery, Stop(1, 9), checkpoint], enable_checkpointing=True)
+    with pytest.raises(ZeroDivisionError):
+        trainer.fit(Model(), *loaders(digits))
+    assert (tmp_path / "checkpoints" / "round_01" / "epoch=1-step=9.ckpt").is_file()
+    assert [path.name for path in (tmp_path / "checkpoints").glob("*.ckpt")] == ["last.ckpt"]
+    assert checkpoint.dirpath == str(tmp_path / "checkpoints")
+    assert "on_exception" not in vars(trainer.strategy)
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, dirpath=tmp_path / "run", verbose=False)
+    trainer = quiet_trainer(callbacks=[lottery])
+    assert "round_01" in lottery.resume(trainer)

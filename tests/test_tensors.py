@@ -178,3 +178,17 @@ def test_buffers_that_are_set_at_the_first_batch(tmp_path):
         Ticket({}, {"weight": torch.ones(2, 2), "bias": torch.zeros(2)}).apply(fresh)
     with pytest.raises(TicketError, match=r"'scale' has shape \(2,\) in the network and \(3,\) in the ticket"):
         Ticket({}, {**weights, "scale": torch.ones(3)}).apply(fresh)
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_expanded_buffers(digits, persistent):
+    class Expanded(Net):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("positions", torch.arange(8).expand(3, -1), persistent=persistent)
+
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, controls=[ShuffleMask()], verbose=False)
+    model = Model(Expanded())
+    quiet_trainer(callbacks=[lottery], max_epochs=1).fit(model, *loaders(digits))
+    assert torch.equal(model.network.positions, torch.arange(8).expand(3, -1))
+    lottery.tickets[1].apply(Model(Expanded()))

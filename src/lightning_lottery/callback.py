@@ -271,7 +271,7 @@ class LotteryTicketCallback(Resumable):
             if self.settings.verbose:
                 say(f"\nStopped; {len(self.records)} finished rounds are in the run folder: {self.run_folder}")
                 say(f"To go on: {self.how_to_resume}.")
-        self._close("failed")
+        self._close("failed", has_failed=True)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leaves the Trainer as Lightning made it."""
@@ -321,11 +321,11 @@ class LotteryTicketCallback(Resumable):
     def _bar(self) -> dict[str, str]:
         return {} if self._run is None else {"round": self._run.round.progress}
 
-    def _close(self, status: str) -> None:
+    def _close(self, status: str, has_failed: bool = False) -> None:
         if self._run is not None:
             self._run.close(status)
         if self._fit is not None:
-            self._fit.undo()
+            self._fit.undo(has_failed)
         if self._folder is not None:
             self._folder.unlock()
         self._run = self._fit = None

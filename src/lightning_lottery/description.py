@@ -22,7 +22,7 @@ def described(value: Any, depth: int = _DEPTH) -> str:
 
     Args:
         value: Anything. Functions are told apart by their code and what they hold, tensors and arrays by their
-            bits, other objects by the numbers, strings and functions among their attributes, unless their class
+            bits, callable objects by the numbers, strings and functions among their attributes, unless their class
             says how they are shown.
         depth: How deep to look into values inside values.
 
@@ -52,7 +52,7 @@ def described(value: Any, depth: int = _DEPTH) -> str:
     if is_dataclass(value) and hasattr(type(value).__repr__, "__wrapped__"):  # one that dataclass has made
         shown = [f"{f.name}={inside(getattr(value, f.name))}" for f in fields(value) if f.repr]
         return f"{type(value).__qualname__}({', '.join(shown)})"
-    if _has_no_repr(type(value)):
+    if callable(value) and _has_no_repr(type(value)):  # of others, attributes may count what happens
         # What else it holds may be large, or lead back to it.
         own = {name: item for name, item in getattr(value, "__dict__", {}).items() if isinstance(item, _SIMPLE)}
         return f"{_without_address(value)}{inside(own) if own else ''}"

@@ -292,7 +292,7 @@ class Tickets(Mapping[int, Ticket]):
             if key not in branches and key != TICKET_BRANCH:
                 raise KeyError(f"no ticket of a branch {key!r}; there are those of {branches}")
             return Tickets(self._folder, key)
-        if self._folder is None or key not in list(self):
+        if self._folder is None or key not in self:
             raise KeyError(f"no ticket {key!r} of branch {self._branch!r}; there are those of rounds {list(self)}")
         return Ticket.load(self._folder.ticket_path(key, self._branch))
 
@@ -309,7 +309,7 @@ class Tickets(Mapping[int, Ticket]):
         return iter([number for number, branch in self._found() if branch == self._branch])
 
     def __contains__(self, key: object) -> bool:
-        return key in self._branches() if isinstance(key, str) else key in list(self)
+        return key in self._branches() if isinstance(key, str) else isinstance(key, int) and key in list(self)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

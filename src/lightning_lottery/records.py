@@ -1,7 +1,7 @@
 """The record of every finished round."""
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
@@ -59,11 +59,11 @@ class RoundRecord:
         return self.is_cut_short or self.saved_steps > 0
 
 
-class Records(Sequence[RoundRecord]):
+class Records(Collection[RoundRecord]):
     """All finished rounds in the order of training: first the tickets, so that ``records[r]`` is round r.
 
     The numbers of the controls' records go on after the last ticket's. With ``prune_at_init`` there is no round 0,
-    and the first number is 1. Negative numbers and slices count from the end, and cut, as in any sequence.
+    and the first number is 1. Negative numbers count from the end, and slices cut by number.
     ``records["shuffle_mask"]`` gives the records of one branch by round.
     """
 
@@ -80,7 +80,9 @@ class Records(Sequence[RoundRecord]):
         if isinstance(key, str):
             return self._of_branch(key)
         if isinstance(key, slice):
-            return self._records[slice(self._place(key.start), self._place(key.stop), key.step)]
+            is_falling = key.step is not None and key.step < 0
+            start, stop = (self._place(bound, is_falling) for bound in (key.start, key.stop))
+            return self._records[start : stop : key.step]
         place = operator.index(key)
         if 0 <= place < self._first:
             raise IndexError(
@@ -100,23 +102,21 @@ class Records(Sequence[RoundRecord]):
         """The number of the first round that was trained."""
         return self._records[0].round if self._records and self._records[0].branch == TICKET_BRANCH else 0
 
-    def _place(self, number: int | None) -> int | None:
+    def _place(self, number: int | None, is_falling: bool) -> int | None:
         """Where a bound of a slice lies in the list."""
-        return number if number is None or number < 0 else max(0, number - self._first)
+        if number is None or number < 0:
+            return number
+        before_all = -len(self) - 1 if is_falling else 0
+        return number - self._first if number >= self._first else before_all
+
+    def __contains__(self, value: object) -> bool:
+        return value in self._records
 
     def __iter__(self) -> Iterator[RoundRecord]:
         return iter(self._records)
 
     def __reversed__(self) -> Iterator[RoundRecord]:
         return reversed(self._records)
-
-    def index(self, value: RoundRecord, *bounds: int) -> int:
-        """The number of a record, for ``records[number]``.
-
-        Raises:
-            ValueError: It is not among them.
-        """
-        return self._records.index(value, *bounds) + self._first
 
     def __len__(self) -> int:
         return len(self._records)

@@ -58,7 +58,9 @@ class Resumable(Results):
         self._ignore = tuple(ignore)
         if (folder := locate.find_run(trainer, self.settings)) is None:
             return None
-        return next_checkpoint(folder, self.settings.plan_after(folder.read_records())) or str(folder.path)
+        return next_checkpoint(folder, self.settings.plan_after(folder.read_records())) or str(
+            folder.path.absolute()
+        )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keeps what a checkpoint holds until training begins."""

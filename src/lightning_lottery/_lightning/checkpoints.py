@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import MLFlowLogger
 
 from lightning_lottery._lightning.memory import CHECKPOINT_MEMORY, attributes
+from lightning_lottery.attributes import stand_in
 
 
 class RoundCheckpoints:
@@ -47,6 +48,18 @@ class RoundCheckpoints:
             if not (checkpoint.save_last and "://" in str(folder)):  # where ckpt_path="last" finds no link
                 checkpoint.dirpath = folder
         self._own.clear()
+
+    def leave_after_exception(self) -> None:
+        """Does the same when all callbacks have heard of an exception: some write a checkpoint then."""
+        strategy = self._trainer.strategy
+        on_exception = strategy.on_exception  # which Lightning calls after that of callbacks and data
+
+        def leave(exception: BaseException) -> None:
+            undo()
+            self.leave()
+            on_exception(exception)
+
+        undo = stand_in(strategy, "on_exception", leave)
 
     def note_saved(self, path: str) -> None:
         """Shows ``ckpt_path="last"`` the way to a new checkpoint: it searches the folder of the fit alone."""

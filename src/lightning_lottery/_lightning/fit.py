@@ -45,12 +45,17 @@ class RoundsFit:
 
     def install(self, hooks: Hooks) -> None:
         """Installs the loop over rounds, until :meth:`undo`."""
-        self._undo += [self.checkpoints.leave, *install(self.trainer, self._owner, hooks, self._data)]
+        self._undo += install(self.trainer, self._owner, hooks, self._data)
 
-    def undo(self) -> None:
-        """Leaves the Trainer as Lightning made it. May be called twice."""
+    def undo(self, has_failed: bool = False) -> None:
+        """Leaves the Trainer as Lightning made it. May be called twice.
+
+        Args:
+            has_failed: Whether ``on_exception`` of other callbacks is still to come.
+        """
         while self._undo:
             self._undo.pop()()
+        self.checkpoints.leave_after_exception() if has_failed else self.checkpoints.leave()
 
     def begin(self) -> None:
         """Remembers the state that every round starts from. Call it right before the first one."""

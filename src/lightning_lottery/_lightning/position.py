@@ -42,6 +42,7 @@ def settle(trainer: Trainer, validate: bool) -> None:
         validate: Whether a validation that is due between the batches, and has not been, is to run.
     """
     loop: Any = trainer.fit_loop
+    loop.epoch_loop.val_loop._has_run = False  # in a fit that this Trainer has left, before it was told to go on
     epochs = loop.epoch_progress
     for tracker in (epochs.current, epochs.total):
         tracker.ready = tracker.started  # the epoch had not begun: its hooks are called again
