@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import Model, Net, loaders, quiet_trainer
 from resuming import Stop
+from rounds import PRUNED
 from torch import nn
 
 from lightning_lottery import LotteryTicketCallback, ShuffleMask, Ticket, TicketError, ToStep
@@ -192,3 +193,28 @@ def test_expanded_buffers(digits, persistent):
     quiet_trainer(callbacks=[lottery], max_epochs=1).fit(model, *loaders(digits))
     assert torch.equal(model.network.positions, torch.arange(8).expand(3, -1))
     lottery.tickets[1].apply(Model(Expanded()))
+
+
+class Odd(Net):
+    """Holds frozen weights of kinds that know little arithmetic."""
+
+    def __init__(self):
+        super().__init__()
+        self.tiny = nn.Parameter(torch.rand(4, 4).to(torch.float8_e4m3fn), requires_grad=False)
+        self.sparse = nn.Parameter(torch.eye(4).to_sparse(), requires_grad=False)
+        self.compressed = nn.Parameter(torch.eye(4).to_sparse_csr(), requires_grad=False)
+        self.whole = nn.Parameter(torch.arange(4), requires_grad=False)
+
+
+@pytest.mark.parametrize("exclude", [[], ["frozen"]])
+def test_frozen_weights_of_unusual_kinds(digits, exclude):
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, controls=[ShuffleMask()], exclude=exclude, verbose=False)
+    model = Model(Odd())
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    model.configure_optimizers = lambda: torch.optim.SGD((p for p in model.parameters() if p.requires_grad), 0.1)
+    quiet_trainer(callbacks=[lottery], max_epochs=1).fit(model, *loaders(digits))
+    assert list(lottery.tickets[1].masks) == PRUNED
+    for name in ("tiny", "sparse", "compressed", "whole"):
+        kept = lottery.tickets[1].weights[f"network.{name}"]
+        for value in (kept, getattr(model.network, name).detach()):
+            assert torch.equal(values_of(value), values_of(before[f"network.{name}"])), name

@@ -17,7 +17,7 @@ from lightning_lottery.errors import ConfigurationError, TicketError
 from lightning_lottery.kinds import norms_by_name
 from lightning_lottery.notices import warn
 from lightning_lottery.pruning import largest
-from lightning_lottery.tensors import put, values_of
+from lightning_lottery.tensors import is_finite, put
 from lightning_lottery.ticket import Ticket
 
 
@@ -194,8 +194,8 @@ def _fault(made: Ticket, ticket: Ticket) -> str | None:
             return f"{wrong} among its {what}. Give those of the ticket that it gets: replace(ticket, {what}=...)."
     if shapes := [name for name, weight in made.weights.items() if weight.shape != ticket.weights[name].shape]:
         return f"has {shapes} of other shapes than the network."
-    odd = [name for name, weight in made.weights.items() if not _is_finite(weight)]
-    if infinite := [name for name in odd if _is_finite(ticket.weights[name])]:
+    odd = [name for name, weight in made.weights.items() if not is_finite(weight)]
+    if infinite := [name for name in odd if is_finite(ticket.weights[name])]:
         return f"has NaN or infinity among the weights of {infinite}, where the ticket of the round has numbers."
     if made.kept != ticket.kept:
         return (
@@ -203,10 +203,6 @@ def _fault(made: Ticket, ticket: Ticket) -> str | None:
             "compared. Let it keep as many."
         )
     return None
-
-
-def _is_finite(weight: Tensor) -> bool:
-    return bool(values_of(weight).isfinite().all())
 
 
 def _zero_norm(made: Ticket, module: nn.Module) -> str | None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
@@ -54,7 +55,7 @@ class Kind(Enum):
     EMBEDDING = "embeddings"
     NORM = "normalisation"
     TABLE = "positions, tokens, scales and tables, by their names"
-    NUMBERS = "not of real floating-point numbers"
+    NUMBERS = "not of plain floating-point numbers"
     UNCLEAR = "unclear: of an unusual shape, or parametrized so that zeros may not stay zero"
 
 
@@ -115,7 +116,9 @@ def kinds_of(module: nn.Module) -> dict[str, Kind]:
     """
     found: dict[int, list[Kind]] = {}
     for parameter, place in _places(module):
-        kind = place.kind if parameter.is_floating_point() else Kind.NUMBERS
+        # Sparse ones, and those of eight bits, know no arithmetic by which they could be pruned or trained.
+        is_real = parameter.is_floating_point() and parameter.element_size() > 1 and not parameter.is_sparse
+        kind = place.kind if is_real and parameter.layout == torch.strided else Kind.NUMBERS
         found.setdefault(id(parameter), []).append(kind)
     return {name: _one_of(found[id(parameter)]) for name, parameter in module.named_parameters()}
 

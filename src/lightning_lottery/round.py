@@ -21,7 +21,7 @@ from lightning_lottery.provenance import provenance
 from lightning_lottery.records import Best, RoundRecord, round_name
 from lightning_lottery.resume import RunState
 from lightning_lottery.settings import Settings
-from lightning_lottery.tensors import values_of
+from lightning_lottery.tensors import is_finite, values_of
 from lightning_lottery.ticket import Ticket, starting_values
 from lightning_lottery.validation import REWIND_AVERAGE
 
@@ -177,7 +177,7 @@ class Round:
 
     def check_finite(self, module: nn.Module, monitor: str | None, metrics: Mapping[str, Tensor]) -> None:
         """Warns if the round has ended with NaN in weights, buffers or the monitored metric, or infinity."""
-        broken = [n for n, p in module.named_parameters() if not bool(sharding.local(p.detach()).isfinite().all())]
+        broken = [n for n, p in module.named_parameters() if not is_finite(p.detach())]
         # Some buffers hold infinity on purpose, as masks of attention do.
         broken += [n for n, b in module.named_buffers() if bool(values_of(sharding.local(b)).isnan().any())]
         value = metrics.get(monitor) if monitor is not None else None

@@ -33,7 +33,9 @@ def put(owner: nn.Module, name: str, value: Tensor) -> None:
     there = getattr(owner, name)
     target, value = sharding.local(there), sharding.local(sharding.place(value, there))
     if target.layout != value.layout or target.layout not in (torch.strided, torch.sparse_coo):
-        setattr(owner, name, value.to(target.device, copy=True))  # data of compressed tensors cannot be exchanged
+        fresh = value.to(target.device, copy=True)  # the data of compressed tensors cannot be exchanged
+        is_parameter = isinstance(there, nn.Parameter)
+        setattr(owner, name, nn.Parameter(fresh, there.requires_grad) if is_parameter else fresh)
     elif target.layout == torch.strided and target.shape == value.shape and not _is_expanded(target):
         target.copy_(value)
     else:
@@ -48,7 +50,15 @@ def values_of(tensor: Tensor) -> Tensor:
     """The numbers in a tensor, also in a sparse one; none of a quantised or nested one."""
     if tensor.layout in _SPARSE:
         return (tensor.coalesce() if tensor.layout == torch.sparse_coo else tensor).values()
-    return torch.zeros(0) if tensor.is_quantized or tensor.is_nested else tensor
+    if tensor.is_quantized or tensor.is_nested:
+        return torch.zeros(0)
+    is_tiny = tensor.is_floating_point() and tensor.element_size() == 1  # of eight bits, without arithmetic
+    return tensor.float() if is_tiny else tensor
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers in a tensor, or in this process's part of it, are finite."""
+    return bool(values_of(sharding.local(tensor)).isfinite().all())
 
 
 def take_apart(tensor: Tensor) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
