@@ -90,7 +90,8 @@ def followers_among(
     present = (parameters | buffers).items()
     now = {n: t.detach() for n, t in present if n in start and t.layout == torch.strided}
     before = {name: _beside(start[name], value) for name, value in now.items()}
-    moved = {name for name, value in now.items() if not _are_equal(value, before[name])}
+    untrained = now.keys() & (buffers.keys() | set(names))
+    moved = {name for name in untrained if not _are_equal(now[name], before[name])}
     trained = [name for name in parameters if name in now and name not in names]
     averages = _by_value(buffers.keys() & moved, before, now, trained)
     return originals_of(moved.intersection(names), before, now, trained) | averages
@@ -157,9 +158,8 @@ def _by_value(
         if value.is_floating_point() and _varies(value):
             equal = [n for n in trained if before[n].shape == value.shape and _are_equal(before[n], value)]
             if equal:
-                found[name] = min(
-                    equal, key=lambda n: float((now[n] - _beside(now[name], now[n])).double().norm())
-                )
+                distances = {original: _distance(now[name], now[original]) for original in equal}
+                found[name] = min(equal, key=distances.__getitem__)
     return found
 
 
