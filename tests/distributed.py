@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_lottery import SNIP, GraSP, LotteryTicketCallback, Random, ShuffleMask
 from lightning_lottery import Stop as StopRule
-from lightning_lottery.sharding import whole
+from lightning_lottery.masks.sharding import whole
 
 SIZE, BATCH, EPOCHS, SEED = 96, 8, 2, 3
 

@@ -29,10 +29,11 @@ from lightning_lottery import (
     TrainingError,
     Unstructured,
 )
-from lightning_lottery.masking import Masking
-from lightning_lottery.masks import fingerprint, kept, prune_smallest
-from lightning_lottery.pruning import Method
-from lightning_lottery.round import dense_ticket
+from lightning_lottery.masks.arithmetic import fingerprint, kept
+from lightning_lottery.masks.smallest import prune_smallest
+from lightning_lottery.pruning.method import Method
+from lightning_lottery.tickets.masking import Masking
+from lightning_lottery.tickets.ticket import dense_ticket
 
 
 def scores(kind: str, generator: torch.Generator) -> list[Tensor]:

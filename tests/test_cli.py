@@ -9,7 +9,7 @@ from conftest import needs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from lightning_lottery.cli import main
+from lightning_lottery.cli.main import main
 from lightning_lottery.vision import Classifier
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

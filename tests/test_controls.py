@@ -18,8 +18,8 @@ from lightning_lottery import (
     ShuffleMask,
     Ticket,
 )
-from lightning_lottery.controls import make
-from lightning_lottery.ticket import starting_values
+from lightning_lottery.rules.controls import make_control
+from lightning_lottery.tickets.ticket import starting_values
 
 
 def dense_and_sparse(module):
@@ -214,7 +214,7 @@ def test_infinity_that_the_ticket_has_as_well_is_no_fault_of_the_control():
     module = nn.Linear(4, 4)
     module.bias.data[0] = -torch.inf
     dense, sparse = dense_and_sparse(module)
-    made = make(ShuffleMask(), sparse, dense, module, seed=0)
+    made = make_control(ShuffleMask(), sparse, dense, module, seed=0)
     assert made.weights["bias"][0] == -torch.inf
 
 

@@ -11,7 +11,7 @@ from lightning_lottery import (
     Movement,
     Random,
 )
-from lightning_lottery.criteria import criterion_of
+from lightning_lottery.pruning.criteria import criterion_of
 
 FINAL = torch.tensor([[2.0, -3.0, 0.5], [-1.0, 0.0, 4.0]])
 START = torch.tensor([[1.0, 3.0, -0.5], [-2.0, 1.0, 0.0]])

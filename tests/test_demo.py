@@ -7,7 +7,7 @@ import pytest
 from conftest import needs
 
 from lightning_lottery import ConfigurationError, report
-from lightning_lottery.demo import demo
+from lightning_lottery.cli.demo import demo
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from resuming import Stop
 
 from lightning_lottery import ConfigurationError, LotteryTicketCallback, Reinitialize
-from lightning_lottery.criteria import criterion_of
-from lightning_lottery.description import alike, described
+from lightning_lottery.preflight.description import alike, described
+from lightning_lottery.pruning.criteria import criterion_of
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -79,7 +79,8 @@ def test_different_things_are_described_differently(first, second):
 def test_the_same_function_of_another_process_is_described_alike(tmp_path):
     (tmp_path / "mine.py").write_text("def f(x):\n    return lambda w: w * x if w in {'b', 'a', 'c'} else w\n")
     script = (
-        "import mine; from lightning_lottery.description import described as d; print(d(mine.f(2)), d(mine.f))"
+        "import mine; from lightning_lottery.preflight.description import described as d; "
+        "print(d(mine.f(2)), d(mine.f))"
     )
     said = {
         subprocess.run(

@@ -11,7 +11,7 @@ import torch
 from conftest import needs
 
 from lightning_lottery import Ticket
-from lightning_lottery.folder import RunFolder
+from lightning_lottery.storage.folder import RunFolder
 
 SCRIPT = Path(__file__).with_name("distributed.py")
 

@@ -8,7 +8,7 @@ import torch
 from test_records import record
 
 from lightning_lottery import ConfigurationError, LotteryError, Records, RoundRecord, Ticket
-from lightning_lottery.folder import RunFolder, Tickets
+from lightning_lottery.storage.folder import RunFolder, Tickets
 
 
 def test_records_are_written_a_line_a_round_and_read_back(tmp_path):

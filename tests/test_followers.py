@@ -12,8 +12,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lightning_lottery import LotteryTicketCallback, Random, TrainingError
-from lightning_lottery.copies import averages_of
-from lightning_lottery.prunable import COPIED, select
+from lightning_lottery.pruning.copies import averages_of
+from lightning_lottery.pruning.prunable import COPIED, select
 
 
 class Fixed(Model):

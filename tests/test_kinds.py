@@ -6,8 +6,8 @@ import torchvision
 from conftest import needs
 from torch import nn
 
-from lightning_lottery.kinds import Kind, kinds_of, norms_of
-from lightning_lottery.prunable import select
+from lightning_lottery.pruning.kinds import Kind, kinds_of, norms_of
+from lightning_lottery.pruning.prunable import select
 
 # The last part of the names of all that is not a bias or normalisation.
 VISION = {

@@ -15,7 +15,7 @@ from resuming import Stop
 from test_loggers import Strict
 
 from lightning_lottery import ConfigurationError, LotteryTicketCallback, Ticket
-from lightning_lottery.folder import RunFolder
+from lightning_lottery.storage.folder import RunFolder
 
 
 def fit(digits, resume=False, others=(), logger=False, model=None, **arguments):
@@ -120,7 +120,7 @@ class Interfering(Callback):
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_two_jobs_with_one_folder_are_kept_apart_from_the_first_round_on(digits, tmp_path, monkeypatch, resume):
-    monkeypatch.setattr("lightning_lottery.locate.PATIENCE", 0.1)
+    monkeypatch.setattr("lightning_lottery.preflight.locate.PATIENCE", 0.1)
     folder = tmp_path / "run"
     expected = fit(digits, dirpath=tmp_path / "alone", model=Model())
     other = Interfering(digits, 0, dirpath=folder, resume=resume)
@@ -141,7 +141,7 @@ def test_without_dirpath_two_jobs_take_two_folders(digits):
 
 
 def test_a_folder_that_is_taken_between_its_choice_and_the_training(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr("lightning_lottery.locate.PATIENCE", 0.1)
+    monkeypatch.setattr("lightning_lottery.preflight.locate.PATIENCE", 0.1)
 
     class Late(Callback):
         def on_sanity_check_end(self, trainer, pl_module):

@@ -1,7 +1,7 @@
 import os
 import pickle
 
-from lightning_lottery.mailbox import Mailbox
+from lightning_lottery.rounds.results import Mailbox
 
 
 def test_mail_from_the_process_itself_is_never_sent(tmp_path):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from lightning_lottery.errors import TrainingError
-from lightning_lottery.masking import _ELEMENTWISE, Masking
+from lightning_lottery.tickets.masking import _ELEMENTWISE, Masking
 
 
 def masked_layer():

@@ -9,7 +9,7 @@ from torchmetrics import MaxMetric, MetricCollection, MetricTracker
 from torchmetrics.classification import MulticlassAccuracy, MulticlassPrecision, MulticlassRecall
 
 from lightning_lottery import LotteryTicketCallback
-from lightning_lottery.module_state import ModuleState
+from lightning_lottery.tickets.module_state import ModuleState
 
 
 def test_everything_that_a_ticket_does_not_hold_returns():

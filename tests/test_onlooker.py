@@ -25,7 +25,7 @@ from lightning_lottery import (
     Taylor,
     TrainingError,
 )
-from lightning_lottery.settings import described
+from lightning_lottery.preflight.settings import described
 
 
 class Looking(Logging):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lightning_lottery import Block, Channels, ConfigurationError, Layer, NofM, Unstructured
-from lightning_lottery.patterns import pattern_of
+from lightning_lottery.pruning.patterns import pattern_of
 
 
 def layer(*shape, kind=nn.Linear):

@@ -24,9 +24,9 @@ from lightning_lottery import (
     Tolerance,
     ToStep,
 )
-from lightning_lottery.masks import prune_smallest
+from lightning_lottery.masks.smallest import prune_smallest
 from lightning_lottery.plain import plain
-from lightning_lottery.rewind import rewinding
+from lightning_lottery.rules.rewind import rewind_of
 
 TWO, HALF = np.int64(2), np.float32(0.5)
 
@@ -47,7 +47,7 @@ def test_numbers_become_those_of_python_and_all_else_stays():
         (lambda: ToStep(TWO), ToStep(2)),
         (lambda: ToEpoch(torch.tensor(2)), ToEpoch(2)),
         (lambda: LearningRate(to=TWO), LearningRate(to=2)),
-        (lambda: rewinding(TWO), ToStep("2 steps")),
+        (lambda: rewind_of(TWO), ToStep("2 steps")),
         (lambda: Layerwise(layer_amounts={"last": HALF}), Layerwise(layer_amounts={"last": 0.5})),
         (lambda: ERK(min_density=HALF), ERK(min_density=0.5)),
         (lambda: NofM(TWO, np.int64(4)), NofM(2, 4)),

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.prunable import (
+from lightning_lottery.pruning.prunable import (
     prunable_parameters,
     refuse_lazy,
     refuse_pruned,

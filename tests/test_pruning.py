@@ -26,8 +26,9 @@ from lightning_lottery import (
     TrainingError,
     Unstructured,
 )
-from lightning_lottery.prunable import layers_of, prunable_parameters
-from lightning_lottery.pruning import Method, largest
+from lightning_lottery.pruning.layers import layers_of
+from lightning_lottery.pruning.method import Method, largest
+from lightning_lottery.pruning.prunable import prunable_parameters
 
 SHAPES = {"a": (8, 12), "b": (6, 8), "c": (4, 4, 3, 3), "d": (5, 4)}
 LAYERS = [

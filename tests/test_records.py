@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import pytest
 
 from lightning_lottery import ConfigurationError, Records, RoundRecord
-from lightning_lottery.records import Best, round_name, smallest_matching
+from lightning_lottery.storage.records import Best, round_name, smallest_matching
 
 
 def record(number, branch="ticket", best=None, **fields):

@@ -4,6 +4,7 @@ from conftest import needs
 from test_records import record
 
 from lightning_lottery import Records, report
+from lightning_lottery.report import figures
 
 RECORDS = Records(
     [
@@ -67,7 +68,7 @@ def test_the_figure_shows_every_branch_over_density_dense_at_the_left(tmp_path):
 
 def test_tick_labels_do_not_run_into_each_other():
     densities = [0.8**number for number in range(25)]
-    shown = report._apart(sorted(densities))
+    shown = figures._apart(sorted(densities))
     assert shown[0] == 1
     assert len(shown) <= 10
     assert all(a / b > 1.2 for a, b in itertools.pairwise(shown))

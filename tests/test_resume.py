@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 from resuming import CONFIGURATIONS, Snapshots, Stop, build, outcome
 
 from lightning_lottery import LotteryTicketCallback
-from lightning_lottery.cli import main
+from lightning_lottery.cli.main import main
 
 # One of each kind; the others combine them.
 FAST = [

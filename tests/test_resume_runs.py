@@ -15,7 +15,7 @@ from torchmetrics import MetricTracker
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_lottery import ConfigurationError, LotteryTicketCallback, Reinitialize, ShuffleMask
-from lightning_lottery.settings import described
+from lightning_lottery.preflight.settings import described
 
 
 @pytest.mark.parametrize("logger", ["none", "csv", "tensorboard", "sub_dir", "named version", "no version"])

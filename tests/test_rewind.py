@@ -24,7 +24,7 @@ from lightning_lottery import (
     ToStep,
     TrainingError,
 )
-from lightning_lottery.rewind import Point, rewinding
+from lightning_lottery.rules.rewind import Point, rewind_of
 
 PRUNABLE = ["convolution.weight", "hidden.weight", "output.weight"]
 STEPS_OF_AN_EPOCH, EPOCHS = 7, 3
@@ -253,9 +253,9 @@ def test_a_percentage_is_rounded_to_a_step_of_the_round(percent, steps):
 
 
 def test_short_forms():
-    assert rewinding("init") == ToInit()
-    assert rewinding("3 epochs") == ToEpoch(3)
-    assert rewinding("3 steps").weights == ToStep(3).weights
+    assert rewind_of("init") == ToInit()
+    assert rewind_of("3 epochs") == ToEpoch(3)
+    assert rewind_of("3 steps").weights == ToStep(3).weights
 
 
 class Averaging(Model):

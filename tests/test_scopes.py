@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_lottery import ERK, ConfigurationError, Global, Layer, Layerwise, Sizes
-from lightning_lottery.scopes import by_layer, scope_of
+from lightning_lottery.pruning.scopes import by_layer, scope_of
 
 LENET = [
     Layer("fc1.weight", (300, 784), units=300 * 784),

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from test_masks import problems, smallest_by_sorting
 from torch.profiler import ProfilerActivity, profile
 
-from lightning_lottery import masks, selection
+from lightning_lottery import masks
 from lightning_lottery.errors import ConfigurationError, TrainingError
-from lightning_lottery.selection import kth, ordered_keys
+from lightning_lottery.masks import selection
+from lightning_lottery.masks.selection import kth, ordered_keys
 
 
 def by_sorting(scores, alive, k, magnitude):

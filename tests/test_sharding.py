@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_lottery.sharding import count, like, local, place, positions, whole
+from lightning_lottery.masks.sharding import count, like, local, place, positions, whole
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.sizes import Sizes
+from lightning_lottery.pruning.sizes import Sizes
 
 
 @given(st.integers(1000, 10**9), st.floats(0.05, 0.6), st.integers(1, 6))

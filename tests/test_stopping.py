@@ -18,7 +18,7 @@ from lightning_lottery import (
     Stop,
     Tolerance,
 )
-from lightning_lottery.stopping import distance
+from lightning_lottery.rules.stopping import distance
 
 
 def records(*values):

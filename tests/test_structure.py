@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pkgutil
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,119 +11,127 @@ import pytest
 import lightning_lottery
 
 SOURCE = Path(lightning_lottery.__file__).parent
-# From the bottom to the top: a module imports only from lines above its own.
-LAYERS = [
+# From the bottom to the top: a room (a folder, or a single module) imports only from lines above its own.
+ROOMS = [
     ["errors"],
-    ["plain", "notices", "attributes"],
-    ["description"],
-    ["files", "patterns", "sharding", "sizes"],
-    ["tensors"],
-    ["scopes"],
-    ["chunks"],
-    ["selection"],
-    ["masks"],
-    ["kinds"],
-    ["ticket"],
-    ["copies"],
-    ["criteria", "prunable"],
-    ["pruning", "sensitivity"],
-    ["mailbox", "masking", "provenance"],
-    ["rewind", "module_state", "controls", "records"],
-    ["stopping", "validation"],
-    ["guard"],
-    ["folder"],
-    ["settings", "report"],
-    ["_lightning", "resume"],
-    ["origin", "chronicle", "round", "next_masks", "results"],
-    ["run"],
-    ["identity"],
-    ["locate"],
-    ["preflight", "preview"],
-    ["resumable"],
+    ["files", "plain", "notices", "attributes"],
+    ["masks", "vision"],
+    ["pruning"],
+    ["tickets"],
+    ["_lightning", "storage"],
+    ["rules"],
+    ["report"],
+    ["preflight"],
+    ["rounds"],
     ["callback"],
     ["__init__"],
-    ["vision"],
-    ["demo"],
     ["cli"],
 ]
-TORCH_ONLY = [
-    "attributes",
-    "copies",
-    "guard",
-    "tensors",
-    "notices",
-    "plain",
-    "description",
-    "errors",
-    "sharding",
-    "files",
-    "chunks",
-    "selection",
-    "masks",
-    "sizes",
-    "patterns",
-    "scopes",
-    "criteria",
-    "sensitivity",
-    "pruning",
-    "stopping",
-    "prunable",
-    "kinds",
-    "preview",
-    "masking",
-    "validation",
-    "ticket",
-    "rewind",
-    "module_state",
-    "controls",
-    "records",
-    "folder",
-    "settings",
-    "resume",
+WITHOUT_LIGHTNING = [
+    *("errors", "files", "plain", "notices", "attributes", "masks"),
+    *("pruning", "tickets", "storage", "rules", "report"),
 ]
 
 
-def parts():
-    """Every file by the part it belongs to: a module, or a subpackage as a whole."""
+def files():
+    """Every file with the room it belongs to."""
     for path in sorted(SOURCE.rglob("*.py")):
         yield path, path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
 def imported(path):
-    """Full names of all that a file imports, at its top or inside functions."""
+    """Module and name of all that a file imports, at its top or inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def of_package(path):
+    """The same for what a file imports from this package, as (room, rest of the module, name)."""
+    for module, name in imported(path):
+        package, _, rest = module.partition(".")
+        if package == "lightning_lottery":
+            room, _, inner = rest.partition(".")
+            if not room:  # from lightning_lottery import <room>
+                room, name = (name, "") if name in HEIGHT else ("__init__", name)
+            yield room, inner, name
+
+
+HEIGHT = {room: number for number, line in enumerate(ROOMS) for room in line}
+
+
+def test_every_room_has_a_place():
+    assert set(HEIGHT) == {room for _, room in files()}
 
 
 def test_imports_go_only_downwards():
-    height = {name: number for number, layer in enumerate(LAYERS) for name in layer}
-    assert set(height) == {part for _, part in parts()}, "a module has no layer"
-    for path, part in parts():
-        for name in imported(path):
-            package, _, rest = name.partition(".")
-            target = rest.split(".")[0] if rest.split(".")[0] in height else "__init__"
-            if package == "lightning_lottery" and target != part:
-                assert height[target] < height[part], f"{path.name} imports {name}"
+    for path, room in files():
+        for target, _, name in of_package(path):
+            assert target == room or HEIGHT[target] < HEIGHT[room], f"{path} imports {name} from {target}"
+
+
+def test_rooms_are_entered_by_the_front_door():
+    for path, room in files():
+        for target, inner, name in of_package(path):
+            if target in (room, "__init__"):
+                continue
+            assert not inner, f"{path} imports {target}.{inner}; take it from lightning_lottery.{target}"
+            if (SOURCE / target).is_dir() and name:
+                door = importlib.import_module(f"lightning_lottery.{target}")
+                assert name in door.__all__, f"{path} imports {name}, which {target} does not offer"
+
+
+def test_front_doors_offer_only_what_is_taken():
+    taken = {(target, name) for path, room in files() for target, _, name in of_package(path) if target != room}
+    taken |= {(target, attribute) for path, _ in files() for target, attribute in _attributes_of_rooms(path)}
+    for room in (line for line in HEIGHT if (SOURCE / line / "__init__.py").exists()):
+        door = importlib.import_module(f"lightning_lottery.{room}")
+        unused = [name for name in door.__all__ if (room, name) not in taken]
+        assert not unused or room in PUBLIC, f"nobody takes {unused} from {room}"
+
+
+PUBLIC = ["masks", "vision", "cli"]  # users import from these
+
+
+def _attributes_of_rooms(path):
+    rooms = {target for target, _, name in of_package(path) if not name}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in rooms:
+            yield node.value.id, node.attr
+
+
+def test_the_files_of_a_room_import_each_other_in_one_direction():
+    for room in (line for line in HEIGHT if (SOURCE / line).is_dir()):
+        names = {path.stem for path in (SOURCE / room).glob("*.py")} - {"__init__"}
+        needs = {
+            path.stem: {
+                part for target, inner, name in of_package(path) if target == room for part in (inner, name)
+            }
+            & (names - {path.stem})
+            for path in (SOURCE / room).glob("*.py")
+            if path.stem != "__init__"
+        }
+        assert list(TopologicalSorter(needs).static_order())  # raises CycleError
 
 
 def test_tensors_and_files_know_nothing_of_lightning():
-    for path, part in parts():
-        if part in TORCH_ONLY:
-            assert not [name for name in imported(path) if name.split(".")[0] == "lightning"], path
+    for path, room in files():
+        if room in WITHOUT_LIGHTNING:
+            assert not [module for module, _ in imported(path) if module.split(".")[0] == "lightning"], path
 
 
-def test_only_one_module_touches_private_names_of_lightning():
-    for path, part in parts():
-        if part == "_lightning":
+def test_only_one_room_touches_private_names_of_lightning():
+    for path, room in files():
+        if room == "_lightning":
             continue
         private = [
-            name
-            for name in imported(path)
-            if name.split(".")[0] == "lightning" and any(word.startswith("_") for word in name.split("."))
+            (module, name)
+            for module, name in imported(path)
+            if module.split(".")[0] == "lightning"
+            and any(word.startswith("_") for word in [*module.split("."), name])
         ]
         assert not private, f"{path.name}: {private}"
         tree = ast.parse(path.read_text())
@@ -140,14 +149,12 @@ def test_only_one_module_touches_private_names_of_lightning():
 
 
 def test_nothing_else_needs_the_models_and_data_of_the_recipes():
-    users = {
-        part for path, part in parts() for name in imported(path) if name.startswith("lightning_lottery.vision")
-    }
-    assert users <= {"vision", "demo", "cli"}
+    users = {room for path, room in files() for target, _, _ in of_package(path) if target == "vision"}
+    assert users <= {"vision", "cli"}
 
 
 def test_files_and_functions_are_short():
-    for path, _ in parts():
+    for path, _ in files():
         text = path.read_text()
         assert len(text.splitlines()) <= 350, path
         for node in ast.walk(ast.parse(text)):

@@ -11,7 +11,7 @@ from rounds import PRUNED
 from torch import nn
 
 from lightning_lottery import LotteryTicketCallback, ShuffleMask, Ticket, TicketError, ToStep
-from lightning_lottery.tensors import put, put_together, take_apart, values_of
+from lightning_lottery.tickets.tensors import put, put_together, take_apart, values_of
 
 warnings.filterwarnings("ignore", "Sparse")
 MATRIX = torch.tensor([[1.0, 0, 2, 0], [0, 0, 0, 3], [0, -4, 0, 0], [0, 0, 0, 0]])

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lightning_lottery import Ticket, TicketError
-from lightning_lottery.ticket import starting_values
+from lightning_lottery.tickets.ticket import starting_values
 
 
 def ticket_of(module, density=0.3, **fields):

@@ -1,26 +1,50 @@
 """Find winning lottery tickets inside one PyTorch Lightning fit."""
 
 from lightning_lottery.callback import LotteryTicketCallback
-from lightning_lottery.controls import Control, Reinitialize, ShuffleMask
-from lightning_lottery.criteria import (
+from lightning_lottery.errors import ConfigurationError, FolderError, LotteryError, TicketError, TrainingError
+from lightning_lottery.preflight import Preview
+from lightning_lottery.pruning import (
+    ERK,
+    SNIP,
+    Block,
+    Channels,
     Context,
     Criterion,
+    Global,
+    GraSP,
     LargeFinalSameSign,
+    Layer,
+    Layerwise,
     Magnitude,
     MagnitudeIncrease,
     Movement,
+    NofM,
+    Pattern,
+    Pool,
     Random,
+    Scope,
+    Sizes,
+    SynFlow,
+    Taylor,
+    Unstructured,
 )
-from lightning_lottery.errors import ConfigurationError, FolderError, LotteryError, TicketError, TrainingError
-from lightning_lottery.patterns import Block, Channels, Layer, NofM, Pattern, Unstructured
-from lightning_lottery.preview import Preview
-from lightning_lottery.records import Records, RoundRecord
-from lightning_lottery.rewind import FineTune, LearningRate, Point, Rewind, ToEpoch, ToInit, ToStep
-from lightning_lottery.scopes import ERK, Global, Layerwise, Pool, Scope
-from lightning_lottery.sensitivity import SNIP, GraSP, SynFlow, Taylor
-from lightning_lottery.sizes import Sizes
-from lightning_lottery.stopping import EarlyBird, Stop, Tolerance
-from lightning_lottery.ticket import Ticket
+from lightning_lottery.rules import (
+    Control,
+    EarlyBird,
+    FineTune,
+    LearningRate,
+    Point,
+    Reinitialize,
+    Rewind,
+    ShuffleMask,
+    Stop,
+    ToEpoch,
+    ToInit,
+    Tolerance,
+    ToStep,
+)
+from lightning_lottery.storage import Records, RoundRecord
+from lightning_lottery.tickets import Ticket
 
 __all__ = [
     "ERK",

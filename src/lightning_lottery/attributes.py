@@ -6,7 +6,7 @@ from typing import Any
 _NONE = object()
 
 
-def stand_in(owner: Any, name: str, value: Any) -> Callable[[], None]:
+def replace_attribute(owner: Any, name: str, value: Any) -> Callable[[], None]:
     """Puts a value in place of an attribute of an object, also of one that is set on the object itself.
 
     Args:

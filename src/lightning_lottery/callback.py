@@ -10,27 +10,27 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_lottery import identity, locate, preflight, report
+from lightning_lottery import preflight, report
 from lightning_lottery._lightning import Hooks, RoundsFit
-from lightning_lottery.controls import Control
-from lightning_lottery.criteria import Criterion, criterion_of
 from lightning_lottery.files import local_path
-from lightning_lottery.folder import RunFolder
 from lightning_lottery.notices import say
-from lightning_lottery.patterns import Pattern, pattern_of
-from lightning_lottery.preview import Preview
-from lightning_lottery.prunable import Selection, refuse_lazy
-from lightning_lottery.pruning import Method
-from lightning_lottery.records import Records
-from lightning_lottery.resumable import Resumable
-from lightning_lottery.resume import check_same
-from lightning_lottery.rewind import Rewind, rewinding
-from lightning_lottery.round import dense_ticket
-from lightning_lottery.run import Run
-from lightning_lottery.scopes import Scope, scope_of
-from lightning_lottery.settings import Settings
-from lightning_lottery.sizes import Sizes
-from lightning_lottery.stopping import Stop
+from lightning_lottery.preflight import Preview, Settings
+from lightning_lottery.pruning import (
+    Criterion,
+    Method,
+    Pattern,
+    Scope,
+    Selection,
+    Sizes,
+    criterion_of,
+    pattern_of,
+    refuse_lazy,
+    scope_of,
+)
+from lightning_lottery.rounds import Resumable, Run
+from lightning_lottery.rules import Control, Rewind, Stop, rewind_of
+from lightning_lottery.storage import Records, RunFolder
+from lightning_lottery.tickets import dense_ticket
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class LotteryTicketCallback(Resumable):
             method=Method(criterion_of(criterion), scope_of(scope), pattern_of(pattern)),
             stop=stop,
             prune_at_init=prune_at_init,
-            rewind=rewinding(rewind),
+            rewind=rewind_of(rewind),
             monitor=monitor,
             mode=mode,
             include=include,
@@ -176,7 +176,7 @@ class LotteryTicketCallback(Resumable):
         self._close("failed")  # of a fit that ended without calling teardown
         self._loaded, self._to_resume, self._state, self._doubles = None, None, {}, {}
         preflight.check_trainer(trainer, self, self.settings)
-        self._limits = identity.describe_trainer(trainer)  # before other callbacks lengthen the fit
+        self._limits = preflight.describe_trainer(trainer)  # before other callbacks lengthen the fit
         refuse_lazy(pl_module)
         self._fit = RoundsFit(trainer, self)
         hooks = Hooks(
@@ -194,7 +194,7 @@ class LotteryTicketCallback(Resumable):
         """Checks the model, which is complete by now, against the arguments."""
         is_resumed = self._loaded is not None or self._to_resume is not None
         preflight.check_resume(trainer, is_resumed)
-        has_nothing_to_train = self._rounds_fit.nothing_to_train()
+        has_nothing_to_train = self._rounds_fit.progress.nothing_to_train()
         preflight.check_start(trainer, is_resumed, has_nothing_to_train)
         if has_nothing_to_train and not is_resumed:
             return  # which is said when training would begin
@@ -204,13 +204,13 @@ class LotteryTicketCallback(Resumable):
         if self.settings.verbose:
             say(selection.line())
         dense = dense_ticket(pl_module, selection.parameters)
-        description = identity.describe(self._limits, self.settings, pl_module, dense, selection.copies)
+        description = preflight.describe(self._limits, self.settings, pl_module, dense, selection.copies)
         if folder is None:
-            self._start = _Start(selection, description, locate.choose_folder(trainer, self.settings))
+            self._start = _Start(selection, description, preflight.choose_folder(trainer, self.settings))
             return
         if self._loaded is not None and self._loaded.round > 0 and self.settings.rewind.length is not None:
             self._rounds_fit.allow_epochs(self.settings.rewind.length[0])
-        check_same(folder, description, self._ignore)
+        preflight.check_same(folder, description, self._ignore)
         self._start = _Start(selection, description, RunFolder(folder.path, is_writer=trainer.is_global_zero))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -281,12 +281,12 @@ class LotteryTicketCallback(Resumable):
         """Begins the run, or goes on with one, when training begins, unless there is nothing to train."""
         fit, loaded = self._rounds_fit, self._loaded
         is_resumed = loaded is not None or self._to_resume is not None
-        if not is_resumed and fit.nothing_to_train():
+        if not is_resumed and fit.progress.nothing_to_train():
             say("Nothing was trained: the Trainer is at its limits already. Make a new one for a new run.")
             return False
         start, self._start = self._start, None
         assert start is not None, "only after on_fit_start"
-        self._folder = locate.claim(fit.trainer, self.settings, start.folder, is_resumed)
+        self._folder = preflight.claim(fit.trainer, self.settings, start.folder, is_resumed)
         self._records = Records()
         if self._folder.is_writer:
             self._mailbox.send(self._folder.path)

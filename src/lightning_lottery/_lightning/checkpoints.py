@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import MLFlowLogger
 
-from lightning_lottery._lightning.memory import CHECKPOINT_MEMORY, attributes
-from lightning_lottery.attributes import stand_in
+from lightning_lottery._lightning.callback_state import CHECKPOINT_ATTRIBUTES, attributes
+from lightning_lottery.attributes import replace_attribute
 
 
 class RoundCheckpoints:
@@ -59,7 +59,7 @@ class RoundCheckpoints:
             self.leave()
             on_exception(exception)
 
-        undo = stand_in(strategy, "on_exception", leave)
+        undo = replace_attribute(strategy, "on_exception", leave)
 
     def note_saved(self, path: str) -> None:
         """Shows ``ckpt_path="last"`` the way to a new checkpoint: it searches the folder of the fit alone."""
@@ -75,7 +75,9 @@ class RoundCheckpoints:
 
     def memories(self) -> list[tuple[str, dict[str, Any]]]:
         """All that the callbacks remember of the round that they are in, by their keys in a checkpoint."""
-        return [(checkpoint.state_key, attributes(checkpoint, CHECKPOINT_MEMORY)) for checkpoint in self._all()]
+        return [
+            (checkpoint.state_key, attributes(checkpoint, CHECKPOINT_ATTRIBUTES)) for checkpoint in self._all()
+        ]
 
     def restore(self, memories: list[tuple[str, dict[str, Any]]]) -> None:
         """Puts back what :meth:`memories` gave."""

@@ -12,15 +12,15 @@ from lightning.pytorch.loops.fetchers import _DataFetcher, _DataLoaderIterDataFe
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils._pytree import tree_leaves
 
-from lightning_lottery._lightning.randomness import Randomness, reseed
-from lightning_lottery.attributes import stand_in
+from lightning_lottery._lightning.generator_state import GeneratorState, reseed
+from lightning_lottery.attributes import replace_attribute
 
 # The seed of the samplers that Lightning makes for several processes.
 _SEED = "PL_GLOBAL_SEED"
 
 
 @dataclass
-class Asked:
+class LoaderRequest:
     """When loaders were last asked for.
 
     Attributes:
@@ -28,7 +28,7 @@ class Asked:
         epoch: What Lightning notes of it, to know when to reload.
     """
 
-    randomness: Randomness
+    randomness: GeneratorState
     epoch: float
 
 
@@ -47,13 +47,13 @@ class DataOrder:
         self._loop = trainer.fit_loop
         self._val_loop = trainer.fit_loop.epoch_loop.val_loop
         self._generators: dict[str, torch.Generator] = {}
-        self._asked: dict[str, Asked] = {}
-        self._iterator: Randomness | None = None  # before the iterator was made; None if the asking made it
-        self._fetching = Randomness()  # before the first batch of the epoch, which draws as well
-        self._before_loading: Randomness | None = None
-        self._after_loading = Randomness()
-        self._val: Asked | None = None
-        self._repeat: Randomness | None = None
+        self._asked: dict[str, LoaderRequest] = {}
+        self._iterator: GeneratorState | None = None  # before the iterator was made; None if the asking made it
+        self._fetching = GeneratorState()  # before the first batch of the epoch, which draws as well
+        self._before_loading: GeneratorState | None = None
+        self._after_loading = GeneratorState()
+        self._val: LoaderRequest | None = None
+        self._repeat: GeneratorState | None = None
         self._pending: dict[str, Any] | None = None
         self._reload_epoch: float | None = None
 
@@ -68,18 +68,18 @@ class DataOrder:
 
         def on_run_start(fetcher: _DataFetcher) -> None:
             pending, self._pending = self._pending, None
-            self._iterator, before = Randomness.capture(self._generators), fetcher.combined_loader._iterator
+            self._iterator, before = GeneratorState.capture(self._generators), fetcher.combined_loader._iterator
             start(fetcher)
             if pending is not None:
                 self._go_on(fetcher, pending)
                 return
-            self._fetching = Randomness.capture(self._generators)
+            self._fetching = GeneratorState.capture(self._generators)
             if fetcher.combined_loader._iterator is before:  # nothing else tells whether a new one was made
                 self._iterator = None
 
         sources = (("train", self._loop._data_source), ("val", self._val_loop._data_source))
         undo = [self._watch(*source) for source in sources]
-        return [*undo, stand_in(epoch_loop, "on_run_start", on_run_start)]
+        return [*undo, replace_attribute(epoch_loop, "on_run_start", on_run_start)]
 
     def _watch(self, kind: str, source: Any) -> Callable[[], None]:
         # All loaders come through dataloader() of a source, whether they were given to fit or come from a hook.
@@ -87,24 +87,24 @@ class DataOrder:
         ask = source.dataloader
 
         def dataloader() -> Any:
-            moment = Randomness.capture(self._generators)
+            moment = GeneratorState.capture(self._generators)
             loaders = ask()
             found = {f"{kind}.{number}": g for number, g in enumerate(_own_generators(loaders))}
             self._generators.update(found)
             if self._repeat is not None:  # generators that were not known before the asking
                 self._repeat.restore_own(found)
-            states = Randomness.capture(self._generators).own
+            states = GeneratorState.capture(self._generators).own
             # One of a loader that had not been asked for then was as it is now.
             for known in (moment, self._before_loading, self._after_loading):
                 if known is not None:
                     known.own.update({name: s for name, s in states.items() if name not in known.own})
             moment.own.update({name: states[name] for name in found})
-            self._asked[kind] = Asked(moment, self._trainer.current_epoch)
+            self._asked[kind] = LoaderRequest(moment, self._trainer.current_epoch)
             if kind == "train" and self._before_loading is None:
                 self._before_loading = moment
             return loaders
 
-        return stand_in(source, "dataloader", dataloader)
+        return replace_attribute(source, "dataloader", dataloader)
 
     def begin(self) -> None:
         """Loads the data of the first round and remembers where the generators were."""
@@ -114,7 +114,7 @@ class DataOrder:
         if self._loop._combined_loader is None:  # else configure_optimizers asked for estimated_stepping_batches
             self._before_loading = None
         self._loop.setup_data()  # what run() does first
-        self._after_loading = Randomness.capture(self._generators)
+        self._after_loading = GeneratorState.capture(self._generators)
         # The sanity check has loaded the validation data, with random numbers of its own: it stays for all rounds.
         self._val = self._asked.get("val") if self._val_loop._combined_loader is not None else None
         self._keep_val_loaders()
@@ -137,13 +137,13 @@ class DataOrder:
         """Takes over what another process noted by :meth:`start`."""
         if start["seed"] is not None:
             os.environ[_SEED] = start["seed"]
-        self._before_loading = Randomness(**start["before_loading"])
-        self._after_loading = Randomness(**start["after_loading"])
+        self._before_loading = GeneratorState(**start["before_loading"])
+        self._after_loading = GeneratorState(**start["after_loading"])
         self._val = None if start["val"] is None else _asked(start["val"])
         self._reload_val(self._val)
         self._keep_val_loaders()
 
-    def _reload_val(self, asked: Asked | None) -> None:
+    def _reload_val(self, asked: LoaderRequest | None) -> None:
         """Loads the validation data as it was loaded at another moment, or not at all."""
         self._drop_val_loaders()
         if asked is not None:
@@ -207,16 +207,16 @@ class DataOrder:
 
     def generators(self) -> dict[str, Any]:
         """Where all generators are now, as plain values."""
-        return vars(Randomness.capture(self._generators))
+        return vars(GeneratorState.capture(self._generators))
 
     def restore_generators(self, state: dict[str, Any]) -> None:
         """Puts them back."""
-        Randomness(**state).restore(self._generators)
+        GeneratorState(**state).restore(self._generators)
 
     @contextmanager
     def undisturbed(self, seed: int) -> Iterator[None]:
         """Seeds all generators anew, and puts them back afterwards."""
-        before = Randomness.capture(self._generators)
+        before = GeneratorState.capture(self._generators)
         reseed(seed, self._generators)
         try:
             yield
@@ -229,7 +229,7 @@ class DataOrder:
             **{kind: _plain(asked) for kind, asked in self._asked.items()},
             "iterator": None if self._iterator is None else vars(self._iterator),
             "fetching": vars(self._fetching),
-            "now": vars(Randomness.capture(self._generators)),
+            "now": vars(GeneratorState.capture(self._generators)),
         }
 
     def resume(self, moment: dict[str, Any]) -> None:
@@ -262,7 +262,7 @@ class DataOrder:
     def return_to_now(self) -> None:
         """Puts the generators where the resumed training left them, if that is still to come."""
         if self._pending:
-            Randomness(**self._pending["now"]).restore(self._generators)
+            GeneratorState(**self._pending["now"]).restore(self._generators)
 
     def _go_on(self, fetcher: _DataFetcher, moment: dict[str, Any]) -> None:
         """Brings the iterator of a resumed epoch to its next batch."""
@@ -274,27 +274,27 @@ class DataOrder:
                 iter(fetcher)
             else:
                 self._iterator = None
-            self._fetching = Randomness.capture(self._generators)
+            self._fetching = GeneratorState.capture(self._generators)
             return
         # Lightning brings loaders with a state of their own to their place.
         if not all(hasattr(loader, "load_state_dict") for loader in fetcher.combined_loader.flattened):
             self._remake(fetcher, moment)
             _skip(fetcher, done, progress.is_last_batch)
         if moment:
-            Randomness(**moment["now"]).restore(self._generators)
+            GeneratorState(**moment["now"]).restore(self._generators)
 
     def _remake(self, fetcher: _DataFetcher, moment: dict[str, Any]) -> None:
         """Makes the iterator of an epoch again, with the random numbers of then, if they are to return."""
         if not moment:
-            self._iterator = Randomness.capture(self._generators)
+            self._iterator = GeneratorState.capture(self._generators)
             iter(fetcher)
-            self._fetching = Randomness.capture(self._generators)
+            self._fetching = GeneratorState.capture(self._generators)
             return
-        self._iterator = Randomness.load(moment["iterator"])
+        self._iterator = GeneratorState.load(moment["iterator"])
         if self._iterator is not None:
             self._iterator.restore(self._generators)
             iter(fetcher)
-        self._fetching = Randomness(**moment["fetching"])
+        self._fetching = GeneratorState(**moment["fetching"])
         self._fetching.restore(self._generators)
 
 
@@ -312,7 +312,7 @@ def _skip(fetcher: Any, count: int, is_all: bool) -> None:
 class _Repeated:
     """While it lasts, what is asked for gets the random numbers and the epoch of an earlier asking."""
 
-    def __init__(self, order: DataOrder, asked: Asked) -> None:
+    def __init__(self, order: DataOrder, asked: LoaderRequest) -> None:
         self._order, self._asked = order, asked
         # What trainer.current_epoch reads, which has no setter.
         self._epochs: Any = order._loop.epoch_progress.current
@@ -327,12 +327,12 @@ class _Repeated:
         self._epochs.completed = self._epoch
 
 
-def _plain(asked: Asked) -> dict[str, Any]:
+def _plain(asked: LoaderRequest) -> dict[str, Any]:
     return {"randomness": vars(asked.randomness), "epoch": asked.epoch}
 
 
-def _asked(values: dict[str, Any]) -> Asked:
-    return Asked(Randomness(**values["randomness"]), values["epoch"])
+def _asked(values: dict[str, Any]) -> LoaderRequest:
+    return LoaderRequest(GeneratorState(**values["randomness"]), values["epoch"])
 
 
 def _samplers(loader: Any) -> Iterator[Any]:

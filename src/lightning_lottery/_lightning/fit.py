@@ -1,7 +1,6 @@
 """The fit loop that trains round after round."""
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -9,17 +8,17 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.optimizer import _optimizers_to_device
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lightning_lottery._lightning import length, metrics, position
+from lightning_lottery._lightning import metrics, position
+from lightning_lottery._lightning.callback_state import CallbackState
 from lightning_lottery._lightning.checkpoints import RoundCheckpoints, take
 from lightning_lottery._lightning.data import DataOrder
 from lightning_lottery._lightning.hooks import Hooks, install
 from lightning_lottery._lightning.loggers import RoundLoggers
-from lightning_lottery._lightning.memory import Memory
-from lightning_lottery._lightning.onlooker import Onlooker, looking_on
+from lightning_lottery._lightning.progress import Progress
+from lightning_lottery._lightning.training_data import TrainingData, training_data
 
 
 class RoundsFit:
@@ -28,6 +27,7 @@ class RoundsFit:
     Attributes:
         trainer: The Trainer.
         checkpoints: Its checkpoint callbacks.
+        progress: How far the round is.
 
     Args:
         trainer: The Trainer, in ``setup`` of a fit.
@@ -40,7 +40,7 @@ class RoundsFit:
         self.checkpoints = RoundCheckpoints(trainer)
         self._data = DataOrder(trainer)
         self._undo: list[Callable[[], None]] = []
-        self._first_step = self._first_batch = 0
+        self.progress = Progress(trainer)
         self._max_epochs: int | None = None
 
     def install(self, hooks: Hooks) -> None:
@@ -60,7 +60,7 @@ class RoundsFit:
     def begin(self) -> None:
         """Remembers the state that every round starts from. Call it right before the first one."""
         trainer = self.trainer
-        self._memories = [Memory(part) for part in self._parts()]
+        self._memories = [CallbackState(part) for part in self._parts()]
         self._data.begin()
         self._optimization = position.FirstOptimization(trainer)
         self._precision = copy.deepcopy(trainer.precision_plugin.state_dict())
@@ -86,7 +86,9 @@ class RoundsFit:
     def begin_from(self, start: dict[str, Any]) -> None:
         """Takes over the state that every round starts from as another process gave it by :meth:`start`."""
         states = list(start["memories"])
-        self._memories = [Memory(part, take(states, Memory(part, {}).name)) for part in self._parts()]
+        self._memories = [
+            CallbackState(part, take(states, CallbackState(part, {}).name)) for part in self._parts()
+        ]
         self._data.begin_from(start["data"][self.trainer.global_rank])
         self._optimization = position.FirstOptimization(self.trainer, start["optimization"])
         self._precision = start["precision"]
@@ -141,7 +143,7 @@ class RoundsFit:
             loop.epoch_loop._batches_that_stepped = axis
         if shortened is not None:
             self.shorten(*shortened)
-        self._first_step, self._first_batch = trainer.global_step, self._batches()
+        self.progress.start_round()
 
     def allow_epochs(self, epochs: int) -> None:
         """Lets Lightning load a checkpoint of a round that is longer than the others."""
@@ -178,13 +180,15 @@ class RoundsFit:
             "gradients": gradients if self._gradients_count() else {},
             "should_stop": trainer.should_stop,
             "checkpoints": self.checkpoints.memories(),
-            "first_step": self._first_step,
-            "first_batch": self._first_batch,
+            "first_step": self.progress.first_step,
+            "first_batch": self.progress.first_batch,
         }
 
-    def looking_on(self, prunable: Sequence[torch.nn.Parameter], seed: int) -> AbstractContextManager[Onlooker]:
+    def training_data(
+        self, prunable: Sequence[torch.nn.Parameter], seed: int
+    ) -> AbstractContextManager[TrainingData]:
         """Lets criteria look at data and loss, with random numbers of their own, and without leaving a trace."""
-        return looking_on(self.trainer, self._data, prunable, seed)
+        return training_data(self.trainer, self._data, prunable, seed)
 
     def generators(self) -> list[dict[str, Any]]:
         """Where the generators of all processes are now, as plain values."""
@@ -221,7 +225,8 @@ class RoundsFit:
     def resume(self, moment: dict[str, Any]) -> None:
         """Goes on where :meth:`moment` was called; Lightning has loaded its checkpoint."""
         trainer = self.trainer
-        self._first_step, self._first_batch = moment["first_step"], moment.get("first_batch", 0)
+        self.progress.first_step = moment["first_step"]
+        self.progress.first_batch = moment.get("first_batch", 0)
         metrics.restore(trainer, moment["metrics"])
         self._data.resume(self._own(moment["data"]))
         trainer.should_stop = moment["should_stop"]  # a reason to validate
@@ -247,68 +252,6 @@ class RoundsFit:
         """Ends the fit as Lightning does if the process was told to terminate during the round."""
         if self.trainer.received_sigterm:
             raise SIGTERMException
-
-    def _reached(self) -> tuple[bool, bool]:
-        """Whether the training is at its ``max_epochs``, and whether at its ``max_steps``."""
-        loop: Any = self.trainer.fit_loop
-        epochs = loop.epoch_progress.current.processed  # current_epoch counts one less in the last hooks
-        in_epochs = loop.max_epochs not in (None, -1) and epochs >= loop.max_epochs
-        return bool(in_epochs), bool(loop.max_steps != -1 and self.trainer.global_step >= loop.max_steps)
-
-    def is_whole(self) -> bool:
-        """Whether the round went to its end, and was not cut short in its last epoch or before."""
-        in_epochs, in_steps = self._reached()
-        # An epoch that is stopped in its middle counts as processed.
-        return in_steps or (in_epochs and self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
-
-    def time_is_up(self) -> bool:
-        """Whether ``max_time``, the budget of all rounds together, is spent."""
-        timers = (callback for callback in self._other_callbacks() if isinstance(callback, Timer))
-        return any((left := timer.time_remaining()) is not None and left <= 0 for timer in timers)
-
-    def _has_trained(self) -> bool:
-        return self.trainer.global_step > 0 or self.steps_by_hand()
-
-    def nothing_to_train(self) -> bool:
-        """Whether this fit will not train a single batch."""
-        return self.trainer.limit_train_batches == 0 or (self._has_trained() and any(self._reached()))
-
-    def steps(self) -> int:
-        """The optimizer steps that the round has trained; batches, where Lightning counts none."""
-        steps = self.trainer.global_step - self._first_step
-        # optimizers(use_pl_optimizer=False) go past Lightning's counter, not past that of the batches.
-        return steps if steps or not self.steps_by_hand() else self._batches() - self._first_batch
-
-    def steps_by_hand(self) -> bool:
-        """Whether the LightningModule steps its optimizers past Lightning, as far as is known by now."""
-        by_hand = not self.trainer.lightning_module.automatic_optimization
-        return by_hand and self.trainer.global_step == 0 and self._batches() > 0
-
-    def _batches(self) -> int:
-        """The batches of the round; total_batch_idx is off by one."""
-        return int(self.trainer.fit_loop.epoch_loop.batch_progress.total.completed)
-
-    def steps_of_a_round(self) -> float:
-        """The optimizer steps that a whole round takes; infinite if nothing tells."""
-        return length.steps_of_a_round(self.trainer)
-
-    def epochs_of_a_round(self) -> float:
-        """The epochs that a whole round takes, the last one maybe in part; infinite if nothing tells."""
-        return length.epochs_of_a_round(self.trainer)
-
-    def steps_left(self) -> int:
-        """The optimizer steps that are missing to a whole round; 0 if that has no known length."""
-        left = self.steps_of_a_round() - self.trainer.global_step
-        return 0 if math.isinf(left) else max(0, int(left))
-
-    def is_between_epochs(self) -> bool:
-        """Whether the batch that has trained is the last of its epoch."""
-        # The loop's own rule, which knows data with and without length.
-        return self.trainer.fit_loop.epoch_loop._num_ready_batches_reached()
-
-    def has_seen_batches(self) -> bool:
-        """Whether the round has seen data, whether or not an optimizer stepped."""
-        return self._batches() > 0
 
     def gather(self, value: Any) -> list[Any]:
         """The value of every process, in the order of their ranks."""

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_lottery._lightning import position
 from lightning_lottery._lightning.data import DataOrder
-from lightning_lottery.attributes import stand_in
+from lightning_lottery.attributes import replace_attribute
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ def install(trainer: Trainer, owner: Callback, hooks: Hooks, data: DataOrder) ->
     undo.append(_mute("The dirpath has changed from"))
     if (progress := trainer.progress_bar_callback) is not None:
         get_metrics = progress.get_metrics  # the one way to add text to any progress bar
-        undo.append(stand_in(progress, "get_metrics", lambda *args: {**hooks.bar(), **get_metrics(*args)}))
+        undo.append(
+            replace_attribute(progress, "get_metrics", lambda *args: {**hooks.bar(), **get_metrics(*args)})
+        )
     return undo
 
 
@@ -114,7 +116,7 @@ def _watch_batches(epoch_loop: Any, is_ours: Callable[[], bool], hooks: Hooks) -
             hooks.batch()
         end(fetcher)
 
-    return stand_in(epoch_loop, "on_advance_end", on_advance_end)
+    return replace_attribute(epoch_loop, "on_advance_end", on_advance_end)
 
 
 def _mute(message: str) -> Callable[[], None]:
@@ -136,7 +138,7 @@ def _watch_loading(trainer: Any, hooks: Hooks) -> Callable[[], None]:
     def resume_start(checkpoint_path: Any = None, *args: Any, **kwargs: Any) -> None:
         start(None if hooks.loading(checkpoint_path) else checkpoint_path, *args, **kwargs)
 
-    return stand_in(trainer._checkpoint_connector, "resume_start", resume_start)
+    return replace_attribute(trainer._checkpoint_connector, "resume_start", resume_start)
 
 
 def _watch_saving(trainer: Any, hooks: Hooks) -> Callable[[], None]:
@@ -147,4 +149,4 @@ def _watch_saving(trainer: Any, hooks: Hooks) -> Callable[[], None]:
         if not weights_only:  # from weights alone nothing goes on
             hooks.saved(os.fspath(filepath))
 
-    return stand_in(trainer, "save_checkpoint", save_checkpoint)
+    return replace_attribute(trainer, "save_checkpoint", save_checkpoint)

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import (
     WandbLogger,
 )
 
-from lightning_lottery.attributes import stand_in
+from lightning_lottery.attributes import replace_attribute
 
 _ROUND = "lottery/round"
 
@@ -75,7 +75,7 @@ class RoundLoggers:
             log(metrics, step, *args, **kwargs)
 
         # On the object itself: users and callbacks ask for its class, and hold it.
-        return stand_in(logger, "log_metrics", log_metrics)
+        return replace_attribute(logger, "log_metrics", log_metrics)
 
     @contextmanager
     def _untagged(self) -> Iterator[None]:

@@ -1,0 +1,5 @@
+"""The command line: one file per command."""
+
+from lightning_lottery.cli.main import LotteryCLI, main
+
+__all__ = ["LotteryCLI", "main"]

@@ -1,0 +1,23 @@
+"""Masks as boolean tensors, plain or sharded: exact selection, counting, packing."""
+
+from lightning_lottery.masks import arithmetic, sharding
+from lightning_lottery.masks.arithmetic import Masks, density, fingerprint, kept, pack, prunable, unpack
+from lightning_lottery.masks.sharding import count, is_sharded, like, local
+from lightning_lottery.masks.smallest import prune_smallest
+
+__all__ = [
+    "Masks",
+    "arithmetic",
+    "count",
+    "density",
+    "fingerprint",
+    "is_sharded",
+    "kept",
+    "like",
+    "local",
+    "pack",
+    "prunable",
+    "prune_smallest",
+    "sharding",
+    "unpack",
+]

@@ -1,0 +1,30 @@
+"""Everything before the first step: arguments, checks, the run folder, the identity of a run."""
+
+from lightning_lottery.preflight.checks import (
+    check_finders,
+    check_module,
+    check_resume,
+    check_start,
+    check_trainer,
+)
+from lightning_lottery.preflight.identity import check_same, describe, describe_trainer
+from lightning_lottery.preflight.locate import choose_folder, claim, find_run, folder_of
+from lightning_lottery.preflight.preview import Preview
+from lightning_lottery.preflight.settings import Settings
+
+__all__ = [
+    "Preview",
+    "Settings",
+    "check_finders",
+    "check_module",
+    "check_resume",
+    "check_same",
+    "check_start",
+    "check_trainer",
+    "choose_folder",
+    "claim",
+    "describe",
+    "describe_trainer",
+    "find_run",
+    "folder_of",
+]

@@ -1,0 +1,97 @@
+"""What a run would prune, before any training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.preflight.settings import Settings
+from lightning_lottery.pruning import Pruner, Selection, examine, layers_of
+from lightning_lottery.report import aligned
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would prune; printing it shows a table.
+
+    Attributes:
+        layers: Name and shape of each prunable parameter, in order.
+        kept: What each round keeps, from round 0 on, by the names that compete: one entry for all layers, or one a
+            layer, as the scope says. Numbers are of weights, or of the units of the pattern.
+        selection: What is pruned and what is left out, with the number of weights of every parameter.
+        first_round: The first round that is trained: 1 with ``prune_at_init``, else 0.
+    """
+
+    layers: dict[str, tuple[int, ...]]
+    kept: dict[tuple[str, ...], tuple[int, ...]]
+    selection: Selection
+    first_round: int
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The parameters that are never pruned, by name, each with the reason."""
+        return self.selection.left_out
+
+    @classmethod
+    def of(cls, module: nn.Module, settings: Settings) -> "Preview":
+        """Finds out what a run with these arguments would prune.
+
+        Raises:
+            ConfigurationError: The network does not go with the arguments.
+        """
+        if not isinstance(module, nn.Module):
+            raise ConfigurationError(f"preview takes a network, a torch.nn.Module, and got {module!r:.200}.")
+        selection = examine(module, settings.include, settings.exclude)
+        layers = layers_of(module, selection.parameters)
+        pruner = settings.method.plan(layers, settings.sizes)
+        first_round = 1 if settings.prune_at_init else 0
+        return cls({layer.name: layer.shape for layer in layers}, _kept(pruner), selection, first_round)
+
+    def __str__(self) -> str:
+        """The table: layer, shape, weights; what each round keeps; what is left out."""
+        parts = [
+            aligned(self._rows(), left={0, 1}),
+            aligned(self._rounds(), left={0} if len(self.kept) > 1 else set()),
+        ]
+        if self.left_out:
+            parts.append(aligned(self._others(), left={0, 2}))
+        return "\n\n".join([*parts, self.selection.line()])
+
+    def _rows(self) -> list[list[str]]:
+        sizes = self.selection.sizes
+        rows = [[name, " x ".join(map(str, shape)), f"{sizes[name]:,}"] for name, shape in self.layers.items()]
+        return [["pruned", "shape", "weights"], *rows]
+
+    def _rounds(self) -> list[list[str]]:
+        """What each round keeps: a row a round, or a row a pool where there are several."""
+        total = [sum(keep) for keep in zip(*self.kept.values(), strict=True)]
+        rounds = range(self.first_round, len(total))
+        if len(self.kept) == 1:
+            rows = [[str(number), f"{total[number]:,}", f"{total[number] / total[0]:.4f}"] for number in rounds]
+            return [["round", "kept of all", "density"], *rows]
+        named = [*((_pool(names), keep) for names, keep in self.kept.items()), ("together", tuple(total))]
+        counts = [[name, *(f"{keep[number]:,}" for number in rounds)] for name, keep in named]
+        return [["kept in round", *map(str, rounds)], *counts]
+
+    def _others(self) -> list[list[str]]:
+        reasons, sizes = self.selection.by_reason(), self.selection.sizes
+        rows = [
+            [reason, f"{sum(sizes[name] for name in names):,}", ", ".join(names[:3]) + (", …" * (len(names) > 3))]
+            for reason, names in reasons.items()
+        ]
+        return [["left out", "weights", "parameters"], *rows]
+
+
+def _kept(pruner: Pruner) -> dict[tuple[str, ...], tuple[int, ...]]:
+    pools: dict[tuple[str, ...], tuple[int, ...]] = {pool.names: pool.keep for pool in pruner.pools}
+    pooled = {name for names in pools for name in names}
+    rounds = len(next(iter(pools.values())))
+    whole: dict[tuple[str, ...], tuple[int, ...]] = {
+        (name,): (layer.units,) * rounds for name, layer in pruner.layers.items() if name not in pooled
+    }
+    return {**pools, **whole}
+
+
+def _pool(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

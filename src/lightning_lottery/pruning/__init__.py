@@ -1,0 +1,66 @@
+"""Which weights are pruned: criteria, scopes, patterns, sizes."""
+
+from lightning_lottery.pruning.copies import GradientWatch, are_equal, followers_among
+from lightning_lottery.pruning.criteria import (
+    Context,
+    Criterion,
+    Data,
+    LargeFinalSameSign,
+    Magnitude,
+    MagnitudeIncrease,
+    Movement,
+    Random,
+    criterion_of,
+)
+from lightning_lottery.pruning.gradient_criteria import SNIP, GraSP, SynFlow, Taylor
+from lightning_lottery.pruning.kinds import Kind, kinds_of, norms_by_name
+from lightning_lottery.pruning.layers import Layer, layers_of
+from lightning_lottery.pruning.method import Method, Pruner, check_scores, largest
+from lightning_lottery.pruning.patterns import Block, Channels, NofM, Pattern, Unstructured, pattern_of
+from lightning_lottery.pruning.prunable import Selection, examine, refuse_lazy
+from lightning_lottery.pruning.scopes import ERK, Global, Layerwise, Pool, Scope, scope_of
+from lightning_lottery.pruning.sizes import Sizes
+
+__all__ = [
+    "ERK",
+    "SNIP",
+    "Block",
+    "Channels",
+    "Context",
+    "Criterion",
+    "Data",
+    "Global",
+    "GraSP",
+    "GradientWatch",
+    "Kind",
+    "LargeFinalSameSign",
+    "Layer",
+    "Layerwise",
+    "Magnitude",
+    "MagnitudeIncrease",
+    "Method",
+    "Movement",
+    "NofM",
+    "Pattern",
+    "Pool",
+    "Pruner",
+    "Random",
+    "Scope",
+    "Selection",
+    "Sizes",
+    "SynFlow",
+    "Taylor",
+    "Unstructured",
+    "are_equal",
+    "check_scores",
+    "criterion_of",
+    "examine",
+    "followers_among",
+    "kinds_of",
+    "largest",
+    "layers_of",
+    "norms_by_name",
+    "pattern_of",
+    "refuse_lazy",
+    "scope_of",
+]

@@ -1,0 +1,192 @@
+"""Copies of trained weights inside a network, which follow them: averages, momentum teachers, target networks.
+
+They are told by what they do: they move, and have never had a gradient.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from lightning_lottery.masks import is_sharded
+
+
+class GradientWatch:
+    """Notes which parameters of a network have had a gradient since it began.
+
+    Args:
+        module: Any network.
+        known: The names of those without one so far; all if left out. It is for a round that goes on.
+    """
+
+    def __init__(self, module: nn.Module, known: Collection[str] | None = None) -> None:
+        parameters = dict(module.named_parameters())
+        self.is_possible = not any(map(is_sharded, parameters.values()))
+        self._without = {n: p for n, p in parameters.items() if self.is_possible and (known is None or n in known)}
+        self._undo: dict[str, Callable[[], None]] = {}
+
+    def look(self) -> None:
+        """Looks again: after a backward pass, and where parameters may have been unfrozen."""
+        for name, parameter in list(self._without.items()):
+            if parameter.grad is not None:
+                self._see(name)
+            elif parameter.requires_grad and name not in self._undo:
+                # Gradients may be gone when a batch ends, and manual optimization calls no hook of Lightning.
+                register: Callable[..., Any] = parameter.register_post_accumulate_grad_hook
+                self._undo[name] = register(lambda _, name=name: self._see(name)).remove
+
+    def _see(self, name: str) -> None:
+        self._without.pop(name, None)
+        if (remove := self._undo.pop(name, None)) is not None:
+            remove()
+
+    @property
+    def without(self) -> list[str]:
+        """The names of the parameters that have had none."""
+        return list(self._without)
+
+    def release(self) -> None:
+        """Takes the hooks off. May be called twice."""
+        while self._undo:
+            self._undo.popitem()[1]()
+
+
+def averages_of(module: nn.Module) -> dict[str, str | None]:
+    """Finds what an ``AveragedModel`` of PyTorch holds.
+
+    Args:
+        module: Any network, before training.
+
+    Returns:
+        The names of the originals by the names of the copies; ``None`` for an original that nothing tells.
+    """
+    parameters = dict(module.named_parameters())
+    parts = [f"{path}.module." for path, layer in module.named_modules() if isinstance(layer, AveragedModel)]
+    copies = {name for name in parameters if any(map(name.startswith, parts))}
+    if not copies or any(map(is_sharded, parameters.values())):
+        return dict.fromkeys(copies)
+    return originals_of(copies, parameters, parameters, must_equal=False)
+
+
+def followers_among(
+    names: Collection[str], module: nn.Module, start: Mapping[str, Tensor]
+) -> dict[str, str | None]:
+    """Finds the copies that follow trained weights, when a first epoch has trained.
+
+    Args:
+        names: The parameters that have had no gradient.
+        module: The network.
+        start: The values of all parameters and persistent buffers before it trained.
+
+    Returns:
+        The names of the originals by those of the parameters that have moved nevertheless, and of moved buffers
+        that were equal to trained weights; ``None`` for an original that nothing tells.
+    """
+    parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
+    present = (parameters | buffers).items()
+    now = {n: t.detach() for n, t in present if n in start and t.layout == torch.strided}
+    before = {name: _beside(start[name], value) for name, value in now.items()}
+    untrained = now.keys() & (buffers.keys() | set(names))
+    moved = {name for name in untrained if not are_equal(now[name], before[name])}
+    trained = [name for name in parameters if name in now and name not in names]
+    averages = _by_value(buffers.keys() & moved, before, now, trained)
+    return originals_of(moved.intersection(names), before, now, trained) | averages
+
+
+def originals_of(
+    copies: Collection[str],
+    before: Mapping[str, Tensor],
+    now: Mapping[str, Tensor],
+    trained: Collection[str] | None = None,
+    must_equal: bool = True,
+) -> dict[str, str | None]:
+    """Finds what parts of a network are copies of.
+
+    Args:
+        copies: Names of copied parameters.
+        before: The values of all parameters before training, by name.
+        now: Their present values.
+        trained: The names of possible originals; all others if left out.
+        must_equal: Whether a matrix and its original had the same values; else equal ones are preferred, and
+            another is taken only if there is but one of its name and shape.
+
+    Returns:
+        The names of the originals by those of the copies; ``None`` where nothing tells.
+    """
+    possible = [name for name in (before if trained is None else trained) if name not in copies]
+    matrices = [name for name in copies if _varies(before[name])]
+    votes: dict[tuple[str, str], list[float]] = {}
+    for name in matrices:
+        for original in _candidates(name, possible, before, must_equal):
+            votes.setdefault(_parts(name, original), []).append(_distance(now[name], now[original]))
+    found: dict[str, str | None] = dict.fromkeys(copies)
+    # A part is a copy of the part that has most of its matrices, and of several such of the nearest one by now.
+    for (part, source), _ in sorted(votes.items(), key=lambda item: (-len(item[1]), sum(item[1]))):
+        for name in copies:
+            original = source + name.removeprefix(part)
+            is_fit = name.startswith(part) and original in possible and now[original].shape == now[name].shape
+            if found[name] is None and is_fit:
+                found[name] = original
+    return found
+
+
+def _candidates(name: str, possible: list[str], before: Mapping[str, Tensor], must_equal: bool) -> list[str]:
+    end, shape = name.rpartition(".")[-1], before[name].shape
+    alike = [n for n in possible if n.rpartition(".")[-1] == end and before[n].shape == shape]
+    equal = [n for n in alike if are_equal(before[name], before[n])]
+    if equal or must_equal:
+        return equal
+    longest = max((_common(name, n) for n in alike), default=0)
+    nearest = [n for n in alike if _common(name, n) == longest]
+    return nearest if len(nearest) == 1 else []
+
+
+def _by_value(
+    buffers: Collection[str],
+    before: Mapping[str, Tensor],
+    now: Mapping[str, Tensor],
+    trained: list[str],
+) -> dict[str, str | None]:
+    """The parameters that buffers were equal to, by their names; of several the one that is nearest by now."""
+    found: dict[str, str | None] = {}
+    for name in buffers:
+        value = before[name]
+        if value.is_floating_point() and _varies(value):
+            equal = [n for n in trained if before[n].shape == value.shape and are_equal(before[n], value)]
+            if equal:
+                distances = {original: _distance(now[name], now[original]) for original in equal}
+                found[name] = min(equal, key=distances.__getitem__)
+    return found
+
+
+def _distance(first: Tensor, second: Tensor) -> float:
+    return float((first.detach() - _beside(second.detach(), first)).double().norm())
+
+
+def are_equal(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors have the same values, of one type and on one device."""
+    return first.device == second.device and first.dtype == second.dtype and torch.equal(first, second)
+
+
+def _beside(value: Tensor, other: Tensor) -> Tensor:
+    return value.to(other.device)
+
+
+def _varies(values: Tensor) -> bool:
+    """Whether values tell something: equal biases, gains and zeros say nothing."""
+    return values.dim() > 1 and values.numel() > 1 and not bool(values.eq(values.flatten()[0]).all())
+
+
+def _common(name: str, other: str) -> int:
+    """How many parts of two names are the same, from the end."""
+    pairs = zip(reversed(name.split(".")), reversed(other.split(".")), strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(name.count("."), other.count(".")) + 1)
+
+
+def _parts(name: str, original: str) -> tuple[str, str]:
+    """The beginnings of two names, without what their ends have in common."""
+    length = _common(name, original)
+    first, second = (".".join(n.split(".")[:-length]) for n in (name, original))
+    return f"{first}." if first else "", f"{second}." if second else ""

@@ -1,0 +1,309 @@
+"""One pruning: scores, pools and units put together."""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from lightning_lottery.errors import ConfigurationError, TrainingError
+from lightning_lottery.masks import Masks, prune_smallest, sharding
+from lightning_lottery.pruning.criteria import Context, Criterion, wide
+from lightning_lottery.pruning.layers import Layer
+from lightning_lottery.pruning.patterns import Pattern, Unstructured
+from lightning_lottery.pruning.scopes import Pool, Scope
+from lightning_lottery.pruning.sizes import Sizes
+
+
+@dataclass(frozen=True)
+class Method:
+    """How weights are pruned.
+
+    Attributes:
+        criterion: How a weight is scored.
+        scope: Where scores compete.
+        pattern: What is removed at once.
+    """
+
+    criterion: Criterion
+    scope: Scope
+    pattern: Pattern
+
+    def plan(self, layers: Sequence[Layer], sizes: Sizes) -> "Pruner":
+        """Finds out what every round keeps.
+
+        Args:
+            layers: Name, shape and kind of the prunable layers, in their order.
+            sizes: The sizes of the rounds.
+
+        Raises:
+            ConfigurationError: A layer does not go with the pattern, or the sizes not with all of them.
+        """
+        for layer in layers:
+            self.pattern.check(layer)
+        made = [self._with_units(layer) for layer in layers]
+        if all(layer.least == layer.units for layer in made):
+            raise ConfigurationError(
+                f"{self.pattern} leaves {', '.join(layer.name for layer in made)} whole; nothing can be pruned."
+            )
+        starving = self._starving(made, sizes)
+        made = self.scope.with_least(made)
+        pools = list(self.scope.pools(made, sizes))
+        _check(pools, made, sizes, self)
+        return Pruner(self, {layer.name: layer for layer in made}, pools, starving)
+
+    def _with_units(self, layer: Layer) -> Layer:
+        """A layer with the number of its units, and of those that always stay."""
+        least = self.pattern.least(layer)
+        if layer.norm_dims is not None:  # NofM keeps one of every norm among those that it keeps anyhow
+            shape = self.pattern.scores(torch.empty(layer.shape, device="meta")).shape
+            least = max(least, math.prod(shape[dim] for dim in self.pattern.unit_norm_dims(layer)))
+        return replace(layer, units=self.pattern.units(layer.shape), least=least)
+
+    def _starving(self, layers: Sequence[Layer], sizes: Sizes) -> dict[str, int]:
+        """The layers by themselves that without ``keep_alive`` would get no place, and from which round on."""
+        bare = replace(self.scope, keep_alive=False)
+        try:
+            pools = bare.pools(bare.with_least(layers), sizes) if self.scope.keep_alive else []
+        except ConfigurationError:  # which the scope itself says
+            return {}
+        return {pool.names[0]: pool.keep.index(0) for pool in pools if len(pool.names) == 1 and 0 in pool.keep}
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """Makes the masks of every round.
+
+    Attributes:
+        method: How weights are pruned.
+        layers: The prunable layers by name.
+        pools: Which of them compete, and what every round keeps.
+        starving: Layers for which nothing but ``keep_alive`` leaves a place, and from which round on.
+    """
+
+    method: Method
+    layers: Mapping[str, Layer]
+    pools: Sequence[Pool]
+    starving: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> list[int]:
+        """The units that each round trains."""
+        pooled = {name for pool in self.pools for name in pool.names}
+        never = sum(layer.units for name, layer in self.layers.items() if name not in pooled)
+        return [never + sum(kept) for kept in zip(*(pool.keep for pool in self.pools), strict=True)]
+
+    def masks(self, number: int, masks: Masks, context: Callable[[Masks], Context]) -> tuple[Masks, list[str]]:
+        """The masks of a round.
+
+        Args:
+            number: The round that they are for, from 1.
+            masks: Those of the round before.
+            context: Gives what the criterion may look at, with the masks so far.
+
+        Returns:
+            New masks, nested in the others, and the names of layers that would have died.
+
+        Raises:
+            TrainingError: Scores are NaN, or not of the shape of the weights.
+        """
+        iterations = self.method.criterion.iterations
+        rescued = [name for name, first in self.starving.items() if first <= number]
+        for iteration in range(1, iterations + 1):
+            units = self._unit_scores(context(masks))
+            masks = dict(masks)
+            for pool in self.pools:
+                start, end = pool.keep[number - 1], pool.keep[number]
+                part = iteration / iterations
+                keep = end if part == 1 or start == 0 else round(start * (end / start) ** part)
+                rescued += self._prune(pool, keep, units, masks)
+        return masks, list(dict.fromkeys(rescued))
+
+    @torch.no_grad()
+    def random_masks(self, masks: Masks) -> Masks:
+        """Masks of round 1 by random scores from the global generator, to try out what is to come of a ticket."""
+        scores = {name: self.method.pattern.scores(torch.rand(mask.shape)) for name, mask in masks.items()}
+        units = {name: score.to(masks[name].device) for name, score in scores.items()}
+        made = dict(masks)
+        for pool in self.pools:
+            self._prune(pool, pool.keep[1], units, made)
+        return made
+
+    @torch.no_grad()
+    def _unit_scores(self, context: Context) -> Mapping[str, Tensor]:
+        """The scores of all units; of single weights as the criterion gives them, with their signs."""
+        criterion, pattern = self.method.criterion, self.method.pattern
+        if criterion.scores_units:
+            units = {name: pattern.scores(torch.zeros_like(mask.float())) for name, mask in context.masks.items()}
+            return criterion.score(replace(context, weights=units))
+        scores = criterion.score(context)
+        check_scores(criterion, scores, context.masks)
+        scores = {name: score.detach() for name, score in scores.items()}
+        if type(pattern) is Unstructured:
+            return scores
+        if criterion.absolute:  # norms and groups are of magnitudes
+            scores = {name: score.abs() for name, score in scores.items()}
+        return {name: pattern.scores(score) for name, score in _scaled(scores).items()}
+
+    @property
+    def _ranks_magnitudes(self) -> bool:
+        return self.method.criterion.absolute and type(self.method.pattern) is Unstructured
+
+    @torch.no_grad()
+    def _prune(self, pool: Pool, keep: int, units: Mapping[str, Tensor], masks: Masks) -> list[str]:
+        """Prunes the layers of a pool in place; the names of those that would have died."""
+        pattern, names, absolute = self.method.pattern, pool.names, self._ranks_magnitudes
+        alive = {name: pattern.alive(masks[name]) for name in names}
+        removable = {name: self._removable(name, units[name], alive[name]) for name in names}
+        for name in names:  # one that may not be removed is not looked at later
+            if removable[name] is not alive[name] and bool((units[name].isnan() & alive[name]).any()):
+                raise TrainingError(f"{name!r} holds NaN, which has no rank: the training has diverged.")
+        before = _counts(alive)
+        excess = sum(before.values()) - keep
+        competing, rescued = list(names), []
+        while excess > 0:
+            kept = prune_smallest(
+                {name: units[name] for name in competing},
+                {name: removable[name] for name in competing},
+                excess,
+                absolute,
+            )
+            left = {name: _without(alive[name], removable[name], kept[name]) for name in competing}
+            counts = _counts(left)
+            short = [name for name in competing if counts[name] < self.layers[name].least]
+            if not short:
+                alive.update(left)
+                break
+            for name in short:  # these keep their least, and the others make up for it
+                surplus = before[name] - self.layers[name].least
+                own = prune_smallest([units[name]], [removable[name]], surplus, absolute)[0]
+                alive[name] = _without(alive[name], removable[name], own)
+                excess -= surplus
+                rescued += [name] if counts[name] == 0 else []
+            competing = [name for name in competing if name not in short]
+        for name in names:
+            mask = pattern.mask(alive[name], tuple(masks[name].shape))
+            masks[name] = mask if isinstance(pattern, Unstructured) else mask & masks[name]
+        assert sum(_counts(alive).values()) == min(keep, sum(before.values())), "counts are exact"
+        return rescued
+
+    def _removable(self, name: str, scores: Tensor, alive: Tensor) -> Tensor:
+        """Which units of a layer may go, by the pattern and so that no norm becomes zero."""
+        layer, pattern = self.layers[name], self.method.pattern
+        removable = pattern.removable(scores, alive)
+        if layer.norm_dims is None:
+            return removable
+        ranks = wide(scores).abs() if self._ranks_magnitudes else wide(scores)
+        dims = pattern.unit_norm_dims(layer)
+        return removable & ~largest(ranks.masked_fill(~alive, -math.inf), dims)
+
+
+def largest(scores: Tensor, dims: Sequence[int]) -> Tensor:
+    """Marks the largest score for each place along some dimensions; of equal ones, the last.
+
+    Args:
+        scores: Of any shape.
+        dims: The dimensions whose places lie apart; none if only one score is to be marked.
+
+    Returns:
+        Booleans of the same shape.
+    """
+    others = [dim for dim in range(scores.dim()) if dim not in dims]
+    apart = scores.permute(*dims, *others)
+    flat = apart.reshape(math.prod(apart.shape[: len(dims)]), -1)
+    place = flat.shape[1] - 1 - flat.flip(1).argmax(dim=1, keepdim=True)
+    marked = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, place, True).view(apart.shape)
+    return marked.permute(*(sorted(range(scores.dim()), key=[*dims, *others].__getitem__))).contiguous()
+
+
+def _scaled(scores: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Scores over a power of two, so that their powers neither overflow nor vanish; their order stays."""
+    largest = max(float(score.abs().max()) if score.numel() else 0.0 for score in scores.values())
+    if not 0 < largest < math.inf:
+        return scores
+    limit = 1000 if all(score.dtype == torch.float64 for score in scores.values()) else 120
+    scale = 2.0 ** -max(-limit, min(limit, math.frexp(largest)[1]))
+    return {name: wide(score) * scale for name, score in scores.items()}
+
+
+def _without(alive: Tensor, removable: Tensor, kept: Tensor) -> Tensor:
+    """What is left when of the removable ones some are kept."""
+    return kept if removable is alive else alive & ~removable | kept
+
+
+def _counts(masks: Mapping[str, Tensor]) -> dict[str, int]:
+    return dict(zip(masks, sharding.count(list(masks.values())), strict=True))
+
+
+def check_scores(
+    criterion: Criterion, scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], may_be_alike: bool = False
+) -> None:
+    """Refuses what a criterion must not give.
+
+    Args:
+        criterion: The criterion.
+        scores: What it gave.
+        masks: The masks by name.
+        may_be_alike: Whether the scores are not to be used, as those of weights that have not trained.
+
+    Raises:
+        TrainingError: Names, shapes or types are not those of the weights; or all scores are alike.
+    """
+    if not isinstance(scores, Mapping) or scores.keys() != masks.keys():
+        raise TrainingError(f"{criterion} must give scores of {list(masks)}, and gave {scores!r:.200}.")
+    for name, mask in masks.items():
+        score = scores[name]
+        if not isinstance(score, Tensor) or score.shape != mask.shape or not score.is_floating_point():
+            what = f"{score.dtype} of shape {tuple(score.shape)}" if isinstance(score, Tensor) else repr(score)
+            raise TrainingError(
+                f"{criterion} must score {name!r} by floating-point numbers of its shape {tuple(mask.shape)}, and "
+                f"gave {what}."
+            )
+    if not criterion.absolute and not may_be_alike:
+        _refuse_all_alike(criterion, scores)
+
+
+def _refuse_all_alike(criterion: Criterion, scores: Mapping[str, Tensor]) -> None:
+    first = next(iter(scores.values())).flatten()[:1]
+    if all(bool((score == first).all()) for score in scores.values()):
+        raise TrainingError(
+            f"{criterion} scores all weights alike, by {float(first):g}, so that they would go by their position. "
+            "Does the loss depend on them?"
+        )
+
+
+def _check(pools: Sequence[Pool], layers: Sequence[Layer], sizes: Sizes, method: Method) -> None:
+    """Refuses pools that no rounds can be made of.
+
+    Raises:
+        ConfigurationError: With what is wrong.
+    """
+    known, scope = {layer.name: layer for layer in layers}, method.scope
+    names = [name for pool in pools for name in pool.names]
+    if len(set(names)) < len(names) or not set(names) <= known.keys():
+        raise ConfigurationError(f"The pools of {scope} must name layers, each at most once; they name {names}.")
+    for pool in pools:
+        units = sum(known[name].units for name in pool.names)
+        falls = all(later <= earlier for earlier, later in itertools.pairwise(pool.keep))
+        if len(pool.keep) != sizes.last_round + 1 or pool.keep[0] != units or not falls:
+            raise ConfigurationError(
+                f"A pool of {scope} with {units} units keeps {list(pool.keep)}; it must keep a number for each of "
+                f"the rounds 0 to {sizes.last_round}, of which the first is {units} and none rises."
+            )
+        least = sum(known[name].least for name in pool.names)
+        if pool.keep[-1] < least:
+            normed = any(known[name].norm_dims is not None for name in pool.names)
+            norms = ", and one for each norm that weights are divided by (weight_norm)" if normed else ""
+            raise ConfigurationError(
+                f"The last round would keep {pool.keep[-1]} of the {units} of {', '.join(pool.names)}, which must "
+                f"keep at least {least} by {scope} and {method.pattern}{norms}. Ask for a density of "
+                f"{least / units:.4g} or more, or a smaller min_density."
+            )
+    totals = [sum(kept) for kept in zip(*(pool.keep for pool in pools), strict=True)]
+    if not pools or any(later >= earlier for earlier, later in itertools.pairwise(totals)):
+        raise ConfigurationError(
+            f"Each round must remove at least one unit, and with {scope} the rounds keep {totals or 'all'}. Ask "
+            "for fewer rounds or other sizes."
+        )

@@ -1,0 +1,272 @@
+"""Which parameters of a network may be pruned."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.masks import is_sharded
+from lightning_lottery.notices import warn
+from lightning_lottery.pruning.copies import averages_of
+from lightning_lottery.pruning.kinds import Kind, kinds_of
+
+# What exclude takes besides patterns of names, and the reason of what it leaves out.
+FROZEN = "frozen"
+EXCLUDED = "excluded"
+COPIED = "copies of trained weights"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of a network is pruned, and what is not.
+
+    Attributes:
+        parameters: The prunable parameters by name, in the order of ``named_parameters``.
+        left_out: The others by name, each with the reason.
+        copies: The names of the originals, by the names of the copies that follow them.
+        sizes: The number of weights of every parameter, by name.
+    """
+
+    parameters: dict[str, nn.Parameter]
+    left_out: dict[str, str]
+    copies: dict[str, str | None]
+    sizes: dict[str, int]
+
+    @property
+    def weights(self) -> int:
+        """The number of prunable weights."""
+        return sum(self.sizes[name] for name in self.parameters)
+
+    def by_reason(self) -> dict[str, list[str]]:
+        """The names of what is left out by the reason, the largest part first."""
+        found: dict[str, list[str]] = {}
+        for name, reason in self.left_out.items():
+            found.setdefault(reason, []).append(name)
+        return dict(sorted(found.items(), key=lambda item: -sum(self.sizes[name] for name in item[1])))
+
+    @property
+    def excluded(self) -> list[str]:
+        """The names of those that the user has left out."""
+        return [name for name, reason in self.left_out.items() if reason in (EXCLUDED, FROZEN)]
+
+    @property
+    def unclear(self) -> list[str]:
+        """The names of those left out that a forward pass may multiply by."""
+        return [name for name, reason in self.left_out.items() if reason == Kind.UNCLEAR.value]
+
+    def line(self) -> str:
+        """What is pruned and what is not, in one line."""
+        total = sum(self.sizes.values())
+        parts = [f"{reason} {self._counted(names)}" for reason, names in self.by_reason().items()]
+        matrices = "matrix" if len(self.parameters) == 1 else "matrices"
+        frozen = [name for name, parameter in self.parameters.items() if not parameter.requires_grad]
+        return (
+            f"Pruning {self.weights:,} weights of {len(self.parameters)} {matrices}, "
+            f"{self.weights / total:.1%} of {total:,} parameters."
+            + (f" Left out: {'; '.join(parts)}." if parts else " Nothing is left out.")
+            + (f" Frozen weights are pruned too: {self._counted(frozen)}." if frozen else "")
+            + (f" exclude=['{FROZEN}'] leaves them alone." if frozen else "")
+        )
+
+    def _counted(self, names: Sequence[str]) -> str:
+        shown = ", ".join(names[:2]) + (", …" if len(names) > 2 else "")
+        return f"{sum(self.sizes[name] for name in names):,} ({shown})"
+
+
+def refuse_lazy(module: nn.Module) -> None:
+    """Refuses a network with lazy layers that have not seen a batch yet.
+
+    Raises:
+        ConfigurationError: Some parameters or buffers have no shape yet.
+    """
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
+    if lazy:
+        raise ConfigurationError(
+            f"The lazy layers of {', '.join(map(repr, lazy))} have no weights yet, so there are no initial "
+            "values to return to. Send one batch through the network before Trainer.fit, for example in the "
+            "constructor of the LightningModule."
+        )
+
+
+def refuse_pruned(module: nn.Module) -> None:
+    """Refuses a network that something else prunes: its masks would be ignored, and its zeros counted as kept.
+
+    Raises:
+        ConfigurationError: Layers carry masks of ``torch.nn.utils.prune`` or of ``torch.ao.pruning``.
+    """
+    pruned = dict.fromkeys(_pruned(module))
+    if pruned:
+        first = next(iter(pruned))
+        path, _, attribute = first.rpartition(".")
+        layer = f"model.get_submodule({path!r})"
+        raise ConfigurationError(
+            f"The network is pruned already. PyTorch's own pruning has put masks on {_some(list(pruned))}, and "
+            "what they remove would count as weights that survive. Make them permanent before fit, for example by "
+            f"torch.nn.utils.prune.remove({layer}, {attribute!r}), or begin with a network that is not pruned."
+        )
+
+
+def _pruned(module: nn.Module) -> Iterator[str]:
+    for path, layer in module.named_modules():
+        prefix = f"{path}." if path else ""
+        own = dict(layer.named_parameters(recurse=False))
+        masks = [name.removesuffix("_mask") for name, _ in layer.named_buffers(recurse=False)]
+        yield from (f"{prefix}{name}" for name in masks if f"{name}_orig" in own)
+        # Of torch.ao.pruning, in <layer>.parametrizations.<attribute>.0
+        if type(layer).__name__ == "FakeSparsity":
+            yield path.replace("parametrizations.", "").rpartition(".")[0]
+
+
+def warn_if_sparse(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Says that a network has been sparse before training, as one that is fitted again after a run.
+
+    Weights that are zero as a whole, as those of adapters, are initial values, and do not count.
+    """
+    if any(map(is_sharded, module.parameters())):
+        return
+    zeros = {name: p.numel() - int(p.detach().count_nonzero()) for name, p in parameters.items()}
+    sparse = {name: count for name, count in zeros.items() if 0 < count < parameters[name].numel()}
+    share = sum(sparse.values()) / sum(p.numel() for p in parameters.values())
+    if share >= 0.01:
+        worst = max(sparse, key=lambda name: sparse[name])
+        warn(
+            f"{share:.1%} of the prunable weights are exactly zero before any training (most in {worst!r}), as "
+            "after an earlier fit with this model. The first round then is not dense, though its density counts "
+            "as 1. To begin with a dense network, make a new model.",
+        )
+
+
+def select(
+    module: nn.Module,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    copies: Mapping[str, str | None] | None = None,
+) -> Selection:
+    """Finds the parameters to prune, and why others are left out.
+
+    By default these are the matrices and kernels that a forward pass multiplies by, of any class of layer; see
+    :func:`lightning_lottery.pruning.kinds.kinds_of`. A tied parameter is listed once, under its first name. Frozen
+    parameters are listed as well, unless ``exclude`` has ``"frozen"``; what an ``AveragedModel`` holds is not.
+
+    Args:
+        module: Any network.
+        include: Patterns (``*``, ``?``, ``[…]``) of full parameter names to add, whatever their layer.
+        exclude: Patterns of full parameter names to leave out, also of those included; ``"frozen"`` leaves out
+            those that ``requires_grad`` says are not trained.
+        copies: The copies that are known to follow trained weights; the averages in the network if left out.
+
+    Raises:
+        ConfigurationError: A pattern matches no parameter, nothing prunable is left, or what is included cannot
+            be pruned.
+    """
+    parameters = dict(module.named_parameters())
+    present = {name: p for name, p in parameters.items() if p.numel()}
+    kinds = kinds_of(module)
+    included = _named(present, include, "include")
+    excluded = _named(present, [pattern for pattern in exclude if pattern != FROZEN], "exclude")
+    found_copies = averages_of(module) if copies is None else copies
+    followers = {copy: original for copy, original in found_copies.items() if copy not in included | excluded}
+    frozen = {name for name, p in present.items() if FROZEN in exclude and not p.requires_grad} - excluded
+    found: dict[str, nn.Parameter] = {}
+    left_out: dict[str, str] = {}
+    for name, parameter in present.items():
+        if name in excluded:
+            left_out[name] = EXCLUDED
+        elif name in frozen:
+            left_out[name] = FROZEN
+        elif name in followers and kinds[name] is Kind.MATRIX:
+            left_out[name] = COPIED
+        elif kinds[name] is Kind.MATRIX or name in included:
+            found[name] = parameter
+        else:
+            left_out[name] = kinds[name].value
+    unreal = [name for name in found if kinds[name] is Kind.NUMBERS]
+    if unreal:
+        raise ConfigurationError(
+            f"include={list(include)} names {_some(unreal)}, of {found[unreal[0]].dtype}; only real floating-"
+            "point weights can be pruned. Leave them out of include."
+        )
+    selection = Selection(found, left_out, followers, {name: p.numel() for name, p in parameters.items()})
+    if not found:
+        raise ConfigurationError(_nothing(selection, kinds, excluded | frozen))
+    return selection
+
+
+def _nothing(selection: Selection, kinds: Mapping[str, Kind], excluded: set[str]) -> str:
+    message = (
+        "The network has no prunable parameter: these are the matrices and kernels that a forward pass multiplies "
+        f"by. Its parameters are: {', '.join(selection.left_out) or 'none'}. "
+    )
+    matrices = [name for name in excluded if kinds[name] is Kind.MATRIX]
+    if matrices:
+        return message + f"exclude leaves out {_some(matrices)}: let it leave out less."
+    if selection.unclear:
+        return message + f"To prune those that may be such, write include={selection.unclear}."
+    return message + "To prune others, name them one by one by include=['…']; zeros must make sense there."
+
+
+def examine(
+    module: nn.Module,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    *,
+    is_initial: bool = True,
+    copies: Mapping[str, str | None] | None = None,
+) -> Selection:
+    """What :func:`select` finds, of a network that may be trained and pruned.
+
+    Args:
+        module: Any network.
+        include: See :func:`select`.
+        exclude: See :func:`select`.
+        is_initial: Whether its weights are those before training, of which zeros are said.
+        copies: See :func:`select`.
+
+    Raises:
+        ConfigurationError: It has lazy layers, something else prunes it, or ``select`` refuses it.
+    """
+    refuse_lazy(module)
+    refuse_pruned(module)
+    selection = select(module, include, exclude, copies)
+    warn_if_unclear(selection)
+    if is_initial:
+        warn_if_sparse(module, selection.parameters)
+    return selection
+
+
+def prunable_parameters(
+    module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> dict[str, nn.Parameter]:
+    """The parameters that :func:`select` finds, by their names in ``state_dict``."""
+    return select(module, include, exclude).parameters
+
+
+def warn_if_unclear(selection: Selection) -> None:
+    """Says which matrices are left out that may be meant to be pruned, and what to write then."""
+    if names := selection.unclear:
+        warn(
+            f"Not pruned: {_some(names)}, {Kind.UNCLEAR.value}. If the network multiplies by them, and zeros "
+            f"stay zeros, write include={names}; to silence this warning, write exclude={names}.",
+        )
+
+
+def _named(parameters: Mapping[str, nn.Parameter], patterns: Sequence[str], argument: str) -> set[str]:
+    found: set[str] = set()
+    for pattern in patterns:
+        matching = {name for name in parameters if fnmatchcase(name, pattern)}
+        if not matching:
+            raise ConfigurationError(
+                f"{argument}={pattern!r} matches no parameter. The parameters are: {', '.join(parameters)}."
+            )
+        found |= matching
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    shown = ", ".join(map(repr, names[:5]))
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

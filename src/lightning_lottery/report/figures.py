@@ -1,0 +1,130 @@
+"""What a person looks at: a table and a figure of the records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from io import BytesIO
+from itertools import cycle
+from math import isfinite, nan
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning_lottery.files import write_whole
+from lightning_lottery.storage import TICKET_BRANCH, Records
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Distinguishable by colour-blind readers (Okabe & Ito), and by their markers in grey.
+_STYLES = {TICKET_BRANCH: ("#0072B2", "o"), "reinitialize": ("#D55E00", "s"), "shuffle_mask": ("#009E73", "^")}
+_OTHER_STYLES = (("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"))
+
+
+def curves(records: Records, metric: str) -> dict[str, list[tuple[float, float]]]:
+    """The metric's value at the end of the rounds: (density, value) by branch, dense first."""
+    return {
+        branch: [
+            (record.density, record.metrics[metric])
+            for record in records[branch].values()
+            if isfinite(record.metrics.get(metric, nan))
+        ]
+        for branch in records.branches()
+    }
+
+
+def figure(
+    points: Mapping[str, Sequence[tuple[float, float]]],
+    metric: str,
+    spread: Mapping[str, Sequence[float]] | None = None,
+    title: str | None = None,
+    is_wide: bool = True,
+) -> Figure:
+    """Draws a metric against density, one curve a branch, the dense network at the left.
+
+    With controls there is a second panel of the tickets alone, whose differences are small beside those of
+    the controls.
+
+    Args:
+        points: (density, value) pairs of each branch, as :func:`curves` gives.
+        metric: The name of the value.
+        spread: Half the height of a band around each point, by branch.
+        title: A line above the axes.
+        is_wide: Whether there is room for a second panel; else the figure is square, for a card of a logger.
+
+    Returns:
+        A figure of matplotlib, without a window.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is missing; ``pip install 'lightning-lottery[report]'`` brings it.
+    """
+    from matplotlib.figure import Figure
+
+    panels: list[Mapping[str, Sequence[tuple[float, float]]]] = [points]
+    if len(points) > 1 and is_wide:
+        panels.append({branch: pairs for branch, pairs in points.items() if branch == TICKET_BRANCH})
+    size = (6.5 * len(panels), 4.4) if is_wide else (5.0, 5.0)
+    drawing = Figure(figsize=size, dpi=120, layout="constrained")
+    for axes, shown in zip(drawing.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw(axes, shown, spread or {})
+        axes.set_ylabel(metric)
+        if len(panels) > 1:
+            axes.set_title("tickets and controls" if shown is points else "tickets alone", fontsize="medium")
+    if title:
+        drawing.suptitle(title)
+    return drawing
+
+
+def _draw(
+    axes: Axes, points: Mapping[str, Sequence[tuple[float, float]]], spread: Mapping[str, Sequence[float]]
+) -> None:
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    others = cycle(_OTHER_STYLES)
+    for branch, pairs in points.items():
+        colour, marker = _STYLES.get(branch) or next(others)
+        densities, values = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        dashes = "-" if branch == TICKET_BRANCH else "--"
+        label = branch.replace("_", " ")
+        axes.plot(densities, values, dashes, marker=marker, markersize=5, color=colour, label=label)
+        if branch in spread:
+            low = [value - half for value, half in zip(values, spread[branch], strict=True)]
+            high = [value + half for value, half in zip(values, spread[branch], strict=True)]
+            axes.fill_between(densities, low, high, color=colour, alpha=0.15, linewidth=0)
+    dense = [value for density, value in points.get(TICKET_BRANCH, ()) if density == 1]
+    if dense:
+        axes.axhline(dense[0], color="0.5", linewidth=1, linestyle=":", label="dense network")
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.set_xticks(_apart(sorted({density for pairs in points.values() for density, _ in pairs})))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("density (weights kept / prunable weights)")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+
+
+def save_figure(drawing: Figure, path: Path) -> None:
+    """Writes a figure as PNG, whole or not at all."""
+    content = BytesIO()
+    drawing.savefig(content, format="png")
+    write_whole(path, content.getvalue())
+
+
+def _apart(densities: Sequence[float]) -> list[float]:
+    """Drops ticks whose labels would run into their larger neighbour's on a logarithmic axis."""
+    if not densities:
+        return []
+    span = densities[-1] / densities[0]
+    apart: list[float] = []
+    for density in reversed(densities):
+        if not apart or apart[-1] / density >= span ** (1 / 9):
+            apart.append(density)
+    return apart
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is there; ``pip install 'lightning-lottery[report]'`` brings it."""
+    return find_spec("matplotlib") is not None

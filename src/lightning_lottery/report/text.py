@@ -1,0 +1,72 @@
+"""Records as lines of text and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from lightning_lottery.storage import TICKET_BRANCH, Records, RoundRecord
+from lightning_lottery.tickets import Ticket
+
+
+def progress(ticket: Ticket, last_round: int) -> str:
+    """Round and density, for a progress bar."""
+    branch = "" if ticket.branch == TICKET_BRANCH else f" {ticket.branch}"
+    return f"{ticket.round}/{last_round}{branch} · density {ticket.density:.3f}"
+
+
+def line(record: RoundRecord, last_round: int, monitor: str | None) -> str:
+    """One line about a finished round."""
+    parts = [f"round {record.round}/{last_round}"]
+    if record.branch != TICKET_BRANCH:
+        parts[0] += f" {record.branch}"
+    parts.append(f"density {record.density:.4f}")
+    if monitor is not None and record.best_value is not None:
+        last = record.metrics.get(monitor)
+        parts.append(f"{monitor} {'-' if last is None else f'{last:.4f}'}")
+        parts.append(f"best {record.best_value:.4f} at step {record.best_step}")
+    parts.append(f"{record.steps} steps in {record.seconds:.1f} s")
+    return " · ".join(parts)
+
+
+def scalars(record: RoundRecord, monitor: str | None, layer_densities: Mapping[str, float]) -> dict[str, float]:
+    """What a logger gets of a round, at step = round; controls stand apart from the tickets."""
+    group = "lottery" if record.branch == TICKET_BRANCH else f"lottery_{record.branch}"
+    values: dict[str, float] = {f"{group}/density": record.density}
+    if monitor is not None and monitor in record.metrics:
+        values[f"{group}/{monitor}"] = record.metrics[monitor]
+    if record.best_value is not None and record.best_step is not None:
+        values |= {f"{group}/best_{monitor}": record.best_value, f"{group}/best_step": record.best_step}
+    if record.branch == TICKET_BRANCH:
+        values |= {f"lottery_layers/{name}": density for name, density in layer_densities.items()}
+    return values
+
+
+def table(records: Records, monitor: str | None) -> str:
+    """All records as an aligned text table, the tickets first, then the controls."""
+    shown = monitor is not None and any(record.best_value is not None for record in records)
+    header = ["round", "branch", "density", "kept"]
+    header += [str(monitor), f"best {monitor}", "at step"] if shown else []
+    rows = [[*header, "steps", "seconds"]]
+    for record in records:
+        row = [str(record.round), record.branch, f"{record.density:.4f}", f"{record.kept:,}"]
+        if shown and monitor is not None:
+            row += [_number(record.metrics.get(monitor)), _number(record.best_value), str(record.best_step)]
+        rows.append([*row, str(record.steps), f"{record.seconds:.1f}"])
+    return aligned(rows, left={1})
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = ()) -> str:
+    """Rows as text, the first one as the header; columns are flush right, but for those in ``left``."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if index in left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,94 @@
+"""What rounds have come to: written down, logged, drawn and said."""
+
+from collections.abc import Callable
+from typing import Any
+
+from lightning_lottery import report
+from lightning_lottery._lightning import RoundsFit
+from lightning_lottery.errors import TrainingError
+from lightning_lottery.notices import say
+from lightning_lottery.preflight import Settings
+from lightning_lottery.storage import Records, RoundRecord, RunFolder, round_name
+from lightning_lottery.tickets import Ticket
+
+
+class Recorder:
+    """Keeps the records of a run, of which everything else that is shown is a view.
+
+    Args:
+        settings: The arguments.
+        fit: The Trainer, whose loggers take the summary.
+        folder: The run folder.
+        records: Takes the record of every finished round.
+    """
+
+    def __init__(self, settings: Settings, fit: RoundsFit, folder: RunFolder, records: Records) -> None:
+        self._settings, self._fit, self._folder, self._records = settings, fit, folder, records
+
+    def add(self, record: RoundRecord, ticket: Ticket) -> None:
+        """Writes down a round that has trained; it is on disk before anything else happens.
+
+        Raises:
+            TrainingError: The monitored metric was never logged.
+        """
+        monitor = self._settings.monitor
+        self._records.append(record)
+        self._folder.write_records(self._records)
+        self._log(record, ticket)
+        self.say(report.line(record, self._settings.sizes.last_round, monitor))
+        if record.saved_steps:
+            steps = record.steps + record.saved_steps
+            self.say(
+                f"Its mask has settled: {record.saved_steps} of {steps} steps ({_percent(record)}) are saved."
+            )
+        if monitor is not None and monitor not in record.metrics:
+            logged = ", ".join(map(repr, record.metrics)) or "none"
+            raise TrainingError(
+                f"monitor={monitor!r} was never logged in {round_name(record.round, record.branch)}. The "
+                f"metrics that were: {logged}. Take one of them, or log that one with self.log(...) in the "
+                "LightningModule."
+            )
+
+    def repeat(self, ticket_of: Callable[[RoundRecord], Ticket]) -> None:
+        """Logs the finished rounds of a run that goes on, whose loggers may be new."""
+        for record in self._records:
+            self._log_scalars(record, ticket_of(record))
+        if self._records:
+            self._log_figure(self._records[-1])
+
+    def _log(self, record: RoundRecord, ticket: Ticket) -> None:
+        self._log_scalars(record, ticket)
+        self._log_figure(record)
+
+    def _log_scalars(self, record: RoundRecord, ticket: Ticket) -> None:
+        scalars = report.scalars(record, self._settings.monitor, ticket.layer_densities())
+        self._fit.loggers.log(scalars, record.round)
+
+    def _log_figure(self, record: RoundRecord) -> None:
+        if self._settings.monitor in record.metrics and report.can_draw():
+            # Controls come after the last ticket and go back to earlier rounds; the steps of a figure must rise.
+            number = len(self._records) - 1
+            self._fit.loggers.draw("lottery/accuracy_against_density", lambda: self._draw(is_wide=False), number)
+
+    def _draw(self, is_wide: bool) -> Any:
+        metric = str(self._settings.monitor)
+        return report.figure(report.curves(self._records, metric), metric, is_wide=is_wide)
+
+    def close(self) -> None:
+        """Draws the figure into the run folder, and says what stop rules have saved."""
+        if any(record.saved_steps for record in self._records):
+            self.say(
+                f"Stop rules have saved {_percent(*self._records)} of the steps of the rounds that were trained."
+            )
+        if self._folder.is_writer and self._settings.monitor is not None and self._records and report.can_draw():
+            report.save_figure(self._draw(is_wide=True), self._folder.path / "report.png")
+
+    def say(self, text: str) -> None:
+        """Prints a line, if the user wants to read."""
+        if self._settings.verbose:
+            say(text)
+
+
+def _percent(*records: RoundRecord) -> str:
+    saved = sum(record.saved_steps for record in records)
+    return f"{100 * saved / sum(record.steps + record.saved_steps for record in records):.0f} %"

@@ -1,0 +1,105 @@
+"""What a run has come to, for its user."""
+
+import copy
+import os
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback
+from typing_extensions import Self
+
+from lightning_lottery.files import write_whole
+from lightning_lottery.preflight import Settings
+from lightning_lottery.storage import Records, RunFolder, Tickets, smallest_matching
+from lightning_lottery.tickets import Ticket
+
+
+class Results(Callback):
+    """The records and tickets of the run that a callback has trained, or trains."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begins without a run."""
+        self._records = Records()
+        self._mailbox = Mailbox()
+        self._folder: RunFolder | None = None
+
+    def __copy__(self) -> Self:
+        return self._copied({}, is_deep=False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self._copied(memo, is_deep=True)
+
+    def _copied(self, memo: dict[int, Any], is_deep: bool) -> Self:
+        """Another callback with the same arguments, and what subclasses add, but without the run of this one."""
+        other = memo[id(self)] = type(self).__new__(type(self))
+        other._forget()
+        for name in vars(self).keys() - vars(other).keys():
+            value = vars(self)[name]
+            vars(other)[name] = copy.deepcopy(value, memo) if is_deep else value
+        return other
+
+    @property
+    def records(self) -> Records:
+        """One :class:`RoundRecord` a finished round, ``records[r]`` for round r; then those of the controls."""
+        self._read_mail()
+        return self._records
+
+    @property
+    def tickets(self) -> Tickets:
+        """The tickets by round, read from the run folder; ``tickets["shuffle_mask"]`` are those of a control."""
+        self._read_mail()
+        return Tickets(self._folder)
+
+    @property
+    def run_folder(self) -> Path | None:
+        """The folder of the run; ``None`` before the first one."""
+        self._read_mail()
+        return None if self._folder is None else self._folder.path
+
+    def _read_mail(self) -> None:
+        """Takes over the run that another process of this fit has trained."""
+        if (path := self._mailbox.receive()) is not None:
+            self._folder = RunFolder(path)
+            self._records = self._folder.read_records()
+
+    def smallest_matching(self, tolerance: float = 0.0) -> Ticket:
+        """The smallest ticket that trained to the dense network's accuracy.
+
+        Args:
+            tolerance: How much worse than dense still matches, in units of the monitored metric, at least 0.
+
+        Returns:
+            The ticket of the smallest density whose best value of the monitored metric is at most
+            ``tolerance`` worse than that of round 0; the ticket of round 0 if there is no smaller one.
+
+        Raises:
+            ConfigurationError: Nothing was monitored, or the dense round was not trained.
+        """
+        return self.tickets[smallest_matching(self.records, self.settings.mode or "min", tolerance).round]
+
+
+class Mailbox:
+    """A name that a callback and its copies in other processes share."""
+
+    def __init__(self) -> None:
+        self._owner = os.getpid()
+        self._path = Path(tempfile.gettempdir()) / f"lightning-lottery-{uuid.uuid4().hex}"
+
+    def send(self, folder: Path) -> None:
+        """Says where the run folder is, if the callback was made in another process."""
+        if os.getpid() != self._owner:
+            write_whole(self._path, str(folder.absolute()).encode())
+
+    def receive(self) -> Path | None:
+        """The run folder of which another process has said that it is there; once."""
+        if os.getpid() != self._owner or not self._path.exists():
+            return None
+        folder = Path(self._path.read_text())
+        self._path.unlink()
+        return folder if folder.exists() else None

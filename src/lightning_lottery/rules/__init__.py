@@ -1,0 +1,36 @@
+"""The rules that rounds follow: rewinding, controls, stopping, the plan."""
+
+from lightning_lottery.rules.controls import Control, Reinitialize, ShuffleMask, make_control
+from lightning_lottery.rules.plan import first_unfinished, next_checkpoint, place_of
+from lightning_lottery.rules.rewind import (
+    FineTune,
+    LearningRate,
+    Point,
+    Rewind,
+    ToEpoch,
+    ToInit,
+    ToStep,
+    rewind_of,
+)
+from lightning_lottery.rules.stopping import EarlyBird, Stop, Tolerance
+
+__all__ = [
+    "Control",
+    "EarlyBird",
+    "FineTune",
+    "LearningRate",
+    "Point",
+    "Reinitialize",
+    "Rewind",
+    "ShuffleMask",
+    "Stop",
+    "ToEpoch",
+    "ToInit",
+    "ToStep",
+    "Tolerance",
+    "first_unfinished",
+    "make_control",
+    "next_checkpoint",
+    "place_of",
+    "rewind_of",
+]

@@ -1,0 +1,294 @@
+"""Rewinding rules: from when the weights and from when the schedule of every later round come."""
+
+import math
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.plain import make_plain, plain
+
+_FORMS = "'500 steps', '2 epochs', '1%' (of the steps of one round) or 'init'"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A moment of round 0.
+
+    Attributes:
+        amount: How many of the unit; 0 is initialisation.
+        unit: ``"steps"`` of the optimizers, ``"epochs"``, or ``"%"`` of the steps of one round.
+    """
+
+    amount: float = 0
+    unit: Literal["steps", "epochs", "%"] = "steps"
+
+    def __str__(self) -> str:
+        if self.amount == 0:
+            return "init"
+        return f"{self.amount}%" if self.unit == "%" else f"{int(self.amount)} {self.unit}"
+
+    @classmethod
+    def parse(cls, value: "str | int | Point", unit: Literal["steps", "epochs"] = "steps") -> "Point":
+        """Reads a point.
+
+        Args:
+            value: A number of ``unit``, or a string such as ``"500 steps"``, ``"2 epochs"``, ``"1%"``, ``"init"``.
+            unit: What a bare number counts.
+
+        Raises:
+            ConfigurationError: The value is no point.
+        """
+        if isinstance(value, Point):
+            return value
+        value = plain(value)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return cls(value, unit)
+        if isinstance(value, str):
+            if value.strip() == "init":
+                return cls()
+            if match := re.fullmatch(r"\s*(\d+)(?:\s*(steps?|epochs?))?\s*", value):
+                return cls(int(match[1]), {None: unit, "s": "steps", "e": "epochs"}[match[2] and match[2][0]])
+            if (match := re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*", value)) and 0 <= float(match[1]) < 100:
+                return cls(float(match[1]), "%")
+        raise ConfigurationError(f"{value!r} is no point of a training. Write for example {_FORMS}.")
+
+    def resolve(self, steps: float) -> "Point":
+        """Turns a percentage into steps.
+
+        Args:
+            steps: Optimizer steps of one round; infinite if unknown.
+
+        Raises:
+            ConfigurationError: A percentage was asked for, and the number of steps is unknown.
+        """
+        if self.unit != "%" or self.amount == 0:
+            return self
+        if math.isinf(steps):
+            raise ConfigurationError(
+                f"The rewind point '{self}' needs to know how many steps a round has, and nothing tells: the data "
+                "have no length, the LightningModule optimizes by hand, or accumulation changes. Write a number "
+                "of steps, for example '500 steps'."
+            )
+        return Point(max(1, round(self.amount / 100 * steps)), "steps")
+
+
+INIT = Point()
+
+
+@dataclass(frozen=True)
+class Rewind(ABC):
+    """What a round starts from, besides its mask. A rule of your own is one frozen dataclass like those below.
+
+    A round after round 0 takes its weights from one moment and its schedule (learning rates, optimizer state,
+    data order, step and epoch counters) from another; both are points of round 0.
+    """
+
+    @property
+    @abstractmethod
+    def weights(self) -> Point | None:
+        """The point that weights and buffers return to; ``None`` leaves them as trained."""
+
+    @property
+    @abstractmethod
+    def schedule(self) -> Point:
+        """The point at which the schedule stands when a later round begins."""
+
+    @property
+    def length(self) -> tuple[int, float] | None:
+        """Epochs and constant learning rate of later rounds; ``None`` trains by the schedule."""
+        return None
+
+    @property
+    def fresh_optimizer(self) -> bool:
+        """Whether later rounds begin without the optimizer's state at the point."""
+        return getattr(self, "optimizer", "restore") == "fresh"
+
+
+@dataclass(frozen=True)
+class ToInit(Rewind):
+    """Weights and schedule return to initialisation (Frankle & Carbin 2018, arXiv:1803.03635)."""
+
+    @property
+    def weights(self) -> Point:
+        """See :attr:`Rewind.weights`."""
+        return INIT
+
+    @property
+    def schedule(self) -> Point:
+        """See :attr:`Rewind.schedule`."""
+        return INIT
+
+
+@dataclass(frozen=True)
+class _Late(Rewind):
+    """Weights and schedule return to the same later point."""
+
+    @property
+    @abstractmethod
+    def weights(self) -> Point:
+        """See :attr:`Rewind.weights`."""
+
+    @property
+    def schedule(self) -> Point:
+        """See :attr:`Rewind.schedule`."""
+        return self.weights
+
+
+@dataclass(frozen=True)
+class ToStep(_Late):
+    """Weights and schedule return to where round 0 stood after some steps (Frankle et al. 2019, arXiv:1903.01611).
+
+    Attributes:
+        step: Optimizer steps, at least 1; or a string such as ``"500 steps"`` or ``"1%"`` of a round.
+        optimizer: ``"restore"`` takes the optimizer's state at the point, with that of pruned weights at zero;
+            ``"fresh"`` starts without, as the authors' framework does.
+    """
+
+    step: int | str
+    optimizer: Literal["restore", "fresh"] = "restore"
+
+    def __post_init__(self) -> None:
+        make_plain(self)
+        _check_optimizer(self.optimizer)
+        _check_late(self, "step", self.step, self.schedule)
+
+    @property
+    def weights(self) -> Point:
+        """See :attr:`Rewind.weights`."""
+        return Point.parse(self.step, "steps")
+
+
+@dataclass(frozen=True)
+class ToEpoch(_Late):
+    """Weights and schedule return to the end of an epoch of round 0 (Frankle et al. 2019, arXiv:1903.01611).
+
+    Attributes:
+        epoch: Complete epochs, at least 1; or a string such as ``"2 epochs"``.
+        optimizer: As in :class:`ToStep`.
+    """
+
+    epoch: int | str
+    optimizer: Literal["restore", "fresh"] = "restore"
+
+    def __post_init__(self) -> None:
+        make_plain(self)
+        _check_optimizer(self.optimizer)
+        _check_late(self, "epoch", self.epoch, self.schedule)
+
+    @property
+    def weights(self) -> Point:
+        """See :attr:`Rewind.weights`."""
+        return Point.parse(self.epoch, "epochs")
+
+
+@dataclass(frozen=True)
+class LearningRate(Rewind):
+    """Learning-rate rewinding: the weights stay, the schedule goes back (Renda et al. 2020, arXiv:2003.02389).
+
+    Attributes:
+        to: Where the schedule returns to: steps, or a string such as ``"2 epochs"`` or ``"1%"``.
+        optimizer: As in :class:`ToStep`.
+    """
+
+    to: int | str = "init"
+    optimizer: Literal["restore", "fresh"] = "restore"
+
+    def __post_init__(self) -> None:
+        make_plain(self)
+        _check_optimizer(self.optimizer)
+        Point.parse(self.to)
+
+    @property
+    def weights(self) -> None:
+        """See :attr:`Rewind.weights`."""
+        return
+
+    @property
+    def schedule(self) -> Point:
+        """See :attr:`Rewind.schedule`."""
+        return Point.parse(self.to)
+
+
+@dataclass(frozen=True)
+class FineTune(Rewind):
+    """Fine-tuning: the weights stay and train on at a constant learning rate (Han et al. 2015, arXiv:1506.02626).
+
+    A later round is ``epochs`` long (``max_steps`` holds as well), has a new optimizer and no scheduler, and
+    counts its steps from 0. All but the learning rate is as ``configure_optimizers`` leaves it, where a schedule
+    such as ``OneCycleLR`` sets the momentum as well.
+
+    Attributes:
+        epochs: Length of every later round, at least 1.
+        lr: Learning rate of all parameter groups, above 0; usually the last one of round 0.
+    """
+
+    epochs: int
+    lr: float
+
+    def __post_init__(self) -> None:
+        make_plain(self)
+        if not isinstance(self.epochs, int) or isinstance(self.epochs, bool) or self.epochs < 1:
+            raise ConfigurationError(
+                f"epochs={self.epochs!r} must be an integer of at least 1: FineTune(epochs=5, …)."
+            )
+        if not isinstance(self.lr, (int, float)) or isinstance(self.lr, bool) or not 0 < self.lr < math.inf:
+            raise ConfigurationError(f"lr={self.lr!r} must be a number above 0: FineTune(epochs=5, lr=0.001).")
+
+    @property
+    def weights(self) -> None:
+        """See :attr:`Rewind.weights`."""
+        return
+
+    @property
+    def schedule(self) -> Point:
+        """See :attr:`Rewind.schedule`."""
+        return INIT
+
+    @property
+    def length(self) -> tuple[int, float]:
+        """See :attr:`Rewind.length`."""
+        return self.epochs, self.lr
+
+
+def rewind_of(rule: "Rewind | str | int") -> Rewind:
+    """The rule that an argument asks for.
+
+    Args:
+        rule: A rule; or the point to which all returns, such as ``"500 steps"``, ``"2 epochs"``, ``"1%"``.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    rule = plain(rule)
+    if isinstance(rule, (str, int)):
+        point = Point.parse(rule)
+        if point.amount == 0:
+            return ToInit()
+        return ToEpoch(int(point.amount)) if point.unit == "epochs" else ToStep(str(point))
+    if not isinstance(rule, Rewind):
+        raise ConfigurationError(
+            f"rewind={rule!r} is no rewinding rule. Write for example rewind=ToStep(500), or a point: {_FORMS}."
+        )
+    return rule
+
+
+def _check_late(rule: Rewind, argument: str, value: object, point: Point) -> None:
+    if isinstance(rule, ToEpoch) != (point.unit == "epochs"):
+        raise ConfigurationError(
+            f"{type(rule).__name__}({argument}={value!r}) is a point in {point.unit}. Write ToStep for steps and "
+            "percentages, ToEpoch for epochs."
+        )
+    if point.amount == 0:
+        raise ConfigurationError(
+            f"{type(rule).__name__}({argument}={value!r}) is initialisation. Write ToInit(), or a later point."
+        )
+
+
+def _check_optimizer(optimizer: object) -> None:
+    if optimizer not in ("restore", "fresh"):
+        raise ConfigurationError(
+            f"optimizer={optimizer!r} is neither 'restore' nor 'fresh'. 'restore' takes the optimizer's state at "
+            "the point, 'fresh' starts without moments."
+        )

@@ -1,0 +1,20 @@
+"""Tickets: masks with the weights to start from, their file, and masking while they train."""
+
+from lightning_lottery.tickets.copies import follow
+from lightning_lottery.tickets.masking import Masking
+from lightning_lottery.tickets.module_state import ModuleState, is_metric
+from lightning_lottery.tickets.tensors import is_finite, put, values_of
+from lightning_lottery.tickets.ticket import Ticket, dense_ticket, starting_values
+
+__all__ = [
+    "Masking",
+    "ModuleState",
+    "Ticket",
+    "dense_ticket",
+    "follow",
+    "is_finite",
+    "is_metric",
+    "put",
+    "starting_values",
+    "values_of",
+]

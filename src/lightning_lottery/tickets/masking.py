@@ -1,0 +1,154 @@
+"""Keeps pruned weights at exactly zero while a network trains."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import (
+    ASGD,
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    NAdam,
+    Optimizer,
+    RAdam,
+    RMSprop,
+    Rprop,
+)
+
+from lightning_lottery.attributes import replace_attribute
+from lightning_lottery.errors import TrainingError
+from lightning_lottery.masks import is_sharded, local
+
+# With zero weights, zero state and zero gradients these leave a weight at zero, weight decay included: each
+# weight's step depends on that weight alone. A subclass may have another step, so the type must be exact.
+_ELEMENTWISE = (ASGD, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop, Rprop)
+
+
+def _calls_hooks(optimizer: Optimizer) -> bool:
+    """Whether hooks of an optimizer's steps are called; a wrapper may never have called ``Optimizer.__init__``."""
+    # That is what marks the step of the class, and makes the dictionaries of hooks; nothing public tells.
+    is_marked = getattr(type(optimizer).step, "hooked", False)
+    return bool(is_marked) and "_optimizer_step_post_hooks" in vars(optimizer)
+
+
+class Masking:
+    """Holds the masks against the parameters they belong to.
+
+    Parameters are neither wrapped nor renamed. Masking the gradients is enough for the optimizers whose step
+    is elementwise; after the step of any other one the weights are masked as well.
+
+    Args:
+        parameters: The prunable parameters by name.
+        masks: A boolean mask for each parameter to mask.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
+        # A dense layer needs no work, so that the dense round costs nothing.
+        here = {name: local(mask) for name, mask in masks.items()}
+        self._sparse = {name: (parameters[name], mask) for name, mask in here.items() if not bool(mask.all())}
+        self._parameters: list[Tensor] = [parameter for parameter, _ in self._sparse.values()]
+        self._are_sharded = any(map(is_sharded, self._parameters))
+        # One multiplication over all parameters needs masks of their type and layout; booleans are the truth.
+        self._factors = [torch.empty_like(local(p.detach())).copy_(mask) for p, mask in self._sparse.values()]
+        self._undo: list[Callable[[], None]] = []
+
+    def watch(self, optimizers: Iterable[Optimizer], elementwise: bool = True, by_hand: bool = False) -> None:
+        """Masks the weights after every step of those optimizers whose step is not elementwise.
+
+        Args:
+            optimizers: The optimizers of this round, without state.
+            elementwise: ``False`` if something else than the optimizer may change weights or gradients.
+            by_hand: Whether the LightningModule may step them past Lightning, whose hooks else mask gradients.
+        """
+        for optimizer in optimizers:
+            is_elementwise = elementwise and type(optimizer) in _ELEMENTWISE
+            if self._sparse and (by_hand or not is_elementwise):
+                self._undo += self._watch_steps(optimizer, by_hand, not is_elementwise)
+
+    def _watch_steps(self, optimizer: Optimizer, before: bool, after: bool) -> list[Callable[[], None]]:
+        """Masks gradients before, or weights after, every step of an optimizer."""
+        if _calls_hooks(optimizer):
+            handles = []
+            if before:
+                handles.append(optimizer.register_step_pre_hook(lambda *_: self.mask_gradients()))
+            if after:
+                handles.append(optimizer.register_step_post_hook(lambda *_: self.mask_weights()))
+            return [handle.remove for handle in handles]
+        step = optimizer.step
+
+        @wraps(step)  # schedulers put a mark on it
+        def masked_step(*args: Any, **kwargs: Any) -> Any:
+            self.mask_gradients()
+            loss = step(*args, **kwargs)
+            self.mask_weights()
+            return loss
+
+        return [replace_attribute(optimizer, "step", masked_step)]
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether any weight is pruned."""
+        return bool(self._sparse)
+
+    def release(self) -> None:
+        """Takes the hooks off the optimizers."""
+        while self._undo:
+            self._undo.pop()()
+
+    def mask_gradients(self) -> None:
+        """Sets the gradients of pruned weights to zero."""
+        if not self._parameters:  # called in every step of the dense round as well
+            return
+        pairs = [(p.grad, f) for p, f in zip(self._parameters, self._factors, strict=True) if p.grad is not None]
+        grads = [local(grad) for grad, _ in pairs] if self._are_sharded else [grad for grad, _ in pairs]
+        if not grads:
+            return
+        with torch.no_grad():
+            torch._foreach_mul_(grads, [factor for _, factor in pairs])
+
+    @torch.no_grad()
+    def mask_weights(self) -> None:
+        """Sets pruned weights to zero."""
+        if self._parameters:
+            torch._foreach_mul_([local(parameter) for parameter in self._parameters], self._factors)
+
+    @torch.no_grad()
+    def mask_state(self, optimizers: Iterable[Optimizer]) -> None:
+        """Sets what optimizers remember of pruned weights, such as moments, to zero."""
+        for optimizer in optimizers:
+            for parameter, mask in self._sparse.values():
+                for value in getattr(optimizer, "state", {}).get(parameter, {}).values():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        local(value).masked_fill_(~mask, 0)
+
+    def moved(self) -> dict[str, int]:
+        """The number of pruned weights that are not exactly zero, of each parameter that has such, by name.
+
+        In a training that has diverged, NaN gradients make pruned weights NaN like all others; these do not count.
+        """
+        moved = {}
+        for name, (parameter, mask) in self._sparse.items():
+            values = local(parameter.detach())
+            if count := int((values.ne(0) & ~values.isnan() & ~mask).count_nonzero()):
+                moved[name] = count
+        return moved
+
+    def check(self) -> None:
+        """Makes sure that every pruned weight is exactly zero.
+
+        Raises:
+            TrainingError: One is not, with the name of its layer.
+        """
+        if moved := self.moved():
+            name, count = next(iter(moved.items()))
+            raise TrainingError(
+                f"{count} pruned weights of {name!r} are not zero any more. Something besides the optimizer "
+                "writes to them: a callback, or the LightningModule itself, as to a teacher that follows a "
+                f"student. Leave such parameters out by exclude={list(moved)}."
+            )

@@ -1,0 +1,113 @@
+"""Tensors of every kind that a network may hold: sparse, complex, grown since they were made."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_lottery.masks import sharding
+
+# What a sparse tensor consists of, as its methods are called: the compressed indices first.
+_SPARSE = {
+    torch.sparse_coo: ("indices", "values"),
+    torch.sparse_csr: ("crow_indices", "col_indices", "values"),
+    torch.sparse_bsr: ("crow_indices", "col_indices", "values"),
+    torch.sparse_csc: ("ccol_indices", "row_indices", "values"),
+    torch.sparse_bsc: ("ccol_indices", "row_indices", "values"),
+}
+_LAYOUTS = {str(layout).removeprefix("torch."): layout for layout in _SPARSE}
+_COMPLEX = "complex128"  # of all complex numbers, safetensors knows those of single precision
+
+
+@torch.no_grad()
+def put(owner: nn.Module, name: str, value: Tensor) -> None:
+    """Gives a parameter or buffer of a layer other values, in place where shape and layout allow it.
+
+    Args:
+        owner: The layer.
+        name: The name of the parameter or buffer in the layer; one of another shape or layout, as of a buffer that
+            has grown, gets those of ``value`` as well.
+        value: Values on any device; whole ones are sharded as they are in the layer.
+    """
+    there = getattr(owner, name)
+    target, value = sharding.local(there), sharding.local(sharding.place(value, there))
+    if target.layout != value.layout or target.layout not in (torch.strided, torch.sparse_coo):
+        fresh = value.to(target.device, copy=True)  # the data of compressed tensors cannot be exchanged
+        is_parameter = isinstance(there, nn.Parameter)
+        setattr(owner, name, nn.Parameter(fresh, there.requires_grad) if is_parameter else fresh)
+    elif target.layout == torch.strided and target.shape == value.shape and not _is_expanded(target):
+        target.copy_(value)
+    else:
+        target.data = value.to(target.device, copy=True)
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    return any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def values_of(tensor: Tensor) -> Tensor:
+    """The numbers in a tensor, also in a sparse one; none of a quantised or nested one."""
+    if tensor.layout in _SPARSE:
+        return (tensor.coalesce() if tensor.layout == torch.sparse_coo else tensor).values()
+    if tensor.is_quantized or tensor.is_nested:
+        return torch.zeros(0)
+    is_tiny = tensor.is_floating_point() and tensor.element_size() == 1  # of eight bits, without arithmetic
+    return tensor.float() if is_tiny else tensor
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers in a tensor, or in this process's part of it, are finite."""
+    return bool(values_of(sharding.local(tensor)).isfinite().all())
+
+
+def take_apart(tensor: Tensor) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Takes a tensor apart into plain ones, on the CPU, that a safetensors file can hold.
+
+    Args:
+        tensor: Any tensor.
+
+    Returns:
+        The parts by name, and what :func:`put_together` needs besides; a plain tensor is one part of the name
+        ``""``, with ``None``.
+
+    Raises:
+        TypeError: It is quantised or nested.
+    """
+    if tensor.layout in _SPARSE:
+        whole: Any = tensor.detach().coalesce() if tensor.layout == torch.sparse_coo else tensor.detach()
+        parts = {name: getattr(whole, name)() for name in _SPARSE[tensor.layout]}
+        values, kind = take_apart(parts.pop("values"))
+        described = {
+            "layout": str(tensor.layout).removeprefix("torch."),
+            "shape": list(tensor.shape),
+            "values": kind,
+        }
+        moved = {name: part.cpu().contiguous() for name, part in parts.items()}
+        return {**moved, "values": next(iter(values.values()))}, described
+    if tensor.is_quantized or tensor.is_nested:
+        raise TypeError(f"a {'quantised' if tensor.is_quantized else 'nested'} tensor")
+    plain = tensor.detach().cpu().contiguous()
+    if plain.dtype == torch.complex128:
+        return {"real": torch.view_as_real(plain).contiguous()}, {"layout": _COMPLEX}
+    return {"": plain}, None
+
+
+def put_together(parts: Mapping[str, Tensor], kind: Mapping[str, Any] | None) -> Tensor:
+    """Puts together what :func:`take_apart` gave.
+
+    Raises:
+        KeyError: A part is missing.
+        ValueError: The parts do not fit together.
+    """
+    if kind is None:
+        return parts[""]
+    if kind["layout"] == _COMPLEX:
+        return torch.view_as_complex(parts["real"].clone())  # which must be aligned to 16 bytes
+    layout = _LAYOUTS[kind["layout"]]
+    indices = [parts[name] for name in _SPARSE[layout][:-1]]
+    values = put_together({"": parts["values"], "real": parts["values"]}, kind["values"])
+    with torch.sparse.check_sparse_tensor_invariants():  # type: ignore[no-untyped-call]
+        if layout == torch.sparse_coo:
+            return torch.sparse_coo_tensor(indices[0], values, kind["shape"], is_coalesced=True)
+        return torch.sparse_compressed_tensor(indices[0], indices[1], values, kind["shape"], layout=layout)
