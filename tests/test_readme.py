@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import Model, copied, loaders, needs, quiet_trainer
-from test_rewind import LateSpy
 from torch import nn
 
 from lightning_lottery import LotteryTicketCallback, Ticket
+from tests.helpers.fits import LateSpy, Model, copied, loaders, needs, quiet_trainer
+from tests.helpers.scripts import ROOT
 
-ROOT = Path(__file__).parents[1]
 CLI = "from lightning_lottery.cli import main; main()"
 README = (ROOT / "README.md").read_text()
 
@@ -175,7 +174,7 @@ def test_every_row_of_what_works_with_what_has_the_test_that_it_names():
     rows = [line for line in section.splitlines() if line.startswith("|") and "---" not in line]
     rows = [row for row in rows if not row.endswith("| Test |")]
     written = set()
-    for path in Path(__file__).parent.glob("test_*.py"):
+    for path in (ROOT / "tests").rglob("test_*.py"):
         tree = ast.parse(path.read_text())
         written |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     assert len(rows) > 45

