@@ -1,7 +1,9 @@
 """Who may import whom, and what users may import."""
 
 import ast
+import doctest
 import importlib
+import inspect
 import pkgutil
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 import lightning_lottery
 
 SOURCE = Path(lightning_lottery.__file__).parent
+TESTS = Path(__file__).parent
+MODULES = [module.name for module in pkgutil.walk_packages([str(SOURCE)], "lightning_lottery.")]
 # From the bottom to the top: a room (a folder, or a single module) imports only from lines above its own.
 ROOMS = [
     ["errors"],
@@ -163,6 +167,24 @@ def test_files_and_functions_are_short():
                 assert (node.end_lineno or 0) - node.lineno - documented.count("\n") <= 50, f"{path}: {node.name}"
 
 
+def test_public_methods_have_a_docstring_or_override_a_method_with_one():
+    for name in MODULES:
+        for cls in vars(importlib.import_module(name)).values():
+            if not inspect.isclass(cls) or cls.__module__ != name or cls.__name__.startswith("_"):
+                continue
+            for attribute, value in vars(cls).items():
+                function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+                if not attribute.startswith("_") and inspect.isfunction(function) and not function.__doc__:
+                    inherited = any(attribute in vars(base) for base in cls.__mro__[1:])
+                    assert inherited, f"{name}: {cls.__name__}.{attribute} has no docstring"
+
+
+def test_doctests():
+    found = [doctest.testmod(importlib.import_module(name)) for name in MODULES]
+    assert sum(result.attempted for result in found) > 3
+    assert sum(result.failed for result in found) == 0
+
+
 def test_exports():
     assert lightning_lottery.__all__ == [
         "ERK",
@@ -216,6 +238,14 @@ def test_exports():
         assert getattr(lightning_lottery, name).__doc__
 
 
-@pytest.mark.parametrize("name", [m.name for m in pkgutil.walk_packages([str(SOURCE)], "lightning_lottery.")])
+@pytest.mark.parametrize("name", MODULES)
 def test_every_module_can_be_imported_by_itself_and_says_what_it_is_for(name):
     assert importlib.import_module(name).__doc__
+
+
+def test_tests_are_in_folders_of_the_rooms_and_take_only_from_helpers():
+    folders = {path.name for path in TESTS.iterdir() if (path / "__init__.py").exists()}
+    assert folders <= {*HEIGHT, "helpers", "works_with"}
+    for path in TESTS.rglob("*.py"):
+        taken = [module for module, _ in imported(path) if module.split(".")[0] == "tests"]
+        assert all(module.startswith("tests.helpers.") for module in taken), f"{path} imports {taken}"

@@ -1,4 +1,4 @@
-"""Attributes that stand in for others during a fit."""
+"""Replaces attributes of objects for the duration of a fit."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,16 +7,16 @@ _NONE = object()
 
 
 def replace_attribute(owner: Any, name: str, value: Any) -> Callable[[], None]:
-    """Puts a value in place of an attribute of an object, also of one that is set on the object itself.
+    """Replaces an attribute of an object until the returned function is called.
 
     Args:
         owner: The object.
-        name: The attribute.
-        value: What stands in for it; a function should call the one that was there.
+        name: The name of the attribute.
+        value: The new value. A function should call the one it replaces.
 
     Returns:
-        What to call to bring back what was there. If somebody else has put something over ``value`` since, that
-        stays, as it may call ``value``.
+        A function that restores the attribute. If somebody else has replaced ``value`` in the meantime, their
+        replacement stays, since it may call ``value``.
     """
     before = vars(owner).get(name, _NONE)
     setattr(owner, name, value)

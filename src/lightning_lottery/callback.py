@@ -1,4 +1,4 @@
-"""The callback: a thin shell that hands the moments of a fit to the run."""
+"""LotteryTicketCallback: passes the hooks of a fit on to the run."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -35,12 +35,12 @@ from lightning_lottery.tickets import dense_ticket
 
 @dataclass(frozen=True)
 class _Start:
-    """What is known of a run when the fit starts, before it trains.
+    """The run that is about to start.
 
     Attributes:
-        selection: What of the network is pruned.
-        description: What makes it this run.
-        folder: Its folder.
+        selection: The parameters to prune.
+        description: The description of the run.
+        folder: The run folder.
     """
 
     selection: Selection
@@ -51,48 +51,48 @@ class _Start:
 class LotteryTicketCallback(Resumable):
     """Finds lottery tickets by iterative magnitude pruning, inside one ``trainer.fit``.
 
-    Round 0 trains the whole network. Then, ``rounds`` times: the weights of smallest magnitude of the whole
-    network are removed, the survivors and everything else (biases, buffers, optimizers, schedulers, loops,
-    other callbacks, data order) return to where they started, and the fit begins again (Frankle & Carbin
-    2018, arXiv:1803.03635). Other criteria, scopes, patterns and rewinding rules go as well.
+    Round 0 trains the whole network. Then the following is repeated ``rounds`` times: the weights of smallest
+    magnitude in the whole network are removed; the survivors and everything else (biases, buffers, optimizers,
+    schedulers, loops, other callbacks, data order) return to their initial state; and the network is trained again
+    (Frankle & Carbin 2018, arXiv:1803.03635). Other criteria, scopes, patterns and rewinding rules are available.
 
-    The Trainer's limits (``max_epochs``, ``max_steps``, early stopping) hold for each
-    round; ``max_time`` is the budget of all rounds together.
-
-    After the fit the module holds the last ticket, trained.
+    The Trainer's limits (``max_epochs``, ``max_steps``, early stopping) apply to each round, but ``max_time`` is
+    the budget of all rounds together. After the fit, the module contains the trained weights of the last ticket.
 
     Args:
         rounds: Number of prunings, at least 1. Optional with ``densities``.
-        amount: Fraction of the surviving prunable weights that one pruning removes, in (0, 1). Exactly
-            ``round(amount * survivors)`` go. Give one of ``amount``, ``target_density`` and ``densities``.
-        target_density: Density of the last round, in (0, 1); the rounds between fall geometrically.
-        densities: Density of rounds 1, 2, …, each in (0, 1), strictly falling.
-        criterion: How a weight is scored, such as :class:`SNIP`, or a function ``f(weight) -> scores``; those of
-            the smallest scores go. :class:`Magnitude` if left out.
-        scope: Where scores compete, such as :class:`Layerwise` or :class:`ERK`; :class:`Global` if left out.
-        pattern: What is removed at once, such as ``NofM(2, 4)`` or :class:`Channels`, whose channels the sizes
-            then count; :class:`Unstructured`, single weights, if left out.
-        stop: Rules that end rounds early, such as ``[Tolerance(drop=0.01)]`` and ``[EarlyBird()]``.
-        prune_at_init: Whether the first pruning comes before any training, so that there is no round 0.
-        rewind: What a round starts from: a rule such as :class:`ToInit`, :class:`ToStep`, :class:`ToEpoch`,
-            :class:`LearningRate`, :class:`FineTune`, or a point such as ``"500 steps"``, ``"2 epochs"``, ``"1%"``.
-        monitor: Name of a logged metric, to find each round's best value and the matching tickets.
-        mode: ``"min"`` if small values of the metric are good, ``"max"`` if large ones are; goes with ``monitor``.
-        include: Patterns of parameter names to prune besides the matrices and kernels that a forward pass
-            multiplies by; :meth:`preview` lists them.
-        exclude: Patterns of parameter names never to prune; ``"frozen"`` stands for all that is not trained.
+        amount: Fraction of the surviving prunable weights that each pruning removes, in (0, 1). Exactly
+            ``round(amount * survivors)`` weights are removed. Pass one of ``amount``, ``target_density`` and
+            ``densities``.
+        target_density: Density of the last round, in (0, 1); the densities in between fall geometrically.
+        densities: Densities of rounds 1, 2, …, strictly falling, each in (0, 1).
+        criterion: How a weight is scored, for example :class:`SNIP` or a function ``f(weight) -> scores``. The
+            weights with the smallest scores are removed. Default: :class:`Magnitude`.
+        scope: Where scores compete, for example :class:`Layerwise` or :class:`ERK`. Default: :class:`Global`.
+        pattern: What is removed together, for example ``NofM(2, 4)``, or :class:`Channels`, with sizes that then
+            count channels. Default: :class:`Unstructured`, single weights.
+        stop: Rules that end the search or a round early, for example ``[Tolerance(drop=0.01)]``.
+        prune_at_init: Whether to prune before any training, so that there is no round 0.
+        rewind: What a round starts from: a rule (:class:`ToInit`, :class:`ToStep`, :class:`ToEpoch`,
+            :class:`LearningRate`, :class:`FineTune`) or a point such as ``"500 steps"``, ``"2 epochs"``, ``"1%"``.
+        monitor: Name of a logged metric, used to find the best value of each round and the matching tickets.
+        mode: ``"min"`` if small values of the metric are good, ``"max"`` if large values are; needed by
+            ``monitor``.
+        include: Patterns of names of parameters to prune in addition to the matrices and kernels that a forward
+            pass multiplies by, which :meth:`preview` lists.
+        exclude: Patterns of names of parameters never to prune; ``"frozen"`` means all that are not trained.
         controls: Controls to train after the tickets, in the same fit.
-        control_rounds: Numbers of the rounds whose tickets the controls take; all but 0 if left out.
-        same_data_order: Whether every round sees the same random numbers, and so the same order of data.
-            ``False`` goes on drawing.
-        dirpath: The run folder; it must not hold another run. If left out, ``lottery`` in the logger's
-            ``log_dir``, or in the Trainer's ``default_root_dir``, with a number if that is taken.
+        control_rounds: The rounds whose tickets the controls use; by default all except 0.
+        same_data_order: Whether every round uses the same random numbers, and so the same order of data.
+            Otherwise the random generators continue.
+        dirpath: The run folder; it must not contain another run. Default: ``lottery`` in the logger's ``log_dir``
+            or in the Trainer's ``default_root_dir``, with a number if that is taken.
         overwrite: Whether a run in ``dirpath`` may be replaced.
-        verbose: Whether to print a line a round and a table at the end.
+        verbose: Whether to print one line per round and a table at the end.
 
     Raises:
-        ConfigurationError: An argument is out of its range; when fit begins, the model or the Trainer does not
-            go with the arguments.
+        ConfigurationError: An argument is invalid; or, when fit begins, the model or the Trainer does not work
+            with the arguments.
 
     Example:
         >>> lottery = LotteryTicketCallback(rounds=10, amount=0.2, monitor="val_acc", mode="max")
@@ -143,40 +143,40 @@ class LotteryTicketCallback(Resumable):
         )
         super().__init__(settings)
 
-    def _forget(self) -> None:
-        super()._forget()
+    def _reset(self) -> None:
+        super()._reset()
         self._run: Run | None = None
         self._start: _Start | None = None
         self._limits: dict[str, Any] = {}
         self._state: dict[str, Any] = {}
 
     def preview(self, model: nn.Module) -> Preview:
-        """Prints what these arguments would prune of a network, and returns it; nothing is trained or changed.
+        """Prints and returns what these arguments would prune, without training or changing the network.
 
         Args:
-            model: The LightningModule, or any network; layers that ``configure_model`` makes must be there.
+            model: The LightningModule, or any network. Layers made by ``configure_model`` must exist.
 
         Returns:
-            The layers with their shapes, what each round keeps of them, and what is left out with the reasons.
+            The prunable layers with their shapes, what each round keeps of them, and what is left out and why.
 
         Raises:
-            ConfigurationError: The network does not go with the arguments.
+            ConfigurationError: The network does not work with the arguments.
         """
         say(str(preview := Preview.of(model, self.settings)))
         return preview
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint is to hold of the run: plain values and tensors, see :class:`RunState`."""
+        """The state of the run for a checkpoint: plain values and tensors (see :class:`RunState`)."""
         return self._state if self._run is None else vars(self._run.state())
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Checks the Trainer and makes its fit loop train rounds."""
+        """Checks the Trainer, and makes its fit loop train rounds."""
         if stage != "fit":
             return
-        self._close("failed")  # of a fit that ended without calling teardown
+        self._close("failed")  # in case an earlier fit ended without teardown
         self._loaded, self._to_resume, self._state, self._doubles = None, None, {}, {}
         preflight.check_trainer(trainer, self, self.settings)
-        self._limits = preflight.describe_trainer(trainer)  # before other callbacks lengthen the fit
+        self._limits = preflight.describe_trainer(trainer)  # before other callbacks change the limits
         refuse_lazy(pl_module)
         self._fit = RoundsFit(trainer, self)
         hooks = Hooks(
@@ -191,20 +191,20 @@ class LotteryTicketCallback(Resumable):
         self._fit.install(hooks)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Checks the model, which is complete by now, against the arguments."""
+        """Checks the model, which is complete now, against the arguments."""
         is_resumed = self._loaded is not None or self._to_resume is not None
         preflight.check_resume(trainer, is_resumed)
         has_nothing_to_train = self._rounds_fit.progress.nothing_to_train()
         preflight.check_start(trainer, is_resumed, has_nothing_to_train)
         if has_nothing_to_train and not is_resumed:
-            return  # which is said when training would begin
+            return  # reported when training would begin
         folder = self._folder_to_resume(trainer) if is_resumed else None
         copies = None if folder is None else folder.description().get("copies", {})
         selection = preflight.check_module(pl_module, self.settings, copies)
         if self.settings.verbose:
             say(selection.line())
         dense = dense_ticket(pl_module, selection.parameters)
-        description = preflight.describe(self._limits, self.settings, pl_module, dense, selection.copies)
+        description = preflight.describe_run(self._limits, self.settings, pl_module, dense, selection.copies)
         if folder is None:
             self._start = _Start(selection, description, preflight.choose_folder(trainer, self.settings))
             return
@@ -214,47 +214,47 @@ class LotteryTicketCallback(Resumable):
         self._start = _Start(selection, description, RunFolder(folder.path, is_writer=trainer.is_global_zero))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks at metrics that were logged at the very end of the epoch before, and what trains in this one."""
+        """Updates the best metric with values logged at the end of the last epoch, and tracks what trains."""
         if self._run is not None:
-            self._run.round.observe(self._rounds_fit, self.settings.monitor)
+            self._run.round.observe_metric(self._rounds_fit, self.settings.monitor)
             self._run.round.requires_grad = {n: p.requires_grad for n, p in pl_module.named_parameters()}
-            self._run.round.look_at_gradients()
+            self._run.round.track_gradients()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Notes the point to rewind to when training comes to it."""
+        """Saves the rewind point when training reaches it."""
         if self._run is not None:
-            self._run.look(between_epochs=False)
+            self._run.save_rewind_point(between_epochs=False)
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Masks the gradients before anything looks at their norm."""
+        """Masks the gradients before anything uses their norm."""
         if self._run is not None:
-            self._run.round.look_at_gradients()
+            self._run.round.track_gradients()
             self._run.round.masking.mask_gradients()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Masks the gradients of a bare ``loss.backward()``, which calls no hook."""
+        """Masks the gradients after a plain ``loss.backward()``, which calls no hook."""
         if self._run is not None and not pl_module.automatic_optimization:
             self._run.round.masking.mask_gradients()
 
     def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, *_: int) -> None:
-        """Gets ready to notice weights that something swaps in for the validation."""
+        """Prepares to detect weights that are swapped in for the validation."""
         if self._run is not None and batch_idx == 0:
             self._run.validation.before_batch()
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: int
     ) -> None:
-        """Notices weights that something has swapped in."""
+        """Detects weights that were swapped in."""
         if self._run is not None and batch_idx == 0:
             self._run.validation.after_batch()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks at the monitored metric."""
-        if self._run is not None:  # the sanity check comes before the run
-            self._run.round.observe(self._rounds_fit, self.settings.monitor)
+        """Updates the best value of the monitored metric."""
+        if self._run is not None:  # the sanity check runs before the run starts
+            self._run.round.observe_metric(self._rounds_fit, self.settings.monitor)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Makes sure that every pruned weight is exactly zero, and lets stop rules look."""
+        """Checks that every pruned weight is exactly zero, and applies stop rules."""
         if self._run is not None:
             self._run.end_epoch()
 
@@ -264,29 +264,32 @@ class LotteryTicketCallback(Resumable):
             say(f"\n{report.table(self.records, self.settings.monitor)}\n\nRun folder: {self.run_folder}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves the Trainer as Lightning made it; what is finished is on disk already."""
+        """Restores the Trainer. Finished rounds are already on disk."""
         if self._run is not None:
-            with suppress(Exception):  # it must not hide the one that is being handled
-                self._state = vars(self._run.state())  # for checkpoints that other callbacks write now
+            with suppress(Exception):  # must not hide the exception that is being handled
+                self._state = vars(self._run.state())  # for checkpoints that other callbacks write on an exception
             if self.settings.verbose:
-                say(f"\nStopped; {len(self.records)} finished rounds are in the run folder: {self.run_folder}")
-                say(f"To go on: {self.how_to_resume}.")
+                say(f"\nStopped. {len(self.records)} finished rounds are in the run folder: {self.run_folder}")
+                say(f"To resume: {self.how_to_resume}.")
         self._close("failed", has_failed=True)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leaves the Trainer as Lightning made it."""
+        """Restores the Trainer."""
         self._close("success")
 
     def _begin(self) -> bool:
-        """Begins the run, or goes on with one, when training begins, unless there is nothing to train."""
+        """Starts or resumes the run when training begins. Returns whether there is anything to train."""
         fit, loaded = self._rounds_fit, self._loaded
         is_resumed = loaded is not None or self._to_resume is not None
         if not is_resumed and fit.progress.nothing_to_train():
-            say("Nothing was trained: the Trainer is at its limits already. Make a new one for a new run.")
+            say(
+                "Nothing was trained, since the Trainer has already reached its limits. Create a new one for a "
+                "new run."
+            )
             return False
         start, self._start = self._start, None
         assert start is not None, "only after on_fit_start"
-        self._folder = preflight.claim(fit.trainer, self.settings, start.folder, is_resumed)
+        self._folder = preflight.lock_folder(fit.trainer, self.settings, start.folder, is_resumed)
         self._records = Records()
         if self._folder.is_writer:
             self._mailbox.send(self._folder.path)
@@ -297,7 +300,7 @@ class LotteryTicketCallback(Resumable):
             self._doubles = {}
         run = Run(self.settings, fit, module, start.selection, self._folder, self._records)
         if is_resumed:
-            run.go_on(loaded)
+            run.resume(loaded)
         else:
             run.begin(start.description)
         self._run = None if run.is_over else run
@@ -308,15 +311,15 @@ class LotteryTicketCallback(Resumable):
 
     def _between_batches(self) -> None:
         if self._run is not None:
-            self._run.look_again()
+            self._run.save_rewind_point_again()
 
     def _between_epochs(self) -> None:
         if self._run is not None:
-            self._run.look(between_epochs=True)
+            self._run.save_rewind_point(between_epochs=True)
 
     def _saved(self, path: str) -> None:
         if self._run is not None:
-            self._run.saved(path)
+            self._run.note_checkpoint(path)
 
     def _bar(self) -> dict[str, str]:
         return {} if self._run is None else {"round": self._run.round.progress}

@@ -1,10 +1,10 @@
-"""What can go wrong, as exceptions.
+"""The exceptions of this package.
 
 LotteryError
-├── FolderError          a file that cannot be written; every finished round stays on disk
-├── ConfigurationError   an argument, a model or a Trainer that cannot work; no training has begun
-├── TicketError          a ticket file that is damaged, or a ticket that does not fit the model
-└── TrainingError        a training that cannot go on; every finished round stays on disk
+├── FolderError          a file of a run cannot be written; finished rounds stay on disk
+├── ConfigurationError   an argument, the model or the Trainer cannot work; nothing was trained
+├── TicketError          a ticket file is damaged, or a ticket does not fit the model
+└── TrainingError        training cannot continue; finished rounds stay on disk
 """
 
 
@@ -13,16 +13,16 @@ class LotteryError(Exception):
 
 
 class ConfigurationError(LotteryError, ValueError):
-    """An argument, a model or a Trainer that cannot work; in a fit it is raised before any training."""
+    """An argument, the model or the Trainer cannot work. During a fit it is raised before training starts."""
 
 
 class TicketError(LotteryError, ValueError):
-    """A ticket file that is damaged or foreign, or a ticket that does not fit the model."""
+    """A file is damaged or not a ticket, or a ticket does not fit the model."""
 
 
 class TrainingError(LotteryError, RuntimeError):
-    """A training that cannot go on. Every finished round stays on disk."""
+    """Training cannot continue. Every finished round stays on disk."""
 
 
 class FolderError(LotteryError, OSError):
-    """A file of a run that cannot be written. Every finished round stays on disk."""
+    """A file of a run cannot be written. Every finished round stays on disk."""

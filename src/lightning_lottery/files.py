@@ -1,4 +1,4 @@
-"""Files that are either the old or the new, never half of one."""
+"""Atomic file writes, and paths in the local file system."""
 
 import os
 import re
@@ -9,47 +9,47 @@ from lightning_lottery.errors import ConfigurationError, FolderError
 
 
 def is_address(path: str | os.PathLike[str]) -> bool:
-    """Whether something is an address such as ``s3://bucket/run``, also if a ``Path`` has made ``s3:/…`` of it."""
-    # A single letter is a drive of Windows.
+    """Whether a path is a URL such as ``s3://bucket/run``, also after ``Path`` has turned it into ``s3:/…``."""
+    # A single letter is a Windows drive.
     return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", os.fspath(path)) is not None
 
 
 def local_path(path: str | Path, example: str) -> Path:
-    """A path in a local file system; ``~`` is the home folder.
+    """Checks that a path is local, and expands ``~``.
 
     Args:
         path: What was passed.
-        example: What to write instead of an address.
+        example: What the error message suggests to write instead.
 
     Raises:
-        ConfigurationError: It is an address, of which a path would make a local folder named after the protocol.
+        ConfigurationError: The path is a URL. ``Path`` would turn it into a local folder named after the protocol.
     """
     if is_address(path):
         raise ConfigurationError(
-            f"{os.fspath(path)!r} is an address, and only local folders are written and read. Write "
-            f"{example}, and copy it afterwards."
+            f"{os.fspath(path)!r} is a URL, but only local folders can be written and read. Write "
+            f"{example}, and copy the result afterwards."
         )
     return Path(path).expanduser()
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name in the same folder, then renames it.
+    """Writes a file atomically: under a temporary name in the same folder, then renamed.
 
-    A crash at any moment leaves either the old file or the new one.
+    After a crash at any moment, the file has either its old content or the new one.
 
     Args:
-        path: The file; its folder is made if it is missing.
-        content: All of it.
+        path: The file. A missing folder is created.
+        content: The whole content.
 
     Raises:
-        FolderError: It cannot be written: no space is left, the folder may not be written, …
+        FolderError: The file cannot be written, for example because the disk is full or the folder is read-only.
     """
     try:
         _write_and_rename(path, content)
     except OSError as error:
         raise FolderError(
-            f"{path} cannot be written: {error.strerror or error}. What was written before is whole. Make "
-            "room, or make the folder writable; a run can then go on (README, 'Going on')."
+            f"{path} cannot be written: {error.strerror or error}. All files written before are intact. Free "
+            "some space, or make the folder writable; then resume the run (README, 'Resuming')."
         ) from error
 
 
@@ -61,7 +61,7 @@ def _write_and_rename(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes files that only the owner can read
+        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp creates files that only their owner can read
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

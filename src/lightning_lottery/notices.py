@@ -1,12 +1,12 @@
-"""What a user is told: once, by process 0, where several train together."""
+"""Messages to the user, shown once: by process 0 if several processes train together."""
 
 import warnings
 
-from lightning_utilities.core.rank_zero import rank_zero_only  # Lightning sets its rank
+from lightning_utilities.core.rank_zero import rank_zero_only  # Lightning sets its rank attribute
 
 
 def warn(message: str) -> None:
-    """Warns on process 0, as if the caller's caller had done it."""
+    """Warns on process 0, with the caller's caller as the location."""
     if _is_first():
         warnings.warn(message, stacklevel=3)
 

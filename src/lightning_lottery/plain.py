@@ -1,4 +1,4 @@
-"""Python's own numbers in place of those of NumPy and PyTorch, which JSON does not know."""
+"""Converts NumPy and PyTorch numbers to Python numbers, which JSON can hold."""
 
 from dataclasses import fields
 from typing import Any
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 def plain(value: Any) -> Any:
-    """Turns numbers and arrays of NumPy and PyTorch into Python's, also inside lists, tuples and mappings.
+    """Converts NumPy and PyTorch numbers and arrays to Python values, also inside lists, tuples and dictionaries.
 
     Args:
-        value: Anything.
+        value: Any value.
 
     Returns:
-        ``int``, ``float`` and ``bool``, lists of them for arrays; anything else as it is.
+        ``int``, ``float`` or ``bool``; lists of them for arrays. Anything else is returned unchanged.
     """
     if isinstance(value, (np.generic, np.ndarray, Tensor)):
         return value.tolist()
@@ -26,6 +26,6 @@ def plain(value: Any) -> Any:
 
 
 def make_plain(arguments: Any) -> None:
-    """Turns the fields of a dataclass into Python's own numbers, in place; call it first in ``__post_init__``."""
+    """Converts the fields of a dataclass with :func:`plain`, in place. Call it first in ``__post_init__``."""
     for entry in fields(arguments):
         object.__setattr__(arguments, entry.name, plain(getattr(arguments, entry.name)))

@@ -98,7 +98,7 @@ def test_a_run_goes_on_from_the_command_line_also_with_other_hyperparameters_if_
     words = [
         "fit",
         "--seed_everything=0",
-        "--model=test_cli.Named",
+        "--model=tests.cli.test_main.Named",
         "--model.network=LeNet300100",
         "--data=MNIST5000",
         "--trainer.callbacks=LotteryTicketCallback",
@@ -118,10 +118,10 @@ def test_a_run_goes_on_from_the_command_line_also_with_other_hyperparameters_if_
         patch.setattr(Classifier, "on_train_epoch_end", broken)
         with pytest.raises(ZeroDivisionError):
             run(monkeypatch, *words)
-    assert "To go on: the same command with --resume." in capsys.readouterr().out
+    assert "To resume: the same command with --resume." in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"run_name was .'first'. and is .'second'.*ignore=\['run_name'\]"):
         run(monkeypatch, *words, "--model.run_name=second", "--resume")
     run(monkeypatch, *words, "--model.run_name=second", "--resume", "--resume_ignore=[run_name]")
     out = capsys.readouterr().out
-    assert "Going on with the run in" in out
+    assert "Resuming the run in" in out
     assert "shuffle_mask" in out

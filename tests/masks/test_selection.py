@@ -105,7 +105,7 @@ def test_masks_are_written_where_they_are_asked_for():
     assert torch.equal(out["w"], expected["w"])
     masks.prune_smallest(scores, alive, 0, out=out)
     assert torch.equal(out["w"], alive["w"])
-    with pytest.raises(ConfigurationError, match="must not be those of masks"):
+    with pytest.raises(ConfigurationError, match="must not share memory with masks"):
         masks.prune_smallest(scores, alive, 1, out=alive)
     with pytest.raises(ConfigurationError, match="must be boolean"):
         masks.prune_smallest(scores, alive, 1, out={"w": torch.empty(40_000)})
@@ -116,7 +116,7 @@ def test_nan_is_refused_at_any_size_and_infinities_are_not(size):
     scores = {"fine": torch.randn(size), "broken": torch.randn(size)}
     scores["broken"][size // 2] = torch.nan
     for magnitude in (False, True):
-        with pytest.raises(TrainingError, match="'broken' holds NaN"):
+        with pytest.raises(TrainingError, match="'broken' contains NaN"):
             masks.prune_smallest(scores, None, size, magnitude)
     alive = {name: torch.ones(size, dtype=torch.bool) for name in scores}
     alive["broken"][size // 2] = False
@@ -198,7 +198,7 @@ def test_many_equal_scores_go_in_order_of_position_without_going_over_digits(mon
     scores[0][0, 0] = torch.nan
     if alive:
         masks_before[0][0, 0] = True
-    with pytest.raises(TrainingError, match="holds NaN"):
+    with pytest.raises(TrainingError, match="contains NaN"):
         masks.prune_smallest(scores, masks_before, k)
 
 
@@ -209,7 +209,7 @@ def test_integers_and_overlapping_or_strided_places_are_refused():
     with pytest.raises(ConfigurationError, match="must be contiguous"):
         masks.prune_smallest([score], None, 2, out=[out])
     place = torch.ones(4, 3, dtype=torch.bool)
-    with pytest.raises(ConfigurationError, match="each another one"):
+    with pytest.raises(ConfigurationError, match="no two of them may share memory"):
         masks.prune_smallest([score, score], None, 2, out=[place, place])
 
 

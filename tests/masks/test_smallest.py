@@ -48,7 +48,7 @@ def test_ten_thousand_random_weights_lose_exactly_k():
 
 def test_nan_among_survivors_is_refused_by_name_and_elsewhere_ignored():
     scores = {"fine": torch.ones(3), "broken": torch.tensor([1.0, torch.nan])}
-    with pytest.raises(TrainingError, match="'broken' holds NaN"):
+    with pytest.raises(TrainingError, match="'broken' contains NaN"):
         masks.prune_smallest(scores, None, 1)
     alive = {"fine": torch.ones(3, dtype=torch.bool), "broken": torch.tensor([True, False])}
     assert masks.kept(masks.prune_smallest(scores, alive, 1)) == 3
@@ -61,9 +61,9 @@ def test_k_out_of_range_is_refused(k):
 
 
 def test_masks_of_other_names_or_shapes_are_refused():
-    with pytest.raises(ConfigurationError, match="there must be a mask for each"):
+    with pytest.raises(ConfigurationError, match="Pass a mask for each"):
         masks.prune_smallest({"a": torch.rand(2)}, {"b": torch.ones(2, dtype=torch.bool)}, 1)
-    with pytest.raises(ConfigurationError, match=r"mask of 'tensor 0' .* scores' shape \(2,\)"):
+    with pytest.raises(ConfigurationError, match=r"In masks, 'tensor 0' .* scores' shape \(2,\)"):
         masks.prune_smallest([torch.rand(2)], [torch.ones(3, dtype=torch.bool)], 1)
     with pytest.raises(ConfigurationError, match="must be boolean"):
         masks.prune_smallest({"a": torch.rand(2)}, {"a": torch.ones(2)}, 1)

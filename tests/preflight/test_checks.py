@@ -75,17 +75,17 @@ def test_a_strategy_derived_from_one_that_works(digits):
 
 def test_another_callback_that_prunes(digits):
     pruning = ModelPruning("l1_unstructured", amount=0.5)
-    refused(digits, "ModelPruning came with LotteryTicketCallback.*Keep one", callbacks=[pruning])
+    refused(digits, "ModelPruning cannot be combined with LotteryTicketCallback.*Keep one", callbacks=[pruning])
 
 
 def test_late_rewinding_with_stochastic_weight_averaging(digits):
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind="1 epoch")
     swa = StochasticWeightAveraging(swa_lrs=0.05)
-    refused(digits, "came with StochasticWeightAveraging", lottery=lottery, callbacks=[swa])
+    refused(digits, "cannot be combined with StochasticWeightAveraging", lottery=lottery, callbacks=[swa])
 
 
 def test_max_epochs_without_end(digits):
-    refused(digits, "max_epochs=-1 came without another limit.*max_epochs=10", max_epochs=-1)
+    refused(digits, "max_epochs=-1 needs another limit.*max_epochs=10", max_epochs=-1)
     refused(digits, "max_time is the budget of all rounds", max_epochs=-1, max_time="00:00:01:00")
 
 
@@ -123,7 +123,7 @@ def test_sizes_too_small_for_the_network(digits):
     lottery = LotteryTicketCallback(rounds=2, amount=0.0001)
     refused(
         digits,
-        "Round 1 would train 784 of 784.*Each round must remove",
+        "Round 1 would keep 784 of 784.*Each round must remove",
         lottery=lottery,
         model=Model(nn.Linear(784, 1)),
     )
@@ -141,7 +141,7 @@ def test_a_folder_that_holds_another_run(digits, tmp_path):
     first = (tmp_path / "run" / "rounds.jsonl").read_bytes()
     refused(
         digits,
-        "holds another run. Go on with it by .*overwrite=True",
+        "contains another run. Resume it with .*overwrite=True",
         lottery=LotteryTicketCallback(**arguments),
     )
     assert (tmp_path / "run" / "rounds.jsonl").read_bytes() == first
@@ -153,7 +153,7 @@ def test_a_folder_that_holds_another_run(digits, tmp_path):
 def test_a_file_where_the_folder_should_be(digits, tmp_path):
     (tmp_path / "file").write_text("in the way")
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, dirpath=tmp_path / "file" / "run")
-    refused(digits, "cannot be a folder, since .*file' is a file", lottery=lottery)
+    refused(digits, "cannot be a folder, because .*file' is a file", lottery=lottery)
 
 
 def test_a_folder_that_cannot_be_written(digits, tmp_path):
@@ -179,7 +179,7 @@ def test_a_control_that_returns_no_ticket(digits):
             return None
 
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, controls=[Broken()])
-    refused(digits, r"control .*Broken.* must return a Ticket, and has returned None", lottery=lottery)
+    refused(digits, r"control .*Broken.* must return a Ticket, but returned None", lottery=lottery)
 
 
 def test_without_dirpath_an_earlier_run_is_never_in_the_way(digits, tmp_path):
@@ -195,7 +195,7 @@ def test_a_checkpoint_to_go_on_from(digits, tmp_path):
     trainer.save_checkpoint(tmp_path / "some.ckpt")
     refused(
         digits,
-        "some.ckpt' holds no round to go on with: it was written without",
+        "some.ckpt' contains no round to resume: it was written without",
         fit={"ckpt_path": tmp_path / "some.ckpt"},
     )
 
@@ -242,7 +242,7 @@ def test_a_finetuning_callback_and_a_later_point(digits):
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind="1 epoch")
     refused(
         digits,
-        "came with Unfreeze, which exchanges schedulers or adds groups",
+        "cannot be combined with Unfreeze, which replaces schedulers or adds parameter groups",
         lottery=lottery,
         callbacks=[Unfreeze()],
     )
@@ -256,7 +256,12 @@ def test_fine_tuning_where_schedulers_are_stepped_by_hand(digits):
             pass
 
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind=FineTune(1, 0.1), verbose=False)
-    refused(digits, "optimizes by hand steps them itself", model=Manual(scheduler="step"), lottery=lottery)
+    refused(
+        digits,
+        "with manual optimization the LightningModule steps them itself",
+        model=Manual(scheduler="step"),
+        lottery=lottery,
+    )
 
 
 def test_a_trainer_of_another_package():
@@ -264,7 +269,7 @@ def test_a_trainer_of_another_package():
         callbacks: tuple = ()
 
     with pytest.raises(
-        ConfigurationError, match="Import Trainer, LightningModule and all the rest from lightning"
+        ConfigurationError, match="Import Trainer, LightningModule and everything else from lightning"
     ):
         LotteryTicketCallback(rounds=1, amount=0.5).setup(Trainer(), Model(), "fit")
 
@@ -272,12 +277,12 @@ def test_a_trainer_of_another_package():
 def test_a_finder_that_starts_over_when_a_run_goes_on(digits, tmp_path):
     path = interrupted(digits, tmp_path)
     trainer, model, data, _ = build(tmp_path, "steps", digits, LearningRateFinder(num_training_steps=2))
-    with pytest.raises(ConfigurationError, match="LearningRateFinder tries out the Trainer when a fit begins"):
+    with pytest.raises(ConfigurationError, match="LearningRateFinder runs when a fit begins"):
         trainer.fit(model, *data, ckpt_path=path)
 
 
 def test_a_folder_that_is_not_local(digits):
-    refused(digits, "which is no local folder. Write one", default_root_dir="memory://runs")
+    refused(digits, "which is not a local folder. Write for example", default_root_dir="memory://runs")
 
 
 def test_an_optimizer_that_the_module_keeps_to_itself(digits):
@@ -287,4 +292,4 @@ def test_an_optimizer_that_the_module_keeps_to_itself(digits):
         def configure_optimizers(self):
             self.mine = torch.optim.Adam(self.network.parameters())
 
-    refused(digits, r"gives no optimizer that holds parameters.*return it from configure_optimizers", model=Own())
+    refused(digits, r"returns no optimizer with parameters.*Return it from configure_optimizers", model=Own())

@@ -142,6 +142,6 @@ def test_a_run_does_not_go_on_with_another_function(digits, tmp_path, argument):
 
     with pytest.raises(ZeroDivisionError):
         fit(first, Stop(1), resume=False)
-    with pytest.raises(ConfigurationError, match=r"cannot go on, since .* was .* and is "):
+    with pytest.raises(ConfigurationError, match=r"cannot be resumed: .* was .* and is "):
         fit(second)
     assert len(fit(first).records) == (3 if argument == "controls" else 2)

@@ -104,7 +104,7 @@ def test_other_arguments_another_network_and_another_trainer_are_refused_with_wh
     other = nn.Sequential(nn.Linear(784, 20), nn.ReLU(), nn.Linear(20, 10))
     with pytest.raises(RuntimeError, match=r"size mismatch|Missing key"):  # Lightning itself looks first
         refused(digits, path, "", model=Model(other))
-    refused(digits, path, "and there is none. If the folder has moved", dirpath=tmp_path / "nowhere")
+    refused(digits, path, "but there is none. If the folder has moved", dirpath=tmp_path / "nowhere")
     assert (tmp_path / "run" / "rounds.jsonl").read_bytes() == before
 
 
@@ -112,7 +112,7 @@ def test_a_checkpoint_of_another_run_is_refused(digits, tmp_path):
     first, second = interrupted(digits, tmp_path / "a"), tmp_path / "b"
     interrupted(digits, second)
     trainer, model, data, _ = build(second, "steps", digits)
-    with pytest.raises(ConfigurationError, match="belongs to another run"):
+    with pytest.raises(ConfigurationError, match="does not belong to the run"):
         trainer.fit(model, *data, ckpt_path=first)
 
 
@@ -121,7 +121,9 @@ def test_masks_that_do_not_belong_to_the_checkpoint_are_refused(digits, tmp_path
     tickets = tmp_path / "run" / "tickets"
     shutil.copy(tickets / "round_00.safetensors", tickets / "round_01.safetensors")
     trainer, model, data, _ = build(tmp_path, "steps", digits)
-    with pytest.raises(Exception, match="The masks of round_01 in the run folder are not those of the checkpoint"):
+    with pytest.raises(
+        Exception, match="The masks of round_01 in the run folder differ from those of the checkpoint"
+    ):
         trainer.fit(model, *data, ckpt_path=path)
 
 
@@ -219,4 +221,4 @@ def test_a_round_with_layers_that_came_while_it_trained_begins_again(digits, tmp
                 trainer.fit(Tracking(), *loaders(digits), ckpt_path=lottery.resume(trainer))
         records[name] = [(record.metrics["best"], record.metrics["seen"]) for record in lottery.records]
     assert records["whole"] == records["resumed"]
-    assert "begins again: the layers ['tracker." in capsys.readouterr().out
+    assert "restarts: the layers ['tracker." in capsys.readouterr().out

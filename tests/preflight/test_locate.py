@@ -39,7 +39,7 @@ def test_to_ask_for_the_run_to_go_on_with_changes_nothing(digits, tmp_path):
     other = LotteryTicketCallback(rounds=2, amount=0.5, verbose=False, dirpath=tmp_path / "run")
     trainer = quiet_trainer(callbacks=[other], max_epochs=1)
     other.resume(trainer)
-    with pytest.raises(ConfigurationError, match="holds another run"):
+    with pytest.raises(ConfigurationError, match="contains another run"):
         trainer.fit(Model(), *loaders(digits))
 
 
@@ -126,7 +126,7 @@ def test_two_jobs_with_one_folder_are_kept_apart_from_the_first_round_on(digits,
     other = Interfering(digits, 0, dirpath=folder, resume=resume)
     torch.manual_seed(0)
     lottery = fit(digits, others=[other], dirpath=folder)
-    assert "Another process trains in the run folder" in str(other.seen)
+    assert "is training in the run folder" in str(other.seen)
     assert str(folder) in str(other.seen)
     assert len(lottery.records) == len(expected.records) == 3
     assert [record.round for record in RunFolder(folder).read_records()] == [0, 1, 2]
@@ -179,11 +179,11 @@ def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
 
 @pytest.mark.parametrize("address", ["s3://bucket/run", "gs://b/r", Path("s3://bucket/run"), "file:///tmp/run"])
 def test_an_address_is_not_a_folder(tmp_path, address):
-    with pytest.raises(ConfigurationError, match=r"is an address.*dirpath='runs/mine'"):
+    with pytest.raises(ConfigurationError, match=r"is a URL.*dirpath='runs/mine'"):
         LotteryTicketCallback(rounds=1, amount=0.5, dirpath=address)
     ticket = Ticket({"w": torch.tensor([True])}, {"w": torch.ones(1)})
     for use in (ticket.save, Ticket.load):
-        with pytest.raises(ConfigurationError, match=r"is an address.*'ticket.safetensors'"):
+        with pytest.raises(ConfigurationError, match=r"is a URL.*'ticket.safetensors'"):
             use(address)
     assert list(tmp_path.iterdir()) == []
 
@@ -235,5 +235,5 @@ def test_other_command_lines_are_not_told_of_options_that_they_lack(digits, caps
     with pytest.raises(ZeroDivisionError):
         trainer.fit(Model(), *loaders(digits))
     said = capsys.readouterr().out
-    assert "To go on: fit(..., ckpt_path=lottery.resume(trainer))." in said
+    assert "To resume: fit(..., ckpt_path=lottery.resume(trainer))." in said
     assert "--resume" not in said

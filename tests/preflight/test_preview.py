@@ -77,5 +77,5 @@ def test_it_warns_as_a_run_does():
 
 
 def test_anything_but_a_network_is_refused():
-    with pytest.raises(ConfigurationError, match=r"takes a network, a torch\.nn\.Module, and got 'resnet18'"):
+    with pytest.raises(ConfigurationError, match=r"needs a network \(a torch\.nn\.Module\), but got 'resnet18'"):
         LotteryTicketCallback(rounds=1, amount=0.5).preview("resnet18")

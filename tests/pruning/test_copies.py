@@ -125,7 +125,7 @@ def test_a_teacher_that_begins_elsewhere_is_left_out_after_the_first_epoch(digit
     lottery = LotteryTicketCallback(rounds=1, amount=0.5)
     quiet_trainer(callbacks=[lottery], max_epochs=2).fit(Other(), *loaders(digits))
     teachers = [name.replace("network", "teacher") for name in PRUNED]
-    assert f"Left out of pruning: {teachers}" in capsys.readouterr().out
+    assert f"Not pruned from now on: {teachers}" in capsys.readouterr().out
     assert list(lottery.tickets[0].masks) == list(lottery.tickets[1].masks) == PRUNED
     assert [(record.kept, record.prunable) for record in lottery.records] == [(6484, 6484), (3242, 6484)]
     description = json.loads((lottery.run_folder / "lottery.json").read_text())

@@ -58,5 +58,5 @@ def test_a_plain_function_is_a_criterion():
 
 @pytest.mark.parametrize("wrong", ["magnitude", 3, Magnitude])
 def test_what_is_no_criterion_is_refused(wrong):
-    with pytest.raises(ConfigurationError, match=r"is no criterion\. Write an instance"):
+    with pytest.raises(ConfigurationError, match=r"is not a criterion\. Write an instance"):
         criterion_of(wrong)

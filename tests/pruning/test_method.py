@@ -172,12 +172,12 @@ class Given(Criterion):
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        (None, "must give scores of"),
-        ({"a": torch.rand(8, 12)}, "must give scores of"),
-        ({**weights_of(0), "b": torch.rand(3)}, r"must score 'b' by floating-point numbers of its shape \(6, 8\)"),
-        ({**weights_of(0), "b": torch.ones(6, 8, dtype=torch.long)}, "gave torch.int64"),
-        ({**weights_of(0), "b": 1.0}, "gave 1.0"),
-        ({**weights_of(0), "b": torch.full((6, 8), torch.nan)}, "'b' holds NaN"),
+        (None, "must return scores for"),
+        ({"a": torch.rand(8, 12)}, "must return scores for"),
+        ({**weights_of(0), "b": torch.rand(3)}, r"must return floating-point scores of shape \(6, 8\) for 'b'"),
+        ({**weights_of(0), "b": torch.ones(6, 8, dtype=torch.long)}, "returned torch.int64"),
+        ({**weights_of(0), "b": 1.0}, "returned 1.0"),
+        ({**weights_of(0), "b": torch.full((6, 8), torch.nan)}, "'b' contains NaN"),
     ],
 )
 def test_scores_that_are_none_are_refused(scores, message):
@@ -196,15 +196,15 @@ class Pools(Scope):
 @pytest.mark.parametrize(
     ("scope", "pattern", "message"),
     [
-        (Global(), NofM(2, 4), "must keep at least 154 by .* Ask for a density of 0.5 or more"),
-        (Layerwise(), NofM(2, 4), "must keep at least 48 by .* Ask for a density of 0.5 or more"),
-        (Global(min_density=0.5), Unstructured(), "must keep at least 154 by Global"),
-        (Global(), Channels(), "which must keep at least 8 by"),
-        (ERK(), NofM(2, 4), "cannot be dealt out where layers must keep 154"),
+        (Global(), NofM(2, 4), "keep at least 154. Use a density of 0.5 or more"),
+        (Layerwise(), NofM(2, 4), "keep at least 48. Use a density of 0.5 or more"),
+        (Global(min_density=0.5), Unstructured(), "Global.* keep at least 154"),
+        (Global(), Channels(), "keep at least 8. Use"),
+        (ERK(), NofM(2, 4), "cannot be distributed over layers that must keep 154"),
         (Pools(made=(Pool(("a", "b"), (144, 50)), Pool(("b",), (48, 40)))), Unstructured(), "each at most once"),
         (Pools(made=(Pool(("x",), (144, 50)),)), Unstructured(), "must name layers"),
-        (Pools(made=(Pool(("a",), (96, 97)),)), Unstructured(), "none rises"),
-        (Pools(made=(Pool(("a",), (90, 80)),)), Unstructured(), "of which the first is 96"),
+        (Pools(made=(Pool(("a",), (96, 97)),)), Unstructured(), "the numbers must not rise"),
+        (Pools(made=(Pool(("a",), (90, 80)),)), Unstructured(), "the first must be 96"),
         (Pools(made=(Pool(("a",), (96,)),)), Unstructured(), "for each of the rounds 0 to 1"),
         (Pools(made=(Pool(("a",), (96, 96)),)), Unstructured(), "Each round must remove at least one unit"),
         (Pools(made=()), Unstructured(), "the rounds keep all"),
@@ -231,7 +231,7 @@ def test_layers_with_amounts_of_their_own_need_not_follow_the_sizes_of_all():
 
 
 def test_a_network_that_a_pattern_leaves_whole_is_refused():
-    with pytest.raises(ConfigurationError, match="leaves d whole; nothing can be pruned"):
+    with pytest.raises(ConfigurationError, match="keeps all of d, so nothing can be pruned"):
         Method(Magnitude(), Global(), Channels()).plan(LAYERS[-1:], Sizes(densities=[0.5]))
 
 
@@ -243,7 +243,9 @@ def test_erk_takes_numbers_without_dimensions():
 
 def test_scores_that_are_all_alike_are_refused():
     alike = {name: torch.ones(shape) for name, shape in SHAPES.items()}
-    with pytest.raises(TrainingError, match="scores all weights alike, by 1, so that they would go by their pos"):
+    with pytest.raises(
+        TrainingError, match="gives all weights the same score, 1, so that they would be removed by pos"
+    ):
         run(Method(Given(alike), Global(), Unstructured()), Sizes(densities=[0.5]), weights_of(0))
 
 
@@ -254,7 +256,7 @@ def test_nan_is_refused_also_where_a_pattern_would_spare_it():
     some = {layer.name: weights[layer.name] for layer in layers}
     pruner = Method(Magnitude(), Global(), NofM(2, 4)).plan(layers, Sizes(densities=[0.6]))
     masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in some.items()}
-    with pytest.raises(TrainingError, match="'a' holds NaN"):
+    with pytest.raises(TrainingError, match="'a' contains NaN"):
         pruner.masks(1, masks, context_of(some))
 
 

@@ -99,18 +99,18 @@ def test_blocks_cover_a_matrix_also_at_its_edges(rows, columns, h, w, is_kernel)
         (lambda: NofM(0, 4), "must have 0 < n < m"),
         (lambda: Channels(norm=0), "norm=0 must be a number above 0"),
         (lambda: Block(0, 4), "h and w of at least 1"),
-        (lambda: pattern_of("NofM"), "pattern='NofM' is no pattern. Write an instance"),
+        (lambda: pattern_of("NofM"), "pattern='NofM' is not a pattern. Write an instance"),
         (
             lambda: NofM().check(layer(8, 6)),
-            "'w' has 6 inputs, which is no multiple of that. Leave it out by",
+            "'w' has 6 inputs, which is not a multiple of 4. Leave it out with",
         ),
-        (lambda: NofM().check(layer(8, 8, kind=nn.LSTM)), "'w' belongs to LSTM: leave it out by exclude"),
+        (lambda: NofM().check(layer(8, 8, kind=nn.LSTM)), "'w' belongs to LSTM. Leave it out with exclude"),
         (
             lambda: Channels().check(layer(8, 8, 3, 3, kind=nn.ConvTranspose2d)),
             "belongs to ConvTranspose2d",
         ),
-        (lambda: Channels().check(layer(8)), r"'w' has the shape \(8,\), as a bias has. Leave it out of include"),
-        (lambda: Block().check(layer(8)), r"needs matrices, and 'w' has the shape \(8,\)"),
+        (lambda: Channels().check(layer(8)), r"'w' has shape \(8,\), like a bias. Remove it from include"),
+        (lambda: Block().check(layer(8)), r"needs matrices, but 'w' has shape \(8,\)"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(make, message):

@@ -101,19 +101,22 @@ def test_what_a_layer_keeps_at_least():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Global(min_density=1.5), "min_density of '.' is 1.5; it must be a number from 0 to 1"),
+        (lambda: Global(min_density=1.5), "min_density of '.' is 1.5; it must be a number between 0 and 1"),
         (lambda: Layerwise(layer_amounts={"last": 1.0}), "layer_amounts of 'last' is 1.0"),
         (
             lambda: Global(min_density={"fc9*": 0.5}).with_least(LENET),
-            "has 'fc9.', which is the name of no prunable",
+            "contains 'fc9.', which matches no prunable",
         ),
-        (lambda: by_layer(LENET, {"nothing": 1}, "layer_amounts"), "They are: fc1.weight, fc2.weight, out.weight"),
-        (lambda: Layerwise(layer_amounts=0.1), "layer_amounts=0.1 must give amounts by name"),
+        (
+            lambda: by_layer(LENET, {"nothing": 1}, "layer_amounts"),
+            "The prunable layers are: fc1.weight, fc2.weight, out.weight",
+        ),
+        (lambda: Layerwise(layer_amounts=0.1), "layer_amounts=0.1 must be a dictionary of amounts by name"),
         (lambda: Global(keep_alive="no"), "keep_alive='no' must be True or False"),
-        (lambda: scope_of("Global"), "scope='Global' is no scope"),
+        (lambda: scope_of("Global"), "scope='Global' is not a scope"),
         (
             lambda: ERK().pools(Global(min_density=0.5).with_least(LENET), Sizes(densities=[0.1])),
-            "26620 units cannot be dealt out where layers must keep 133100",
+            "26620 units cannot be distributed over layers that must keep 133100",
         ),
     ],
 )

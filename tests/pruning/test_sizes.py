@@ -40,24 +40,24 @@ def test_densities_are_met_to_the_weight(prunable, densities):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rounds": 3}, "none of them came"),
-        ({"rounds": 3, "amount": 0.2, "target_density": 0.1}, "amount=0.2 and target_density=0.1 came"),
-        ({"amount": 0.2, "densities": [0.5]}, "Exactly one of"),
+        ({"rounds": 3}, "you passed none of them"),
+        ({"rounds": 3, "amount": 0.2, "target_density": 0.1}, "you passed amount=0.2 and target_density=0.1"),
+        ({"amount": 0.2, "densities": [0.5]}, "Pass exactly one of"),
         ({"rounds": 3, "amount": 0}, "amount=0 is not a fraction"),
         ({"rounds": 3, "amount": 1.0}, "between 0 and 1"),
         ({"rounds": 3, "amount": -0.2}, "amount=-0.2"),
         ({"rounds": 3, "amount": "0.2"}, "amount='0.2'"),
         ({"rounds": 3, "amount": float("nan")}, "amount=nan"),
         ({"rounds": 3, "target_density": 1.5}, "target_density=1.5 is not a fraction"),
-        ({"amount": 0.2}, "rounds is missing"),
+        ({"amount": 0.2}, "rounds, the number of prunings, is missing"),
         ({"rounds": 0, "amount": 0.2}, "rounds=0"),
         ({"rounds": 2.5, "amount": 0.2}, "rounds=2.5"),
         ({"rounds": True, "amount": 0.2}, "rounds=True"),
-        ({"densities": 0.5}, "densities=0.5 is no list"),
-        ({"densities": ["a", "b"]}, "must fall strictly"),
-        ({"densities": []}, "must fall strictly"),
-        ({"densities": [0.5, 0.5]}, "must fall strictly"),
-        ({"densities": [0.2, 0.5]}, "must fall strictly"),
+        ({"densities": 0.5}, "densities=0.5 is not a list"),
+        ({"densities": ["a", "b"]}, "must be strictly falling"),
+        ({"densities": []}, "must be strictly falling"),
+        ({"densities": [0.5, 0.5]}, "must be strictly falling"),
+        ({"densities": [0.2, 0.5]}, "must be strictly falling"),
         ({"densities": [1.0, 0.5]}, "Leave out the dense round 0"),
         ({"rounds": 3, "densities": [0.5, 0.2]}, "rounds=3 does not fit 2 densities"),
     ],
@@ -74,7 +74,7 @@ def test_numbers_of_numpy_are_numbers():
 
 
 def test_a_round_that_removes_or_leaves_nothing_is_refused():
-    with pytest.raises(ConfigurationError, match="Round 1 would train 20 of 20"):
+    with pytest.raises(ConfigurationError, match="Round 1 would keep 20 of 20"):
         Sizes(1, amount=0.01).counts(20)
-    with pytest.raises(ConfigurationError, match="would train 0 of 100"):
+    with pytest.raises(ConfigurationError, match="would keep 0 of 100"):
         Sizes(1, target_density=0.001).counts(100)

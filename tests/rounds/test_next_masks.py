@@ -83,7 +83,7 @@ def test_pruning_at_initialisation_trains_no_dense_round(digits):
     assert all(torch.equal(lottery.tickets[1].masks[name], expected[name]) for name in PRUNED)
     for start, ticket in zip(spy.starts, (lottery.tickets[1], lottery.tickets[2]), strict=True):
         assert all(torch.equal(start[n], initial[n] * ticket.masks[n]) for n in PRUNED)
-    with pytest.raises(ConfigurationError, match="prune_at_init=True has trained none"):
+    with pytest.raises(ConfigurationError, match="prune_at_init=True trains none"):
         LotteryTicketCallback.smallest_matching(lottery)
 
 
@@ -183,13 +183,18 @@ class Broken(Criterion):
     ("model", "options", "error", "message"),
     [
         (Manual, {"criterion": SNIP()}, ConfigurationError, "with manual optimization there is none"),
-        (NoLoss, {"criterion": Taylor(), "prune_at_init": True}, TrainingError, "scores all weights alike, by 0"),
+        (
+            NoLoss,
+            {"criterion": Taylor(), "prune_at_init": True},
+            TrainingError,
+            "gives all weights the same score, 0",
+        ),
         (Iterating, {"criterion": SNIP()}, ConfigurationError, "takes an iterator of batches"),
-        (Model, {"criterion": Nowhere()}, ConfigurationError, "gives NaN for 'network.convolution.weight'"),
-        (Model, {"stop": [EarlyBird()]}, ConfigurationError, "a round has max_epochs=2. Write a smaller window"),
-        (Model, {"criterion": Broken()}, TrainingError, r"Broken\(\) must give scores of"),
+        (Model, {"criterion": Nowhere()}, ConfigurationError, "returns NaN for 'network.convolution.weight'"),
+        (Model, {"stop": [EarlyBird()]}, ConfigurationError, "a round has max_epochs=2. Use a smaller window"),
+        (Model, {"criterion": Broken()}, TrainingError, r"Broken\(\) must return scores for"),
         (Model, {"pattern": NofM()}, ConfigurationError, "'network.convolution.weight' has 1 inputs"),
-        (Model, {"scope": Global(min_density={"x": 1.0})}, ConfigurationError, "'x', which is the name of no"),
+        (Model, {"scope": Global(min_density={"x": 1.0})}, ConfigurationError, "'x', which matches no"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(digits, model, options, error, message):

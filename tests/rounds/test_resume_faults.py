@@ -32,7 +32,7 @@ def test_a_full_disk_ends_with_a_clear_error_and_keeps_all_finished_rounds(digit
     monkeypatch.setattr(files.os, "fsync", full)
     trainer, model, data, lottery = build(tmp_path / "run", "epochs", digits)
     with pytest.raises(
-        FolderError, match=r"cannot be written: No space left on device. What was written before is"
+        FolderError, match=r"cannot be written: No space left on device. All files written before are"
     ):
         trainer.fit(model, *data)
     monkeypatch.undo()
@@ -66,7 +66,7 @@ def test_a_checkpoint_that_is_written_on_an_exception_goes_on_with_a_word(digits
     trainer = quiet_trainer(callbacks=[lottery])
     trainer.fit(Model(), *loaders(digits), ckpt_path=tmp_path / "exception.ckpt")
     assert [record.steps for record in lottery.records] == [14, 14, 14]
-    assert "written when the training was interrupted" in capsys.readouterr().out
+    assert "written during an interrupted batch" in capsys.readouterr().out
 
 
 def test_a_checkpoint_from_between_two_rounds_begins_a_round(digits, tmp_path):
@@ -136,7 +136,7 @@ def test_a_state_that_cannot_be_read_safely_warns_before_training(digits):
             pass
 
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
-    with pytest.warns(UserWarning, match="This run cannot be continued if it is interrupted"):
+    with pytest.warns(UserWarning, match="This run cannot be resumed if it is interrupted"):
         quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Odd(), *loaders(digits))
 
 

@@ -90,7 +90,7 @@ def test_an_average_that_is_swapped_in_for_validation_is_noticed(digits, kind, i
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, monitor="val_acc", mode="max", verbose=False)
     others, model = ([], InTheStep()) if kind is InTheStep else ([kind()], Model())
     callbacks = [*others, lottery] if is_first else [lottery, *others]
-    expected = r"round_01 is validated with other weights .*hidden.weight.*'val_acc' is"
+    expected = r"round_01 is validated with other weights .*hidden.weight.*'val_acc' belongs"
     with pytest.warns(UserWarning, match=expected) as warned:
         quiet_trainer(callbacks=callbacks).fit(model, *loaders(digits))
     assert sum("is validated with" in str(warning.message) for warning in warned) == 1
@@ -102,7 +102,7 @@ def test_an_average_that_is_copied_in_at_the_end_is_noticed_and_masked(digits, i
     model = Model()
     lottery = LotteryTicketCallback(rounds=2, amount=0.5, verbose=False)
     callbacks = [AverageAtTheEnd(), lottery] if is_first else [lottery, AverageAtTheEnd()]
-    with pytest.warns(UserWarning, match=r"When round_0[12] had ended, pruned weights .*hidden.weight") as warned:
+    with pytest.warns(UserWarning, match=r"At the end of round_0[12], pruned weights .*hidden.weight") as warned:
         quiet_trainer(callbacks=callbacks).fit(model, *loaders(digits))
     assert sum("set to zero" in str(warning.message) for warning in warned) == 2
     for name, mask in lottery.tickets[2].masks.items():
@@ -133,7 +133,7 @@ def test_a_layer_that_is_replaced_while_training_is_named_after_the_epoch(digits
                 self.network.output = nn.Linear(24, 10)
 
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
-    with pytest.raises(TrainingError, match=r"^While round_00 was .* \['network.output.weight'\].*exclude="):
+    with pytest.raises(TrainingError, match=r"^During round_00, .* \['network.output.weight'\].*exclude="):
         quiet_trainer(callbacks=[lottery], max_epochs=3).fit(Replacing(), *loaders(digits))
 
 
@@ -143,7 +143,7 @@ def test_nan_in_buffers_is_said(digits):
             self.network.norm.running_var.fill_(float("nan"))
 
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
-    with pytest.warns(UserWarning, match=r"round_01 has diverged: .*'network.norm.running_var' held NaN"):
+    with pytest.warns(UserWarning, match=r"round_01 has diverged: .*'network.norm.running_var' contained NaN"):
         quiet_trainer(callbacks=[lottery]).fit(Spoiled(), *loaders(digits))
 
 
@@ -153,6 +153,6 @@ def test_a_layer_that_is_replaced_when_a_round_has_ended_is_named_before_the_nex
             self.network.output = nn.Linear(24, 10)
 
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
-    with pytest.raises(TrainingError, match=r"^While round_00 was .* \['network.output.weight'\]"):
+    with pytest.raises(TrainingError, match=r"^During round_00, .* \['network.output.weight'\]"):
         quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Replacing(), *loaders(digits))
     assert [record.round for record in lottery.records] == [0], "the round that was trained stays"

@@ -167,12 +167,15 @@ def test_the_branch_is_the_class_in_snake_case():
     [
         (
             lambda t: replace(t, masks={n: m | True for n, m in t.masks.items()}),
-            "keeps .* weights where",
+            "keeps .* weights, but",
         ),
         (lambda t: replace(t, masks=dict(list(t.masks.items())[1:])), "lacks .*among its masks"),
         (lambda t: 3, "must return a Ticket"),
-        (lambda t: replace(t, masks={n: m[:1] for n, m in t.masks.items()}), "control .* not valid: .*shape"),
-        (lambda t: replace(t, weights={n: w * torch.nan for n, w in t.weights.items()}), "has NaN or infinity"),
+        (lambda t: replace(t, masks={n: m[:1] for n, m in t.masks.items()}), "control .* invalid ticket: .*shape"),
+        (
+            lambda t: replace(t, weights={n: w * torch.nan for n, w in t.weights.items()}),
+            "contains NaN or infinity",
+        ),
     ],
 )
 def test_a_control_of_another_size_is_refused_before_training(digits, changed, message):
@@ -190,7 +193,7 @@ def test_a_control_of_another_size_is_refused_before_training(digits, changed, m
 @pytest.mark.parametrize("name", ["Ticket", "Lottery"])
 def test_a_control_does_not_take_the_name_of_the_tickets(name):
     control = type(name, (ShuffleMask,), {})
-    with pytest.raises(ConfigurationError, match=rf"by the name '{name.lower()}'.*another name"):
+    with pytest.raises(ConfigurationError, match=rf"control is '{name.lower()}'.*Rename its class"):
         LotteryTicketCallback(rounds=1, amount=0.5, controls=[control()])
 
 

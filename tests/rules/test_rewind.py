@@ -152,8 +152,8 @@ def test_the_data_order_goes_on_from_the_point_without_same_data_order(digits):
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("soon", "'soon' is no point of a training. Write for example '500 steps'"),
-        (3.5, "rewind=3.5 is no rewinding rule"),
+        ("soon", "'soon' is not a point in training. Write for example '500 steps'"),
+        (3.5, "rewind=3.5 is not a rewinding rule"),
     ],
 )
 def test_what_is_no_rule_is_refused(rule, message):
@@ -165,14 +165,14 @@ def test_what_is_no_rule_is_refused(rule, message):
     ("make", "message"),
     [
         (lambda: ToStep(0), r"ToStep\(step=0\) is initialisation. Write ToInit\(\)"),
-        (lambda: ToStep(-1), "-1 is no point"),
-        (lambda: ToStep(True), "True is no point"),
-        (lambda: ToEpoch("100%"), "'100%' is no point"),
+        (lambda: ToStep(-1), "-1 is not a point"),
+        (lambda: ToStep(True), "True is not a point"),
+        (lambda: ToEpoch("100%"), "'100%' is not a point"),
         (lambda: ToStep(3, optimizer="old"), "optimizer='old' is neither 'restore' nor 'fresh'"),
-        (lambda: LearningRate(to="later"), "'later' is no point"),
+        (lambda: LearningRate(to="later"), "'later' is not a point"),
         (lambda: FineTune(0, 0.1), "epochs=0 must be an integer of at least 1"),
         (lambda: FineTune(2, True), "lr=True must be a number above 0"),
-        (lambda: ToEpoch("3 steps"), r"ToEpoch\(epoch='3 steps'\) is a point in steps. Write ToStep for steps"),
+        (lambda: ToEpoch("3 steps"), r"ToEpoch\(epoch='3 steps'\) is a point in steps. Use ToStep for steps"),
         (lambda: ToStep("3 epochs"), "is a point in epochs"),
         (lambda: ToEpoch("50%"), "is a point in %"),
         (lambda: FineTune(2, 0), "lr=0 must be a number above 0"),
@@ -295,7 +295,7 @@ def test_steps_by_hand_are_counted_and_their_number_is_not_guessed(digits):
     assert [record.steps for record in lottery.records] == [28, 8]
     for model, others in ((TwoSteps(), []), (Model(), [GradientAccumulationScheduler({1: 4})])):
         lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind="50%", verbose=False)
-        with pytest.raises(ConfigurationError, match="optimizes by hand, or accumulation changes"):
+        with pytest.raises(ConfigurationError, match="uses manual optimization, or the accumulation changes"):
             quiet_trainer(callbacks=[lottery, *others]).fit(model, *loaders(digits))
 
 

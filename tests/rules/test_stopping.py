@@ -80,7 +80,7 @@ def test_masks_that_have_nothing_in_common_never_settle(density):
         (lambda: Tolerance(drop=-0.1), r"drop=-0.1 must be a number of at least 0"),
         (lambda: Tolerance(drop="1%"), "drop='1%'"),
         (lambda: EarlyBird(window=1), "window=1 must be an integer of at least 2"),
-        (lambda: EarlyBird(tolerance=1), "tolerance=1 must be a number from 0 up to 1"),
+        (lambda: EarlyBird(tolerance=1), "tolerance=1 must be a number from 0 to below 1"),
     ],
 )
 def test_arguments_out_of_range_are_refused(make, message):
@@ -96,9 +96,9 @@ def test_early_birds_end_rounds_and_say_what_they_saved(digits, capsys):
     assert all(record.steps + record.saved_steps == 42 for record in lottery.records)
     assert (last.steps, last.saved_steps) == (42, 0), "after the last round comes no pruning"
     said = capsys.readouterr().out
-    assert f"Its mask has settled: {first.saved_steps} of 42 steps" in said
+    assert f"Its mask is stable: {first.saved_steps} of 42 steps" in said
     total = first.saved_steps + second.saved_steps
-    assert f"Stop rules have saved {100 * total / 126:.0f} % of the steps" in said
+    assert f"Stop rules saved {100 * total / 126:.0f} % of the steps" in said
     # It has settled: after the last two epochs, magnitudes would have removed nearly the same.
     one, two = (
         ranked({n: e[n].abs() for n in PRUNED}, lottery.tickets[0].masks, round(0.3 * first.kept))
@@ -132,7 +132,7 @@ def test_a_rule_ends_the_rounds_and_the_module_has_the_last_ticket(digits, capsy
     lottery = LotteryTicketCallback(rounds=5, amount=0.3, stop=[UpToTwo()])
     done = Rounds(Model(), lambda: loaders(digits), lottery=lottery).fit()
     assert [record.round for record in lottery.records] == [0, 1, 2]
-    assert "No further ticket: UpToTwo() ends the rounds." in capsys.readouterr().out
+    assert "No further ticket: UpToTwo() ended the search." in capsys.readouterr().out
     assert same_bits(done.spy.ends[-1], copied(done.model))
 
 

@@ -25,14 +25,14 @@ def test_records_are_written_a_line_a_round_and_read_back(tmp_path):
 
 def test_a_foreign_line_is_said(tmp_path):
     (tmp_path / "rounds.jsonl").write_text('{"round": 0}\n')
-    with pytest.raises(LotteryError, match=r"Line 1 of .*rounds.jsonl is no record"):
+    with pytest.raises(LotteryError, match=r"Line 1 of .*rounds.jsonl is not a record"):
         RunFolder(tmp_path).read_records()
 
 
 def test_next_free_never_takes_a_folder_that_holds_a_run(tmp_path):
     path = tmp_path / "lottery"
     assert RunFolder.next_free(path).path == path
-    RunFolder(path).describe({})
+    RunFolder(path).write_description({})
     assert RunFolder.next_free(path).path == tmp_path / "lottery_1"
     RunFolder(tmp_path / "lottery_1").write_records(Records([record(0)]))
     assert RunFolder.next_free(path).path == tmp_path / "lottery_2"
@@ -49,7 +49,7 @@ def test_clear_removes_a_run_and_nothing_else(tmp_path):
     folder = RunFolder(tmp_path)
     dense = Ticket({"w": torch.tensor([True])}, {"w": torch.ones(1)})
     assert folder.description() == {}
-    folder.describe({"arguments": {"a": 1}})
+    folder.write_description({"arguments": {"a": 1}})
     folder.write_records(Records([record(0)]))
     dense.save(folder.ticket_path(0))
     (tmp_path / "notes.txt").write_text("mine")
@@ -71,7 +71,7 @@ def test_tickets_by_round_and_by_branch(tmp_path):
     assert list(tickets["shuffle_mask"]) == [1]
     assert torch.equal(tickets[1].weights["w"], torch.ones(1))
     assert len(Tickets(None)) == 0
-    with pytest.raises(KeyError, match=r"no ticket 2 of branch 'ticket'; there are those of rounds \[0, 1, 100\]"):
+    with pytest.raises(KeyError, match=r"no ticket 2 of branch 'ticket'; the rounds are \[0, 1, 100\]"):
         tickets[2]
     assert repr(tickets) == "Tickets(branch='ticket', rounds=[0, 1, 100])"
     with pytest.raises(KeyError):
@@ -79,7 +79,7 @@ def test_tickets_by_round_and_by_branch(tmp_path):
     assert "shuffle_mask" in tickets
     assert "typo" not in tickets
     assert (1 in tickets, 2 in tickets) == (True, False)
-    with pytest.raises(KeyError, match=r"no ticket of a branch 'typo'; .*'ticket', 'shuffle_mask'"):
+    with pytest.raises(KeyError, match=r"no tickets of branch 'typo'; .*'ticket', 'shuffle_mask'"):
         tickets["typo"]
 
 
@@ -113,7 +113,7 @@ def test_states_are_read_without_running_code(tmp_path):
     assert read["nested"] == [1, {"a": None}]
     for content in (b"", b"no file of PyTorch"):
         (tmp_path / "rewind.pt").write_bytes(content)
-        with pytest.raises(LotteryError, match=r"rewind\.pt cannot be read, so this run cannot be continued"):
+        with pytest.raises(LotteryError, match=r"rewind\.pt cannot be read, so this run cannot be resumed"):
             folder.read_state("rewind.pt")
     torch.save(math.sqrt, tmp_path / "evil.pt")
     with pytest.raises(LotteryError, match="cannot be read"):
@@ -141,7 +141,7 @@ def test_the_newest_checkpoint_counts_while_it_is_there_and_of_the_same_round(tm
 
 def test_only_the_writer_writes(tmp_path):
     folder = RunFolder(tmp_path / "run", is_writer=False)
-    folder.describe({"arguments": {}})
+    folder.write_description({"arguments": {}})
     folder.write_state("rewind.pt", {})
     folder.write_records(Records([record(0)]))
     folder.write_ticket("rewind.safetensors", Ticket({"w": torch.tensor([True])}, {"w": torch.ones(1)}))
@@ -159,7 +159,7 @@ def test_halves_of_files_that_a_killed_process_left_are_removed(tmp_path):
     ]
     for path in [*left, tmp_path / ".hidden", tmp_path / "rounds.jsonl"]:
         path.touch()
-    folder.tidy()
+    folder.remove_leftovers()
     assert sorted(path.name for path in tmp_path.rglob("*")) == [".hidden", "rounds.jsonl", "tickets"]
 
 

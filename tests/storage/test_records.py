@@ -38,7 +38,7 @@ def test_records_without_a_dense_round_go_by_their_round_as_well():
 
 
 def test_a_branch_that_is_not_there_is_named_with_those_that_are():
-    with pytest.raises(KeyError, match=r"no record of a branch 'typo'.*\['ticket', 'shuffle_mask'\]"):
+    with pytest.raises(KeyError, match=r"no records of branch 'typo'.*\['ticket', 'shuffle_mask'\]"):
         Records([record(0), record(1, "shuffle_mask")])["typo"]
     assert Records()["ticket"] == {}
 

@@ -76,7 +76,7 @@ def test_a_pruned_weight_that_moved_stops_the_run_by_name():
     with torch.no_grad():
         layer.weight[~masks["weight"]] = -1e-30
     count = int((~masks["weight"]).sum())
-    with pytest.raises(TrainingError, match=f"{count} pruned weights of 'weight' are not zero"):
+    with pytest.raises(TrainingError, match=f"{count} pruned weights of 'weight' are no longer zero"):
         masking.check()
 
 

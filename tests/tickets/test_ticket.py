@@ -130,7 +130,7 @@ def test_a_hostile_header_is_refused(tmp_path):
 def test_other_safetensors_files_are_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     save_file({"weight": torch.ones(2)}, path)
-    with pytest.raises(TicketError, match="of no format"):
+    with pytest.raises(TicketError, match="has format 'none'"):
         Ticket.load(path)
 
 

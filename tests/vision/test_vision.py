@@ -51,7 +51,7 @@ def test_the_loader_draws_a_new_order_each_pass_from_the_global_generator():
 
 
 def test_the_loader_refuses_what_cannot_be():
-    with pytest.raises(ConfigurationError, match="3 images came with 2 labels"):
+    with pytest.raises(ConfigurationError, match="There are 3 images but 2 labels"):
         TensorLoader(torch.rand(3, 1), torch.arange(2), 1)
     with pytest.raises(ConfigurationError, match="batch_size=0"):
         TensorLoader(torch.rand(3, 1), torch.arange(3), 0)
@@ -93,7 +93,9 @@ def test_fashion_mnist_reads_torchvision_s_files(fashion_root):
 def test_mnist_reads_torchvision_s_files_and_says_what_is_missing(fashion_root):
     (fashion_root / "FashionMNIST").rename(fashion_root / "MNIST")  # of the same format
     assert len(MNIST(fashion_root).load()["train"][1]) == 55000
-    with pytest.raises(ConfigurationError, match=r"nowhere/MNIST/raw does not hold the data set.*download=True"):
+    with pytest.raises(
+        ConfigurationError, match=r"nowhere/MNIST/raw does not contain the data set.*download=True"
+    ):
         MNIST("nowhere", download=False).load()
 
 

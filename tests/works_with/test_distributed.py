@@ -113,7 +113,7 @@ def test_lines_and_warnings_are_those_of_one_process(tmp_path, strategy):
 def test_two_jobs_of_two_processes_with_one_folder_are_kept_apart(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.lock(wait=0)
-    run("ddp", tmp_path, error="Another process trains in the run folder")
+    run("ddp", tmp_path, error="is training in the run folder")
     assert not folder.was_begun()
     folder.unlock()
     run("ddp", tmp_path)

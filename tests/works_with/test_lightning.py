@@ -173,7 +173,7 @@ def test_fit_twice(digits, capsys):
     records, masks = list(run.lottery.records), run.lottery.tickets[2].masks
     capsys.readouterr()
     run.trainer.fit(run.model, *loaders(digits))
-    assert "Nothing was trained: the Trainer is at its limits already" in capsys.readouterr().out
+    assert "Nothing was trained, since the Trainer has already reached its limits" in capsys.readouterr().out
     run.check(steps=14)
     assert list(run.lottery.records) == records
     assert same_bits(run.lottery.tickets[2].masks, masks)

@@ -109,7 +109,7 @@ def test_a_layer_about_to_die_is_named_and_keeps_its_last_weight(digits):
     lottery = LotteryTicketCallback(densities=[0.5], verbose=False)
     model = Model(Faint())
     largest = model.network.output.weight.abs().flatten().argmax()
-    with pytest.warns(UserWarning, match="round_01 would keep nothing of 'network.output.weight'; one unit stays"):
+    with pytest.warns(UserWarning, match="round_01 would keep nothing of 'network.output.weight'. One unit stays"):
         quiet_trainer(callbacks=[lottery], max_epochs=1).fit(model, *loaders(digits))
     mask = lottery.tickets[1].masks["network.output.weight"]
     assert mask.flatten().nonzero().flatten().tolist() == [largest]

@@ -106,7 +106,7 @@ def test_steps_that_nobody_counts_are_no_point_to_return_to(digits):
 
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind="20 steps", verbose=False)
     trainer = quiet_trainer(callbacks=[lottery], max_epochs=5)
-    with pytest.raises(TrainingError, match=r"counted in steps.*rewind='2 epochs'"):
+    with pytest.raises(TrainingError, match=r"given in steps.*rewind='2 epochs'"):
         trainer.fit(Past(), *loaders(digits))
     assert trainer.current_epoch == 0
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind="1 epoch", verbose=False)

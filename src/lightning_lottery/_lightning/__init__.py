@@ -1,7 +1,7 @@
-"""Every touch of Lightning's internals: many trainings inside one ``Trainer.fit``.
+"""All use of Lightning's internals: many trainings inside one ``Trainer.fit``.
 
-Nothing else in the package uses a private name of Lightning. A comment at each touch says why; each was there in
-the oldest supported version, 2.5.0, unless its comment names a later one.
+No other part of the package uses a private name of Lightning. A comment at each use says why. Each name exists
+since the oldest supported version, 2.5.0, unless its comment names a later one.
 """
 
 from lightning_lottery._lightning.fit import RoundsFit

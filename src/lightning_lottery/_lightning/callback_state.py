@@ -1,4 +1,4 @@
-"""What other callbacks, and the data module, remember of a training, and have to forget before the next."""
+"""The state of other callbacks and of the data module, which is restored before every round."""
 
 import copy
 from typing import Any
@@ -10,7 +10,7 @@ from torch import nn
 from lightning_lottery.notices import warn
 from lightning_lottery.tickets import ModuleState, is_metric
 
-# ModelCheckpoint's load_state_dict leaves most of it alone, and warns about another folder.
+# ModelCheckpoint's load_state_dict ignores most of these attributes, and warns about another folder.
 CHECKPOINT_ATTRIBUTES = (
     "best_k_models",
     "best_model_path",
@@ -23,9 +23,9 @@ CHECKPOINT_ATTRIBUTES = (
     "_last_global_step_saved",
     "_defer_save_until_validation",  # since 2.6
 )
-# Where metrics that a callback holds lie beside what its state_dict gives.
+# The key of a callback's metrics beside the content of its state_dict.
 _METRICS = "lottery/metrics"
-# What averaging callbacks remember besides the averaged network, which their setup() makes anew.
+# The attributes of averaging callbacks besides the averaged network, which their setup() creates again.
 _AVERAGING_ATTRIBUTES = (
     "momenta",
     "n_averaged",
@@ -44,15 +44,15 @@ _AVERAGING = tuple(
 
 
 class CallbackState:
-    """The memory of one callback or data module, as it was before the first round.
+    """The state of one callback or data module before the first round.
 
     Attributes:
-        state: It, as plain values.
+        state: The state, as plain values.
 
     Args:
-        callback: Any callback or data module. Besides those callbacks of Lightning that need special care, it
-            returns to the state that its ``state_dict`` gave, if that was not empty.
-        state: The memory that another process noted; the present one if left out.
+        callback: Any callback or data module. Its state is what its ``state_dict`` returns, if that is not empty.
+            Some callbacks of Lightning are handled specially.
+        state: The state that another process has saved; by default the current one.
     """
 
     def __init__(self, callback: Callback | LightningDataModule, state: dict[str, Any] | None = None) -> None:
@@ -67,18 +67,18 @@ class CallbackState:
 
     @property
     def name(self) -> str:
-        """What finds the same callback in another process."""
+        """A name that identifies the callback in another process."""
         return self.callback.state_key if isinstance(self.callback, Callback) else type(self.callback).__qualname__
 
     def at_point(self) -> dict[str, Any] | None:
-        """The present state, if a round that begins at a later point is to begin with it; else ``None``.
+        """The current state, for rounds that start at this point; ``None`` if every round starts without it.
 
-        Checkpoints, clocks and averages begin anew in every round.
+        The latter holds for checkpoints, timers and averages.
         """
         return None if self._is_special else self._plain()
 
     def _plain(self) -> dict[str, Any]:
-        """What the callback's ``state_dict`` gives, and the metrics among its attributes."""
+        """The callback's ``state_dict``, and the states of metrics among its attributes."""
         metrics = {name: vars(ModuleState.of(value)) for name, value in self._metrics().items()}
         return copy.deepcopy(self.callback.state_dict()) | ({_METRICS: metrics} if metrics else {})
 
@@ -93,23 +93,25 @@ class CallbackState:
         return self._plain()
 
     def restore(self, trainer: Trainer, point: dict[str, Any] | None = None) -> None:
-        """Makes the callback forget; call it with the weights of the next round in place.
+        """Restores the state. The weights of the next round must be in place.
 
         Args:
             trainer: The Trainer.
-            point: What :meth:`at_point` gave, if the round begins at a later point.
+            point: The result of :meth:`at_point`, if the round starts at a later point.
         """
         callback = self.callback
         if isinstance(callback, Timer):
-            # Time goes on: what has passed becomes the offset, and no end is left that would stop the clock.
+            # The timer keeps running: the elapsed time becomes its offset. A remaining end time would stop it.
             callback.load_state_dict(callback.state_dict())
-            # It has no reset; on_train_start sets the start, and the end again.
+            # There is no reset method. on_train_start sets the start time again, on_train_end the end time.
             callback._start_time = dict.fromkeys(callback._start_time)
             callback._end_time = dict.fromkeys(callback._end_time)
         elif isinstance(callback, (ModelCheckpoint, *_AVERAGING)):
             vars(callback).update({name: copy.copy(value) for name, value in self.state.items()})
             if isinstance(callback, Callback) and not isinstance(callback, ModelCheckpoint):
-                callback.setup(trainer, trainer.lightning_module, "fit")  # a new average, of the new weights
+                callback.setup(
+                    trainer, trainer.lightning_module, "fit"
+                )  # creates a new average of the new weights
         else:
             self._restore_plain(dict(point or self.state))
 
@@ -121,12 +123,12 @@ class CallbackState:
             self.callback.load_state_dict(copy.deepcopy(state))
         elif self.callback.state_dict():
             warn(
-                f"{self.name} had no state before the first round and has one now: it is not rewound. Let its "
-                "state_dict give the initial state from the beginning.",
+                f"{self.name} had no state before the first round but has one now, so it is not rewound. Let its "
+                "state_dict return the initial state from the start.",
             )
 
 
 def attributes(callback: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """Copies of attributes of a callback, of those that it has."""
+    """Copies those of the named attributes that a callback has."""
     present = vars(callback)
     return {name: copy.copy(present[name]) for name in names if name in present}

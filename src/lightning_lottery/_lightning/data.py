@@ -1,4 +1,4 @@
-"""Data loaders that start over, in the same order or in a new one, or go on in the middle of an epoch."""
+"""Data loaders: restarting them in the same or a new order, and resuming them in the middle of an epoch."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,17 +15,17 @@ from torch.utils._pytree import tree_leaves
 from lightning_lottery._lightning.generator_state import GeneratorState, reseed
 from lightning_lottery.attributes import replace_attribute
 
-# The seed of the samplers that Lightning makes for several processes.
+# The seed of the samplers that Lightning creates for several processes.
 _SEED = "PL_GLOBAL_SEED"
 
 
 @dataclass
 class LoaderRequest:
-    """When loaders were last asked for.
+    """The moment when data loaders were last requested.
 
     Attributes:
-        randomness: The global generators before, and those of the loaders after.
-        epoch: What Lightning notes of it, to know when to reload.
+        randomness: The global generators before the request, and the loaders' own generators after it.
+        epoch: The epoch that Lightning stores to decide when to reload.
     """
 
     randomness: GeneratorState
@@ -33,10 +33,10 @@ class LoaderRequest:
 
 
 class DataOrder:
-    """Loads the data of every round as a fresh fit does.
+    """Loads the data of every round like a fresh fit.
 
-    A fit draws random numbers when it asks for the training loader and makes its iterator, and goes on drawing
-    while it trains. Other things may happen between these moments, so each is remembered.
+    A fit draws random numbers when it requests the training loader, when it creates the iterator, and during
+    training. Other code may run in between, so the state of the generators is saved at each of these moments.
 
     Args:
         trainer: The Trainer, in ``setup`` of a fit.
@@ -48,8 +48,10 @@ class DataOrder:
         self._val_loop = trainer.fit_loop.epoch_loop.val_loop
         self._generators: dict[str, torch.Generator] = {}
         self._asked: dict[str, LoaderRequest] = {}
-        self._iterator: GeneratorState | None = None  # before the iterator was made; None if the asking made it
-        self._fetching = GeneratorState()  # before the first batch of the epoch, which draws as well
+        self._iterator: GeneratorState | None = (
+            None  # before the iterator was created; None if the request created it
+        )
+        self._fetching = GeneratorState()  # before the first batch of the epoch, which also draws
         self._before_loading: GeneratorState | None = None
         self._after_loading = GeneratorState()
         self._val: LoaderRequest | None = None
@@ -58,23 +60,23 @@ class DataOrder:
         self._reload_epoch: float | None = None
 
     def watch(self) -> list[Callable[[], None]]:
-        """Notes when loaders are asked for, their generators, and when an epoch makes its iterator.
+        """Tracks requests of loaders, and when an epoch creates its iterator.
 
         Returns:
-            What to call to stop it.
+            Functions that stop the tracking.
         """
         epoch_loop: Any = self._loop.epoch_loop
-        start = epoch_loop.on_run_start  # where every epoch but the first makes its iterator, after all hooks
+        start = epoch_loop.on_run_start  # creates the iterator of every epoch except the first, after all hooks
 
         def on_run_start(fetcher: _DataFetcher) -> None:
             pending, self._pending = self._pending, None
             self._iterator, before = GeneratorState.capture(self._generators), fetcher.combined_loader._iterator
             start(fetcher)
             if pending is not None:
-                self._go_on(fetcher, pending)
+                self._continue_epoch(fetcher, pending)
                 return
             self._fetching = GeneratorState.capture(self._generators)
-            if fetcher.combined_loader._iterator is before:  # nothing else tells whether a new one was made
+            if fetcher.combined_loader._iterator is before:  # there is no other way to detect a new iterator
                 self._iterator = None
 
         sources = (("train", self._loop._data_source), ("val", self._val_loop._data_source))
@@ -82,8 +84,8 @@ class DataOrder:
         return [*undo, replace_attribute(epoch_loop, "on_run_start", on_run_start)]
 
     def _watch(self, kind: str, source: Any) -> Callable[[], None]:
-        # All loaders come through dataloader() of a source, whether they were given to fit or come from a hook.
-        # Afterwards it is too late: Lightning makes the iterator, which draws, before any hook is called.
+        # All loaders come from dataloader() of a source, whether they were passed to fit or come from a hook. Any
+        # later hook is too late: Lightning creates the iterator, which draws random numbers, before it.
         ask = source.dataloader
 
         def dataloader() -> Any:
@@ -91,10 +93,10 @@ class DataOrder:
             loaders = ask()
             found = {f"{kind}.{number}": g for number, g in enumerate(_own_generators(loaders))}
             self._generators.update(found)
-            if self._repeat is not None:  # generators that were not known before the asking
+            if self._repeat is not None:  # generators that were unknown before the request
                 self._repeat.restore_own(found)
             states = GeneratorState.capture(self._generators).own
-            # One of a loader that had not been asked for then was as it is now.
+            # A loader that had not been requested then had the same state as now.
             for known in (moment, self._before_loading, self._after_loading):
                 if known is not None:
                     known.own.update({name: s for name, s in states.items() if name not in known.own})
@@ -106,16 +108,16 @@ class DataOrder:
 
         return replace_attribute(source, "dataloader", dataloader)
 
-    def begin(self) -> None:
-        """Loads the data of the first round and remembers where the generators were."""
+    def save_start(self) -> None:
+        """Loads the data of the first round and saves the state of the generators."""
         fetcher = self._loop._data_fetcher
-        if fetcher is not None and fetcher.fetched > 1:  # the tuner's, half consumed; one batch may be prefetched
+        if fetcher is not None and fetcher.fetched > 1:  # a tuner has used it; one prefetched batch is normal
             self._drop_train_loaders()
-        if self._loop._combined_loader is None:  # else configure_optimizers asked for estimated_stepping_batches
+        if self._loop._combined_loader is None:  # otherwise configure_optimizers used estimated_stepping_batches
             self._before_loading = None
-        self._loop.setup_data()  # what run() does first
+        self._loop.setup_data()  # run() does this first
         self._after_loading = GeneratorState.capture(self._generators)
-        # The sanity check has loaded the validation data, with random numbers of its own: it stays for all rounds.
+        # The sanity check has loaded the validation data with its own random numbers. They stay for all rounds.
         self._val = self._asked.get("val") if self._val_loop._combined_loader is not None else None
         self._keep_val_loaders()
 
@@ -124,7 +126,7 @@ class DataOrder:
         self._val_state = {name: getattr(self._val_loop, name) for name in names}
 
     def start(self) -> dict[str, Any]:
-        """What every round returns to, as plain values."""
+        """The state that every round returns to, as plain values."""
         assert self._before_loading is not None
         return {
             "before_loading": vars(self._before_loading),
@@ -133,8 +135,8 @@ class DataOrder:
             "seed": os.environ.get(_SEED),
         }
 
-    def begin_from(self, start: dict[str, Any]) -> None:
-        """Takes over what another process noted by :meth:`start`."""
+    def restore_start(self, start: dict[str, Any]) -> None:
+        """Restores a state that another process has saved with :meth:`start`."""
         if start["seed"] is not None:
             os.environ[_SEED] = start["seed"]
         self._before_loading = GeneratorState(**start["before_loading"])
@@ -144,26 +146,26 @@ class DataOrder:
         self._keep_val_loaders()
 
     def _reload_val(self, asked: LoaderRequest | None) -> None:
-        """Loads the validation data as it was loaded at another moment, or not at all."""
+        """Loads the validation data as at an earlier request; drops it if there was none."""
         self._drop_val_loaders()
         if asked is not None:
             with _Repeated(self, asked):
-                self._trainer.validating = True  # as Lightning does around this
+                self._trainer.validating = True  # as Lightning does here
                 self._val_loop.setup_data()
                 self._trainer.training = True
             self._val_loop._last_val_dl_reload_epoch = asked.epoch
             self._asked["val"] = asked
 
     def _drop_val_loaders(self) -> None:
-        # As for training: what is not there is made anew.
+        # As for training: missing loaders are created again.
         if self._val_loop._data_fetcher is not None:
             self._val_loop._data_fetcher.teardown()
         self._val_loop._data_fetcher = self._val_loop._combined_loader = None
         self._val_loop._last_val_dl_reload_epoch = float("-inf")
 
     def _drop_train_loaders(self) -> None:
-        """Forgets the training loaders; the next round would find their iterators exhausted."""
-        # The loop makes loaders and fetcher where it finds none, and offers nothing else that does.
+        """Drops the training loaders, since their iterators are exhausted."""
+        # The loop creates loaders and fetcher if they are missing. There is no other way to make it do so.
         loop = self._loop
         if loop._combined_loader is not None:
             for sampler in (
@@ -172,13 +174,13 @@ class DataOrder:
                 if callable(set_epoch := getattr(sampler, "set_epoch", None)):
                     set_epoch(0)
         if loop._data_fetcher is not None:
-            loop._data_fetcher.teardown()  # ends worker processes
+            loop._data_fetcher.teardown()  # ends the worker processes
         loop._data_fetcher = None
         loop._combined_loader = None
         loop._last_train_dl_reload_epoch = float("-inf")
 
     def _restore_val_loaders(self) -> None:
-        """Goes back to the validation loaders of the sanity check, or to none if there was no such check."""
+        """Restores the validation loaders of the sanity check; without a sanity check, drops the loaders."""
         if self._val_loop._combined_loader is not self._val_state["_combined_loader"]:
             self._drop_val_loaders()
         for name, value in self._val_state.items():
@@ -190,8 +192,8 @@ class DataOrder:
         """Loads the data of another round.
 
         Args:
-            same_order: Whether the generators return to where they were; else they go on drawing.
-            point: What :meth:`moment` gave where the round is to begin, if that is not the start.
+            same_order: Whether the generators are rewound; otherwise they continue.
+            point: The result of :meth:`moment` at the point where the round starts, if that is not the beginning.
         """
         self._drop_train_loaders()
         self._restore_val_loaders()
@@ -206,16 +208,16 @@ class DataOrder:
             self._after_loading.restore(self._generators)
 
     def generators(self) -> dict[str, Any]:
-        """Where all generators are now, as plain values."""
+        """The state of all generators, as plain values."""
         return vars(GeneratorState.capture(self._generators))
 
     def restore_generators(self, state: dict[str, Any]) -> None:
-        """Puts them back."""
+        """Restores the result of :meth:`generators`."""
         GeneratorState(**state).restore(self._generators)
 
     @contextmanager
-    def undisturbed(self, seed: int) -> Iterator[None]:
-        """Seeds all generators anew, and puts them back afterwards."""
+    def isolated(self, seed: int) -> Iterator[None]:
+        """Seeds all generators, and restores them on exit."""
         before = GeneratorState.capture(self._generators)
         reseed(seed, self._generators)
         try:
@@ -224,7 +226,7 @@ class DataOrder:
             before.restore(self._generators)
 
     def moment(self) -> dict[str, Any]:
-        """Where in the data the training stands now, as plain values."""
+        """The current position in the data, as plain values."""
         return {
             **{kind: _plain(asked) for kind, asked in self._asked.items()},
             "iterator": None if self._iterator is None else vars(self._iterator),
@@ -232,8 +234,8 @@ class DataOrder:
             "now": vars(GeneratorState.capture(self._generators)),
         }
 
-    def resume(self, moment: dict[str, Any]) -> None:
-        """Loads all data as they were at a moment, and goes on from there."""
+    def restore_moment(self, moment: dict[str, Any]) -> None:
+        """Loads all data, and continues at a position saved by :meth:`moment`."""
         self._reload_val(None if "val" not in moment else _asked(moment["val"]))
         self._drop_train_loaders()
         self._resume_train(moment, same_order=True)
@@ -246,29 +248,29 @@ class DataOrder:
         asked = _asked(moment["train"])
         with _Repeated(self, asked):
             self._loop.setup_data()
-        # A reload that is due in the next epoch waits until the generators have returned; the loop would load when
-        # the training begins.
+        # A reload that is due in the next epoch must wait until the generators are restored. The loop would load
+        # when the training starts.
         self._loop._last_train_dl_reload_epoch, self._reload_epoch = float("inf"), asked.epoch
         self._asked["train"] = asked
         self._pending = moment
-        self.return_to_now()
+        self.restore_current()
 
     def begin_epoch(self) -> None:
-        """Makes an epoch begin where the resumed training stood, whatever the hooks before it have drawn."""
-        self.return_to_now()
+        """Starts an epoch where the resumed training was, whatever earlier hooks have drawn."""
+        self.restore_current()
         if self._reload_epoch is not None:
             self._loop._last_train_dl_reload_epoch, self._reload_epoch = self._reload_epoch, None
 
-    def return_to_now(self) -> None:
-        """Puts the generators where the resumed training left them, if that is still to come."""
+    def restore_current(self) -> None:
+        """Restores the generators of the resumed training, if that has not happened yet."""
         if self._pending:
             GeneratorState(**self._pending["now"]).restore(self._generators)
 
-    def _go_on(self, fetcher: _DataFetcher, moment: dict[str, Any]) -> None:
-        """Brings the iterator of a resumed epoch to its next batch."""
+    def _continue_epoch(self, fetcher: _DataFetcher, moment: dict[str, Any]) -> None:
+        """Advances the iterator of a resumed epoch to its next batch."""
         progress = self._loop.epoch_loop.batch_progress
         done = progress.current.completed
-        if not done:  # the epoch is whole; below 2.5.3, and only there, Lightning has made its iterator by itself
+        if not done:  # a whole epoch is left; only before 2.5.3 has Lightning already created its iterator
             if self._trainer.current_epoch > 0 and self._iterator is not None:
                 self._iterator.restore(self._generators)
                 iter(fetcher)
@@ -276,7 +278,7 @@ class DataOrder:
                 self._iterator = None
             self._fetching = GeneratorState.capture(self._generators)
             return
-        # Lightning brings loaders with a state of their own to their place.
+        # Lightning itself advances stateful loaders.
         if not all(hasattr(loader, "load_state_dict") for loader in fetcher.combined_loader.flattened):
             self._remake(fetcher, moment)
             _skip(fetcher, done, progress.is_last_batch)
@@ -284,7 +286,7 @@ class DataOrder:
             GeneratorState(**moment["now"]).restore(self._generators)
 
     def _remake(self, fetcher: _DataFetcher, moment: dict[str, Any]) -> None:
-        """Makes the iterator of an epoch again, with the random numbers of then, if they are to return."""
+        """Creates the iterator of an epoch again, with the same random numbers if they are to be restored."""
         if not moment:
             self._iterator = GeneratorState.capture(self._generators)
             iter(fetcher)
@@ -299,7 +301,7 @@ class DataOrder:
 
 
 def _skip(fetcher: Any, count: int, is_all: bool) -> None:
-    """Goes past the batches that an epoch has trained already."""
+    """Skips the batches that an epoch has already trained."""
     fetcher.fetched = 0
     if is_all:
         fetcher.fetched, fetcher.done, fetcher.batches = count, True, []
@@ -310,11 +312,11 @@ def _skip(fetcher: Any, count: int, is_all: bool) -> None:
 
 
 class _Repeated:
-    """While it lasts, what is asked for gets the random numbers and the epoch of an earlier asking."""
+    """Repeats an earlier request: inside, requests use its random numbers and epoch."""
 
     def __init__(self, order: DataOrder, asked: LoaderRequest) -> None:
         self._order, self._asked = order, asked
-        # What trainer.current_epoch reads, which has no setter.
+        # trainer.current_epoch reads this attribute and has no setter.
         self._epochs: Any = order._loop.epoch_progress.current
 
     def __enter__(self) -> None:

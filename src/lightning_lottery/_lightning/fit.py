@@ -22,16 +22,16 @@ from lightning_lottery._lightning.training_data import TrainingData, training_da
 
 
 class RoundsFit:
-    """Turns the fit loop of a Trainer into one that trains round after round.
+    """Makes the fit loop of a Trainer train round after round.
 
     Attributes:
         trainer: The Trainer.
-        checkpoints: Its checkpoint callbacks.
+        checkpoints: Its checkpoint callbacks, with a folder per round.
         progress: How far the round is.
 
     Args:
         trainer: The Trainer, in ``setup`` of a fit.
-        owner: The callback that decides. Rounds are trained only while it is among the Trainer's callbacks.
+        owner: Our callback. Rounds are trained only while it is among the Trainer's callbacks.
     """
 
     def __init__(self, trainer: Trainer, owner: Callback) -> None:
@@ -48,26 +48,26 @@ class RoundsFit:
         self._undo += install(self.trainer, self._owner, hooks, self._data)
 
     def undo(self, has_failed: bool = False) -> None:
-        """Leaves the Trainer as Lightning made it. May be called twice.
+        """Restores the Trainer. May be called twice.
 
         Args:
-            has_failed: Whether ``on_exception`` of other callbacks is still to come.
+            has_failed: Whether ``on_exception`` of other callbacks will still be called.
         """
         while self._undo:
             self._undo.pop()()
         self.checkpoints.leave_after_exception() if has_failed else self.checkpoints.leave()
 
-    def begin(self) -> None:
-        """Remembers the state that every round starts from. Call it right before the first one."""
+    def save_start(self) -> None:
+        """Saves the state that every round starts from. Call it right before the first round."""
         trainer = self.trainer
         self._memories = [CallbackState(part) for part in self._parts()]
-        self._data.begin()
+        self._data.save_start()
         self._optimization = position.FirstOptimization(trainer)
         self._precision = copy.deepcopy(trainer.precision_plugin.state_dict())
         self._remember_limits()
 
     def _remember_limits(self) -> None:
-        # After all on_fit_start hooks: stochastic weight averaging lengthens the fit there, for its last pass.
+        # Called after all on_fit_start hooks: stochastic weight averaging lengthens the fit there.
         trainer, loop = self.trainer, self.trainer.fit_loop
         loop.max_epochs = self._max_epochs if self._max_epochs is not None else loop.max_epochs
         self._limits = limits = (loop.max_epochs, trainer.accumulate_grad_batches)
@@ -83,19 +83,19 @@ class RoundsFit:
             "precision": self._precision,
         }
 
-    def begin_from(self, start: dict[str, Any]) -> None:
-        """Takes over the state that every round starts from as another process gave it by :meth:`start`."""
+    def restore_start(self, start: dict[str, Any]) -> None:
+        """Restores the state that every round starts from, as saved by :meth:`start` in another process."""
         states = list(start["memories"])
         self._memories = [
             CallbackState(part, take(states, CallbackState(part, {}).name)) for part in self._parts()
         ]
-        self._data.begin_from(start["data"][self.trainer.global_rank])
+        self._data.restore_start(start["data"][self.trainer.global_rank])
         self._optimization = position.FirstOptimization(self.trainer, start["optimization"])
         self._precision = start["precision"]
         self._remember_limits()
 
     def enter_round(self, name: str, number: int, prefix: str) -> None:
-        """Gives the round loggers and checkpoint folders of its own, inside those of the fit."""
+        """Switches to the loggers and checkpoint folders of a round, inside those of the fit."""
         self.loggers.enter(name, number, prefix)
         self.checkpoints.enter(name)
 
@@ -106,27 +106,27 @@ class RoundsFit:
         fresh_optimizer: bool = False,
         shortened: tuple[int, float] | None = None,
     ) -> None:
-        """Brings all but the weights back: loops, optimizers, callbacks, data, generators.
+        """Rewinds everything except the weights: loops, optimizers, callbacks, data, generators.
 
-        Call it with the weights of the next round in place, since optimizers may read them.
+        The weights of the next round must be in place, since optimizers may read them.
 
         Args:
-            same_data_order: Whether the random generators return as well; else they go on drawing.
-            point: What :meth:`point` gave where the round is to begin; the start if left out.
-            fresh_optimizer: Whether optimizers begin without what they remembered of each weight at the point.
-            shortened: Epochs of the round and its constant learning rate; by the schedule if left out.
+            same_data_order: Whether the random generators are rewound too; otherwise they continue.
+            point: The result of :meth:`point` where the round starts; by default the beginning.
+            fresh_optimizer: Whether optimizers start without their per-weight state at the point.
+            shortened: Number of epochs and constant learning rate of the round; by default the schedule applies.
         """
         trainer, loop = self.trainer, self.trainer.fit_loop
-        trainer.should_stop = False  # else the next round trains no batch
+        trainer.should_stop = False  # otherwise the next round would train no batch
         loop.max_epochs, trainer.accumulate_grad_batches = self._limits
-        axis = loop.epoch_loop._batches_that_stepped  # what loggers take for the step
+        axis = loop.epoch_loop._batches_that_stepped  # the step that loggers see
         position.reset(loop)
         loop.epoch_loop._batches_that_stepped = 0
-        trainer._logger_connector.reset_results()  # these two as before every fit, or metrics of one round
-        trainer._logger_connector.reset_metrics()  # pass for those of the next
+        trainer._logger_connector.reset_results()  # as before every fit; otherwise metrics of one round
+        trainer._logger_connector.reset_metrics()  # would count as those of the next
         trainer.lightning_module.zero_grad(set_to_none=True)
         trainer.strategy.setup_optimizers(trainer)
-        # setup_optimizers makes them as before the fit; moving what they hold is the strategy's next step there.
+        # setup_optimizers creates them as before the fit. The strategy then moves their state, which is done here.
         _optimizers_to_device(trainer.strategy.optimizers, trainer.strategy.root_device)
         self._optimization.restore()
         trainer.precision_plugin.load_state_dict(copy.deepcopy(self._precision))  # the scale of 16-bit gradients
@@ -137,7 +137,7 @@ class RoundsFit:
             memory.restore(trainer, take(at_point, memory.name))
         self._data.rewind(same_data_order, None if point is None else self._own(point["data"]))
         if point is not None:
-            metrics.put_back(trainer, point["metrics"])  # a scheduler may look at one before the next validation
+            metrics.put_back(trainer, point["metrics"])  # a scheduler may need one before the next validation
             position.settle(trainer, validate=False)
         if not self.loggers.have_children:
             loop.epoch_loop._batches_that_stepped = axis
@@ -146,12 +146,12 @@ class RoundsFit:
         self.progress.start_round()
 
     def allow_epochs(self, epochs: int) -> None:
-        """Lets Lightning load a checkpoint of a round that is longer than the others."""
+        """Allows Lightning to load a checkpoint of a round with more epochs."""
         loop = self.trainer.fit_loop
         self._max_epochs, loop.max_epochs = loop.max_epochs, max(epochs, loop.max_epochs or 0)
 
     def shorten(self, epochs: int, lr: float) -> None:
-        """Lets a round train at a constant learning rate for a number of epochs."""
+        """Sets a constant learning rate and a number of epochs for a round."""
         self.trainer.fit_loop.max_epochs = epochs
         self.trainer.strategy.lr_scheduler_configs = []
         for optimizer in self.trainer.optimizers:
@@ -159,7 +159,7 @@ class RoundsFit:
                 group["lr"] = torch.full_like(group["lr"], lr) if isinstance(group["lr"], torch.Tensor) else lr
 
     def point(self) -> dict[str, Any]:
-        """Where the training stands, as plain values for :meth:`rewind`; call it between batches or epochs."""
+        """The current state as plain values, for :meth:`rewind`. Call it between batches or epochs."""
         return {
             "optimization": position.optimization(self.trainer),
             "memories": [(memory.name, memory.at_point()) for memory in self._memories],
@@ -168,9 +168,9 @@ class RoundsFit:
         }
 
     def moment(self) -> dict[str, Any]:
-        """What a checkpoint of Lightning lacks to resume bit for bit, as plain values."""
+        """The state that is missing in Lightning's checkpoints to resume bit for bit, as plain values."""
         trainer = self.trainer
-        # In the middle of a batch, as in the handler of a signal, other processes may not be here to be asked.
+        # In the middle of a batch, for example in a signal handler, other processes cannot be asked.
         is_exact = not trainer.interrupted and not position.is_within_batch(trainer)
         gradients = {n: p.grad for n, p in trainer.lightning_module.named_parameters() if p.grad is not None}
         return {
@@ -187,49 +187,49 @@ class RoundsFit:
     def training_data(
         self, prunable: Sequence[torch.nn.Parameter], seed: int
     ) -> AbstractContextManager[TrainingData]:
-        """Lets criteria look at data and loss, with random numbers of their own, and without leaving a trace."""
+        """Gives criteria access to data and loss, with separate random numbers and without side effects."""
         return training_data(self.trainer, self._data, prunable, seed)
 
     def generators(self) -> list[dict[str, Any]]:
-        """Where the generators of all processes are now, as plain values."""
+        """The state of the generators of all processes, as plain values."""
         return self.gather(self._data.generators())
 
     def restore_generators(self, states: list[dict[str, Any]]) -> None:
-        """Puts them back."""
+        """Restores the result of :meth:`generators`."""
         self._data.restore_generators(self._own(states))
 
     def training_flags(self) -> dict[str, bool]:
-        """The ``training`` flags that layers return to after the validation, if one is running."""
-        # The only place that remembers them while the module is in evaluation mode.
+        """The ``training`` flags that layers will have after the validation that is running, if any."""
+        # They are stored nowhere else while the module is in evaluation mode.
         return dict(self.trainer.fit_loop.epoch_loop.val_loop._module_mode.mode) if self.trainer.validating else {}
 
     def _gradients_count(self) -> bool:
-        """Whether the next step is to add to the gradients of now."""
-        # The loop's own rule: it also steps on an epoch's last batch.
+        """Whether the next backward pass will add to the current gradients."""
+        # The loop's own rule, which also steps on the last batch of an epoch.
         loop = self.trainer.fit_loop
         return not self.trainer.lightning_module.automatic_optimization or loop._should_accumulate()
 
     def logged_steps(self) -> int:
-        """What loggers take for the step."""
-        # The axis of all loggers; nothing public gives or sets it.
+        """The step that loggers see."""
+        # The step of all loggers. There is no public way to get or set it.
         return self.trainer.fit_loop.epoch_loop._batches_that_stepped
 
-    def resume_axis(self, steps: int) -> None:
-        """Lets loggers whose steps may not fall go on where they were."""
+    def set_logged_steps(self, steps: int) -> None:
+        """Sets the step for loggers whose steps must not fall."""
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = steps
 
-    def goes_on_within_rounds(self) -> bool:
-        """Whether a round can go on where a checkpoint was taken; Lightning's averages of weights cannot."""
+    def can_resume_within_rounds(self) -> bool:
+        """Whether a round can continue at a checkpoint. With Lightning's averages of weights it cannot."""
         return not any(memory.is_average for memory in self._memories)
 
-    def resume(self, moment: dict[str, Any]) -> None:
-        """Goes on where :meth:`moment` was called; Lightning has loaded its checkpoint."""
+    def restore_moment(self, moment: dict[str, Any]) -> None:
+        """Restores the result of :meth:`moment`, after Lightning has loaded its checkpoint."""
         trainer = self.trainer
         self.progress.first_step = moment["first_step"]
         self.progress.first_batch = moment.get("first_batch", 0)
         metrics.restore(trainer, moment["metrics"])
-        self._data.resume(self._own(moment["data"]))
-        trainer.should_stop = moment["should_stop"]  # a reason to validate
+        self._data.restore_moment(self._own(moment["data"]))
+        trainer.should_stop = moment["should_stop"]  # it may cause a validation
         position.settle(trainer, validate=True)
         metrics.settle(trainer)
         self.checkpoints.restore(moment["checkpoints"])
@@ -238,23 +238,23 @@ class RoundsFit:
                 parameter.grad = moment["gradients"][name].to(parameter.device)
 
     def keep_final(self) -> dict[str, Any]:
-        """Notes what the Trainer knows after the last ticket, to come back to after the controls."""
+        """Saves metrics and checkpoint states after the last ticket, to restore them after the controls."""
         return {"checkpoints": self.checkpoints.memories(), "metrics": metrics.keep(self.trainer)}
 
     def restore_final(self, final: dict[str, Any]) -> None:
-        """Brings back checkpoints and metrics of the last ticket, so that ``test("best")`` tests it."""
+        """Restores the result of :meth:`keep_final`, so that ``test("best")`` tests the last ticket."""
         self.checkpoints.restore(final["checkpoints"])
         if self.trainer.is_global_zero:
             self.checkpoints.restore_last()
         metrics.put_back(self.trainer, final["metrics"])
 
     def stop_on_sigterm(self) -> None:
-        """Ends the fit as Lightning does if the process was told to terminate during the round."""
+        """Ends the fit like Lightning if the process has received SIGTERM during the round."""
         if self.trainer.received_sigterm:
             raise SIGTERMException
 
     def gather(self, value: Any) -> list[Any]:
-        """The value of every process, in the order of their ranks."""
+        """The values of all processes, in the order of their ranks."""
         if self.trainer.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.trainer.world_size
@@ -271,8 +271,8 @@ class RoundsFit:
     def _other_callbacks(self) -> list[Callback]:
         return [callback for callback in self.trainer.callbacks if callback is not self._owner]  # type: ignore[attr-defined]
 
-    def gradients_are_ours(self) -> bool:
-        """Whether no hook of the LightningModule or of another callback may change gradients after the masking."""
+    def gradients_stay_masked(self) -> bool:
+        """Whether gradients stay masked: no hook of the LightningModule or of a callback can change them later."""
         module = self.trainer.lightning_module
         shared = ("on_after_backward", "on_before_optimizer_step")
         return not (

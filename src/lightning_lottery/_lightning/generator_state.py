@@ -1,4 +1,4 @@
-"""The state of all random generators, as plain values that any checkpoint can hold."""
+"""The state of all random generators, as plain values for checkpoints."""
 
 import random
 from dataclasses import dataclass, field
@@ -12,11 +12,11 @@ from torch import Generator, Tensor
 
 @dataclass
 class GeneratorState:
-    """The state of all generators at one moment.
+    """The state of all random generators at one moment.
 
     Attributes:
-        common: The global ones: Python, NumPy, PyTorch, CUDA.
-        own: Those that data loaders own, by name.
+        common: The global generators: Python, NumPy, PyTorch, CUDA.
+        own: The generators of data loaders, by name.
     """
 
     common: dict[str, Any] = field(default_factory=dict)
@@ -24,9 +24,9 @@ class GeneratorState:
 
     @classmethod
     def capture(cls, generators: dict[str, Generator]) -> "GeneratorState":
-        """Notes where all generators are."""
-        # Lightning's own list of global generators. NumPy's array becomes a tensor, or a checkpoint that holds it
-        # would not load with weights_only=True.
+        """Reads the state of all generators."""
+        # Lightning's own list of global generators. NumPy's array becomes a tensor; else checkpoints would not
+        # load with weights_only=True.
         common = _collect_rng_states()
         if "numpy" in common:
             kind, keys, *rest = common["numpy"]
@@ -34,31 +34,31 @@ class GeneratorState:
         return cls(common, {name: generator.get_state() for name, generator in generators.items()})
 
     def restore(self, generators: dict[str, Generator]) -> None:
-        """Puts all generators back; those that the other moment did not know stay."""
+        """Restores all generators. Generators without a saved state are not changed."""
         if self.common:
             common = dict(self.common)
             if "numpy" in common:
                 kind, keys, *rest = common["numpy"]
                 common["numpy"] = (kind, keys.numpy().astype("uint32"), *rest)
             if len(common.get("torch.cuda", [])) != torch.cuda.device_count():
-                common.pop("torch.cuda", None)  # taken on another machine
+                common.pop("torch.cuda", None)  # saved on another machine
             _set_rng_states(common)
         self.restore_own(generators)
 
     def restore_own(self, generators: dict[str, Generator]) -> None:
-        """Puts back those that data loaders own."""
+        """Restores the generators of data loaders."""
         for name, generator in generators.items():
             if name in self.own:
                 generator.set_state(self.own[name])
 
     @classmethod
     def load(cls, values: dict[str, Any] | None) -> "GeneratorState | None":
-        """Reads what ``vars`` gave; ``None`` stays ``None``."""
+        """Makes a state from the result of ``vars``; ``None`` stays ``None``."""
         return None if values is None else cls(**values)
 
 
 def reseed(seed: int, generators: dict[str, Generator]) -> None:
-    """Seeds all generators of this process; prints nothing and leaves the environment alone."""
+    """Seeds all generators of this process, without output and without changing environment variables."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""A fit loop that iterates rounds, and the moments at which it calls."""
+"""A fit loop that iterates over rounds, and the hooks that it calls."""
 
 import os
 import warnings
@@ -15,17 +15,17 @@ from lightning_lottery.attributes import replace_attribute
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a fit of many rounds calls.
+    """The functions that a fit of many rounds calls.
 
     Attributes:
-        begin: When training is about to begin; says whether rounds are to be trained at all.
-        boundary: After each round; says whether another one follows.
-        batch: Between batches, when all hooks of a batch have run, before a validation.
-        epoch: Between epochs, before the next one begins.
-        loading: When a checkpoint is about to be loaded, with its path or ``None``; says whether that is a run
-            folder, of which Lightning loads nothing.
-        saved: After a checkpoint is written, with its path.
-        bar: Gives texts for the progress bar, by name.
+        begin: Before training begins. Returns whether to train at all.
+        boundary: After each round. Returns whether another one follows.
+        batch: After all hooks of a batch, before a validation.
+        epoch: Before an epoch begins.
+        loading: Before a checkpoint is loaded, with its path or ``None``. Returns whether the path is a run
+            folder, which Lightning must not load.
+        saved: After a checkpoint was written, with its path.
+        bar: Returns texts for the progress bar, by name.
     """
 
     begin: Callable[[], bool]
@@ -42,16 +42,16 @@ def install(trainer: Trainer, owner: Callback, hooks: Hooks, data: DataOrder) ->
 
     Args:
         trainer: The Trainer, in ``setup`` of a fit.
-        owner: The callback that decides. Rounds are trained only while it is among the Trainer's callbacks.
-        hooks: What to call.
+        owner: Our callback. Rounds are trained only while it is among the Trainer's callbacks.
+        hooks: The functions to call.
         data: Loads the data.
 
     Returns:
-        What to call, the last first, to leave the Trainer as Lightning made it.
+        Functions that restore the Trainer, to be called in reverse order.
     """
 
     def is_ours() -> bool:
-        # The learning-rate finder runs the loop without our callback: leave its training alone.
+        # The learning-rate finder runs the loop without our callback, which must not act then.
         return owner in trainer.callbacks  # type: ignore[attr-defined]
 
     loop: Any = trainer.fit_loop
@@ -60,11 +60,11 @@ def install(trainer: Trainer, owner: Callback, hooks: Hooks, data: DataOrder) ->
     undo: list[Callable[[], None]] = [lambda: setattr(loop, "__class__", base), *data.watch()]
     undo.append(_watch_batches(loop.epoch_loop, is_ours, hooks))
     undo += [_watch_loading(trainer, hooks), _watch_saving(trainer, hooks)]
-    # Neither is true here: an epoch goes on exactly, and what checkpoint callbacks remember returns.
+    # Both warnings would be wrong: an epoch is resumed exactly, and checkpoint callbacks keep their state.
     undo.append(_mute("You're resuming from a checkpoint that ended before the epoch ended"))
     undo.append(_mute("The dirpath has changed from"))
     if (progress := trainer.progress_bar_callback) is not None:
-        get_metrics = progress.get_metrics  # the one way to add text to any progress bar
+        get_metrics = progress.get_metrics  # the only way to add text to any progress bar
         undo.append(
             replace_attribute(progress, "get_metrics", lambda *args: {**hooks.bar(), **get_metrics(*args)})
         )
@@ -72,7 +72,7 @@ def install(trainer: Trainer, owner: Callback, hooks: Hooks, data: DataOrder) ->
 
 
 def _loop_class(base: Any, is_ours: Callable[[], bool], hooks: Hooks, data: DataOrder) -> Any:
-    # Calling run() again from on_train_end would nest; a subclass of the loop's own class iterates instead.
+    # Calling run() again from on_train_end would nest. A subclass of the loop's own class iterates instead.
 
     def run(loop: Any) -> None:
         if not is_ours():
@@ -84,9 +84,9 @@ def _loop_class(base: Any, is_ours: Callable[[], bool], hooks: Hooks, data: Data
 
     def train(loop: Any) -> None:
         epochs = loop.epoch_progress.current
-        if epochs.ready > epochs.processed and loop.skip:  # resumed after its last batch
+        if epochs.ready > epochs.processed and loop.skip:  # resumed after the last batch
             position.end_epoch(loop)
-        elif epochs.processed and loop.skip:  # resumed after its last epoch
+        elif epochs.processed and loop.skip:  # resumed after the last epoch
             loop.on_run_start()
             loop.on_run_end()
         else:
@@ -100,7 +100,7 @@ def _loop_class(base: Any, is_ours: Callable[[], bool], hooks: Hooks, data: Data
 
     def on_advance_end(loop: Any) -> None:
         if is_ours():
-            loop._restarting = False  # else schedulers that look at metrics miss the end of a resumed epoch
+            loop._restarting = False  # otherwise schedulers that use metrics miss the end of a resumed epoch
         base.on_advance_end(loop)
 
     own = {"run": run, "on_advance_start": on_advance_start, "on_advance_end": on_advance_end}
@@ -108,7 +108,7 @@ def _loop_class(base: Any, is_ours: Callable[[], bool], hooks: Hooks, data: Data
 
 
 def _watch_batches(epoch_loop: Any, is_ours: Callable[[], bool], hooks: Hooks) -> Callable[[], None]:
-    # A callback's on_train_batch_end comes before that of the LightningModule, which may still change weights.
+    # on_train_batch_end of callbacks runs before that of the LightningModule, which may still change weights.
     end = epoch_loop.on_advance_end
 
     def on_advance_end(fetcher: Any) -> None:
@@ -120,7 +120,7 @@ def _watch_batches(epoch_loop: Any, is_ours: Callable[[], bool], hooks: Hooks) -
 
 
 def _mute(message: str) -> Callable[[], None]:
-    """Ignores a warning of Lightning that is not true here."""
+    """Suppresses a warning of Lightning that would be wrong here."""
     warnings.filterwarnings("ignore", message=message)
     entry = warnings.filters[0]
 
@@ -132,7 +132,7 @@ def _mute(message: str) -> Callable[[], None]:
 
 
 def _watch_loading(trainer: Any, hooks: Hooks) -> Callable[[], None]:
-    # ckpt_path may be a run folder, and this is where Lightning would open it; no hook sees the path before.
+    # ckpt_path may be a run folder. Lightning would open it here, and no hook sees the path earlier.
     start = trainer._checkpoint_connector.resume_start
 
     def resume_start(checkpoint_path: Any = None, *args: Any, **kwargs: Any) -> None:
@@ -146,7 +146,7 @@ def _watch_saving(trainer: Any, hooks: Hooks) -> Callable[[], None]:
 
     def save_checkpoint(filepath: Any, weights_only: bool | None = None, *args: Any, **kwargs: Any) -> None:
         save(filepath, weights_only, *args, **kwargs)
-        if not weights_only:  # from weights alone nothing goes on
+        if not weights_only:  # weights alone cannot be resumed
             hooks.saved(os.fspath(filepath))
 
     return replace_attribute(trainer, "save_checkpoint", save_checkpoint)

@@ -1,4 +1,4 @@
-"""A logger run for each round, inside that of the fit."""
+"""Loggers: a child logger per round, inside the logger of the fit."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
@@ -24,9 +24,10 @@ _ROUND = "lottery/round"
 class RoundLoggers:
     """Sends each round's curves to child loggers, and the summary of all rounds to the loggers of the fit.
 
-    A restarted ``global_step`` would write over the same curve again and again. Loggers without folders (W&B,
-    MLflow) take all rounds in one run, over steps that never fall, each with its number as ``lottery/round``; what
-    a control logs has the control's name before its key, so that summaries are those of the tickets.
+    With a single logger, the restarted ``global_step`` would draw over the same curve in every round. Loggers
+    without folders (W&B, MLflow) receive all rounds in one run instead, with steps that never fall and the round
+    as ``lottery/round``. There, the keys of controls start with the name of the control, so that summaries belong
+    to the tickets.
 
     Args:
         trainer: The Trainer, right before its first round.
@@ -40,16 +41,16 @@ class RoundLoggers:
 
     @property
     def have_children(self) -> bool:
-        """Whether every logger starts at step 0 in each round."""
+        """Whether every logger has child loggers, which start each round at step 0."""
         return all(_has_children(logger) for logger in self._own)
 
     def enter(self, name: str, number: int, prefix: str) -> None:
         """Opens the loggers of a round.
 
         Args:
-            name: Its folder.
-            number: Its number.
-            prefix: What stands before the keys of its metrics in loggers without folders; empty for tickets.
+            name: The folder of the round.
+            number: The number of the round.
+            prefix: The prefix of its keys in loggers without folders; empty for tickets.
         """
         self._trainer.loggers = [_child(logger, name) if _has_children(logger) else logger for logger in self._own]
         for logger in self._own:
@@ -57,7 +58,7 @@ class RoundLoggers:
                 self._undo.append(self._tag(logger, number, prefix))
 
     def leave(self, status: str) -> None:
-        """Closes the loggers of the round; those of the fit come back. May be called twice."""
+        """Closes the loggers of the round and restores those of the fit. May be called twice."""
         children, self._trainer.loggers = self._trainer.loggers, self._own
         while self._undo:
             self._undo.pop()()
@@ -66,7 +67,7 @@ class RoundLoggers:
                 logger.finalize(status)
 
     def _tag(self, logger: Any, number: int, prefix: str) -> Callable[[], None]:
-        """Gives what is logged the number of its round, and the keys a prefix."""
+        """Adds the number of the round, and a prefix, to everything that is logged."""
         log = logger.log_metrics
 
         def log_metrics(metrics: Mapping[str, Any], step: int | None = None, *args: Any, **kwargs: Any) -> None:
@@ -74,7 +75,7 @@ class RoundLoggers:
                 metrics = {**{f"{prefix}{key}": value for key, value in metrics.items()}, _ROUND: float(number)}
             log(metrics, step, *args, **kwargs)
 
-        # On the object itself: users and callbacks ask for its class, and hold it.
+        # On the object itself, since users and callbacks hold references and check its class.
         return replace_attribute(logger, "log_metrics", log_metrics)
 
     @contextmanager
@@ -86,20 +87,20 @@ class RoundLoggers:
             self._tags = True
 
     def log(self, scalars: Mapping[str, float], number: int) -> None:
-        """Logs scalars of a finished round, at step = round where steps are free."""
+        """Logs scalars of a finished round, at step = round if the logger allows it."""
         for logger in self._own:
-            # The axis of all loggers; nothing public gives it.
+            # The step of all loggers. There is no public way to get it.
             ever_rising = self._trainer.fit_loop.epoch_loop._batches_that_stepped
             with self._untagged():
                 if _has_children(logger) or isinstance(logger, (MLFlowLogger, CometLogger)):
-                    logger.log_metrics(dict(scalars), step=number)  # each key has steps of its own
+                    logger.log_metrics(dict(scalars), step=number)  # every key has its own steps
                 else:
                     _draw_over_rounds(logger, scalars)
                     logger.log_metrics({**scalars, _ROUND: float(number)}, step=ever_rising)
                 logger.save()
 
     def draw(self, tag: str, figure: Callable[[], Any], number: int) -> None:
-        """Logs a figure where one can be; ``figure`` is not called otherwise."""
+        """Logs a figure to loggers that support figures; ``figure`` is called only if there is one."""
         for logger in self._own:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_figure(tag, figure(), global_step=number, close=False)
@@ -119,8 +120,8 @@ def _has_children(logger: Logger) -> bool:
 
 
 def _draw_over_rounds(logger: Logger, scalars: Mapping[str, float]) -> None:
-    """Lets W&B draw summaries over rounds."""
-    # Experiments that are disabled, or of other processes, take any call and do nothing.
+    """Tells W&B to draw summaries over rounds."""
+    # Disabled experiments, and those of other processes, accept any call and do nothing.
     if isinstance(logger, WandbLogger) and hasattr(logger.experiment, "define_metric"):
         logger.experiment.define_metric(_ROUND)
         for group in sorted({key.split("/")[0] for key in scalars}):
@@ -128,15 +129,15 @@ def _draw_over_rounds(logger: Logger, scalars: Mapping[str, float]) -> None:
 
 
 def _child(logger: Logger, name: str) -> Logger:
-    """A logger like the given one, for a folder inside its own."""
-    # A copy keeps a subclass, its prefix and its arguments, which its constructor would not give back.
+    """Makes a copy of a logger for a folder inside its own."""
+    # A copy keeps the subclass and its arguments, which cannot be read back.
     child: Any = copy.copy(logger)
-    # Their constructors' arguments have no setters.
+    # There are no setters for these constructor arguments.
     if isinstance(logger, TensorBoardLogger):
         child._sub_dir = str(Path(logger.sub_dir or "") / name)
         child._default_hp_metric = False
     elif isinstance(logger, CSVLogger):
         child._save_dir = child._root_dir = logger.log_dir
         child._name, child._version = "", name
-    child._experiment = None  # opened anew, in the new folder
+    child._experiment = None  # opened again in the new folder
     return child  # type: ignore[no-any-return]

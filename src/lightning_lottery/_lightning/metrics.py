@@ -1,4 +1,4 @@
-"""The metrics that a Trainer has in hand, to go on with in another process."""
+"""The metrics of a Trainer: saving and restoring them, also in another process."""
 
 from typing import Any
 
@@ -15,47 +15,47 @@ _REDUCTIONS: dict[str, Any] = {"mean": torch.mean, "sum": torch.sum, "min": torc
 
 def capture(trainer: Trainer) -> dict[str, Any]:
     """The last values of all metrics, and the averages over the epoch so far, as plain values."""
-    # The averages over the epoch have no getter.
+    # There is no public way to get the averages over the epoch.
     results = trainer.fit_loop.epoch_loop._results.items()
     averages = {key: _plain(metric) for key, metric in results if not metric.has_reset and _can_be_kept(metric)}
     return {"last": keep(trainer), "averages": averages}
 
 
 def restore(trainer: Trainer, state: dict[str, Any]) -> None:
-    """Puts back what :func:`capture` gave."""
+    """Restores the result of :func:`capture`."""
     _put(trainer, state["last"])
     for key, values in state["averages"].items():
         trainer.fit_loop.epoch_loop._results[key] = _result(trainer, values)
 
 
 def settle(trainer: Trainer) -> None:
-    """Makes averages go on in the middle of an epoch, and begin anew between epochs; the loops must be settled."""
+    """Continues averages in the middle of an epoch, and resets them between epochs. Settle the loops first."""
     epochs: Any = trainer.fit_loop.epoch_progress.current
     if epochs.processed < epochs.ready:
-        trainer._logger_connector._first_loop_iter = False  # a first batch would reset them
+        trainer._logger_connector._first_loop_iter = False  # a first batch resets the averages
     else:
         trainer._logger_connector.reset_results()
 
 
 def keep(trainer: Trainer) -> dict[str, dict[str, Any]]:
-    """The last values of all metrics alone."""
+    """The last values of all metrics."""
     return {kind: dict(getattr(trainer, kind[1:])) for kind in _KINDS}
 
 
 def put_back(trainer: Trainer, metrics: dict[str, dict[str, Any]]) -> None:
-    """Puts back what :func:`keep` gave."""
+    """Restores the result of :func:`keep`."""
     trainer._logger_connector.reset_results()
     _put(trainer, metrics)
 
 
 def _put(trainer: Trainer, metrics: dict[str, dict[str, Any]]) -> None:
-    # The three kinds of metrics have no setter.
+    # There is no public way to set the three kinds of metrics.
     for kind, values in metrics.items():
         setattr(trainer._logger_connector, kind, dict(values))
 
 
 def _can_be_kept(metric: _ResultMetric) -> bool:
-    """Not what the user gave as an object; and values over steps alone are among the last ones already."""
+    """Excludes metric objects of the user, and values per step, which :func:`keep` already contains."""
     meta = metric.meta
     if metric.is_tensor:
         return meta.on_epoch and meta.sync.group is None and meta.reduce_fx in _REDUCTIONS.values()
@@ -73,7 +73,7 @@ def _plain(metric: _ResultMetric) -> dict[str, Any]:
 
 
 def _result(trainer: Trainer, values: dict[str, Any]) -> _ResultMetric:
-    # As LightningModule.log registers a value when it is first logged.
+    # As LightningModule.log does for the first value.
     meta = _Metadata(
         **{name: values[name] for name in _META}, reduce_fx=_REDUCTIONS[values.get("reduction", "mean")]
     )
@@ -84,7 +84,7 @@ def _result(trainer: Trainer, values: dict[str, Any]) -> _ResultMetric:
     if metric.is_tensor:
         for name, state in values["states"].items():
             setattr(metric, name, state.to(trainer.strategy.root_device))
-        metric._update_count = 1  # else computing warns that nothing has come in
+        metric._update_count = 1  # otherwise compute() warns that there was no update
     else:
         metric.value = trainer.lightning_module.get_submodule(values["metric_attribute"])
     return metric

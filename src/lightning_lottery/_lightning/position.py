@@ -1,4 +1,4 @@
-"""Where a training stands: loops, optimizers, schedulers; and how to go on from there."""
+"""The position of a training: loops, optimizers, schedulers. Resetting, saving and resuming it."""
 
 import copy
 from typing import Any
@@ -9,7 +9,7 @@ from lightning.pytorch.loops.progress import _BaseProgress
 
 
 def reset(loop: _Loop) -> None:
-    """Sets the counters of a loop and of those inside it to zero, and clears the marks of a resumed fit."""
+    """Resets the counters of a loop and its inner loops, and the flags of a resumed fit."""
     clear_marks(loop)
     for part in vars(loop).values():
         if isinstance(part, _BaseProgress):
@@ -19,7 +19,7 @@ def reset(loop: _Loop) -> None:
 
 
 def clear_marks(loop: _Loop) -> None:
-    """Makes a loop, and those inside it, begin at its counters as if it had not been loaded."""
+    """Clears the flags of a resumed fit in a loop and its inner loops; the counters stay."""
     marks = ("_restarting", "_loaded_from_state_dict", "_resuming_from_checkpoint", "_has_run", "_skip_backward")
     for name in marks:
         if name in vars(loop):
@@ -32,23 +32,23 @@ def clear_marks(loop: _Loop) -> None:
 
 
 def settle(trainer: Trainer, validate: bool) -> None:
-    """Brings loops that were loaded to one of two places: between epochs, or between batches.
+    """Moves loaded loops to one of two positions: between epochs, or between batches.
 
-    A checkpoint may be taken in any hook; Lightning's own restart leaves out what came after the hook. The data
-    must be loaded.
+    A checkpoint may be written in any hook, and Lightning would skip everything after this hook. The data must be
+    loaded.
 
     Args:
-        trainer: The Trainer, its loops loaded and its metrics in place.
-        validate: Whether a validation that is due between the batches, and has not been, is to run.
+        trainer: The Trainer, with loaded loops and restored metrics.
+        validate: Whether to run a validation that is due at this position.
     """
     loop: Any = trainer.fit_loop
-    loop.epoch_loop.val_loop._has_run = False  # in a fit that this Trainer has left, before it was told to go on
+    loop.epoch_loop.val_loop._has_run = False  # set in an earlier, interrupted fit of this Trainer
     epochs = loop.epoch_progress
     for tracker in (epochs.current, epochs.total):
-        tracker.ready = tracker.started  # the epoch had not begun: its hooks are called again
+        tracker.ready = tracker.started  # the epoch had not begun, so its hooks are called again
     if epochs.current.processed == epochs.current.ready:
         if epochs.current.completed < epochs.current.processed:
-            # Epochs are saved before the schedulers that look at metrics step.
+            # At the end of an epoch, checkpoints are saved before schedulers that use metrics step.
             loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
         for tracker in (epochs.current, epochs.total):
             tracker.completed = tracker.processed
@@ -60,8 +60,8 @@ def settle(trainer: Trainer, validate: bool) -> None:
 def end_epoch(loop: Any) -> None:
     """Ends a training that was resumed after its last batch, in the middle of an epoch.
 
-    Its limit of steps is reached, or it was told to stop. Lightning would leave out the validation and all the
-    hooks that are left.
+    That happens when the limit of steps was reached or the training was stopped. Lightning would skip the
+    validation and all remaining hooks.
     """
     epoch_loop, fetcher = loop.epoch_loop, loop._data_fetcher
     loop.reset()
@@ -71,7 +71,7 @@ def end_epoch(loop: Any) -> None:
     epoch_loop.on_run_start(fetcher)
     if epoch_loop._should_check_val_fx(fetcher):
         validation = epoch_loop.val_loop.batch_progress.current
-        epoch_loop._skip_next_val = validation.ready == validation.processed  # it was before the checkpoint
+        epoch_loop._skip_next_val = validation.ready == validation.processed  # already done before the checkpoint
         epoch_loop.on_advance_end(fetcher)
     loop.on_advance_end()
     loop.on_iteration_done()
@@ -84,21 +84,21 @@ def _settle_batch(trainer: Trainer, validate: bool) -> None:
     batches = epoch_loop.batch_progress
     for tracker in (batches.current, batches.total):
         if tracker.started < tracker.ready:
-            tracker.ready = tracker.started  # the next batch had been fetched only
+            tracker.ready = tracker.started  # the next batch had only been fetched
     if batches.current.processed != batches.current.ready:
-        return  # in the middle of a batch, which Lightning repeats
+        return  # in the middle of a batch; Lightning repeats it
     if validate and batches.current.completed == batches.current.ready:
-        return  # after the validation, which it knows
+        return  # after the validation; Lightning knows it
     for tracker in (batches.current, batches.total):
         tracker.completed = tracker.processed
-    # The loop's own rules, of when to validate and of what counts as a step; nothing public gives them.
+    # The loop's own rules for when to validate and what counts as a step. They are not public.
     if not epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
-        # What Lightning does between a batch and the next.
+        # Lightning does this between two batches.
         epoch_loop.update_lr_schedulers("step", update_plateau_schedulers=True)
         if not epoch_loop._should_accumulate():
             epoch_loop._batches_that_stepped += 1
     elif validate:
-        # As if killed in the first batch of the validation: Lightning then runs all of it.
+        # As if it was killed in the first batch of the validation, so that Lightning runs the whole validation.
         progress = epoch_loop.val_loop.batch_progress
         for tracker in (progress.current, progress.total):
             tracker.reset()
@@ -106,7 +106,7 @@ def _settle_batch(trainer: Trainer, validate: bool) -> None:
 
 
 def is_within_batch(trainer: Trainer) -> bool:
-    """Whether a batch has begun and has not been trained."""
+    """Whether a batch has begun but not finished."""
     batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
     return bool(batches.started > batches.processed)
 
@@ -122,12 +122,12 @@ def optimization(trainer: Trainer) -> dict[str, Any]:
 
 
 def load_optimization(trainer: Trainer, state: dict[str, Any], fresh_optimizer: bool) -> None:
-    """Puts back what :func:`optimization` gave.
+    """Restores the result of :func:`optimization`.
 
     Args:
         trainer: The Trainer, with new optimizers.
-        state: What was given.
-        fresh_optimizer: Whether to leave out what the optimizers remember of each weight.
+        state: The result of :func:`optimization`.
+        fresh_optimizer: Whether to leave out the per-weight state of the optimizers.
     """
     state = copy.deepcopy(state)
     trainer.fit_loop.load_state_dict(state["loops"])
@@ -139,7 +139,7 @@ def load_optimization(trainer: Trainer, state: dict[str, Any], fresh_optimizer: 
 
 
 class FirstOptimization:
-    """Optimizers and schedulers of the first round, in case configure_optimizers gives the same objects again."""
+    """Optimizers and schedulers of the first round, in case configure_optimizers returns them again."""
 
     def __init__(self, trainer: Trainer, states: list[dict[str, Any]] | None = None) -> None:
         self._trainer = trainer
@@ -150,7 +150,7 @@ class FirstOptimization:
         return [*self._trainer.optimizers, *(config.scheduler for config in self._trainer.lr_scheduler_configs)]
 
     def restore(self) -> None:
-        """Brings those that are still used back to their first state."""
+        """Restores the initial state of the objects that are still used."""
         in_use = set(map(id, self._parts()))
         for part, state in zip(self._known, self.states, strict=False):
             if id(part) in in_use:

@@ -1,4 +1,4 @@
-"""Looks at the training data and the loss without leaving a trace."""
+"""Access to the training data and the loss without side effects on the training."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,12 +21,12 @@ from lightning_lottery.tickets import ModuleState
 
 
 class TrainingData:
-    """The data and the loss of a fit, as criteria see them.
+    """The training data and the loss of a fit, for criteria.
 
     Args:
-        trainer: The Trainer, which has loaded its data.
-        prunable: The parameters to take gradients of.
-        stack: Undoes, when it is closed, what looking has changed.
+        trainer: The Trainer, with its data loaded.
+        prunable: The parameters that need gradients.
+        stack: Collects what is to be undone at the end.
     """
 
     def __init__(self, trainer: Trainer, prunable: Sequence[nn.Parameter], stack: ExitStack) -> None:
@@ -41,10 +41,10 @@ class TrainingData:
             self._is_untouched = True
 
     def batches(self, number: int) -> list[Any]:
-        """The first batches of the fit's own training loader, on the module's device; fewer if it has fewer.
+        """The first batches of the training loader, on the module's device. There may be fewer than ``number``.
 
         Raises:
-            TrainingError: It has none.
+            TrainingError: There are no batches.
         """
         self._touch()
         if len(self._batches) < number:
@@ -56,55 +56,57 @@ class TrainingData:
                 if len(self._batches) >= limit:
                     break
         if not self._batches:
-            raise TrainingError("The training loader gives no batch, and the criterion asks for one.")
+            raise TrainingError("The criterion needs a batch, but the training loader returns none.")
         return self._batches[:number]
 
     def _mode(self) -> Any:
-        # How a LightningModule's several loaders are put together; nothing public tells.
+        # How several loaders of a LightningModule are combined. There is no public way to ask.
         combined = self._trainer.fit_loop._combined_loader
         return "max_size_cycle" if combined is None else combined._mode
 
     def _move(self, batch: Any) -> Any:
-        # What the training loop does with each batch, in its order.
+        # The same steps as in the training loop, in the same order.
         batch = self._trainer.precision_plugin.convert_input(batch)
         batch = self._module._on_before_batch_transfer(batch, dataloader_idx=0)
         return self._trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
     def loss(self, batch: Any) -> Tensor:
-        """What ``training_step`` gives for a batch, in the precision of the Trainer; 0 if it skips the batch.
+        """The loss that ``training_step`` returns for a batch, in the precision of the Trainer; 0 if it skips it.
 
         Raises:
-            ConfigurationError: The LightningModule optimizes by hand, so that nothing tells what its loss is, or
-                takes its batches by itself.
-            TrainingError: It gives something else than a loss.
+            ConfigurationError: There is no such loss: the LightningModule uses manual optimization, or fetches its
+                batches itself.
+            TrainingError: ``training_step`` does not return a loss, or fails.
         """
         step = self._module.training_step
         if is_param_in_hook_signature(step, "dataloader_iter", explicit=True):
             raise ConfigurationError(
-                "The criterion asks for the loss of a batch, and this training_step takes an iterator of batches. "
-                "Take a criterion that looks at weights alone, such as Magnitude()."
+                "The criterion needs the loss of a batch, but this training_step takes an iterator of batches. "
+                "Use a criterion that only needs weights, such as Magnitude()."
             )
         if not self._module.automatic_optimization:
             raise ConfigurationError(
-                "The criterion asks for the loss that training_step returns, and with manual optimization there "
-                "is none. Take a criterion that looks at weights alone, such as Magnitude()."
+                "The criterion needs the loss that training_step returns, but with manual optimization there is "
+                "none. Use a criterion that only needs weights, such as Magnitude()."
             )
         self._touch()
         arguments = {"batch_idx": 0} if is_param_in_hook_signature(step, "batch_idx", min_args=2) else {}
         with torch.enable_grad(), self._trainer.precision_plugin.forward_context():
             try:
-                given = step(tree_map(_copied, batch), *arguments.values())  # which may change it in place
+                given = step(
+                    tree_map(_copied, batch), *arguments.values()
+                )  # a copy, since it may change the batch in place
             except AttributeError as error:
                 raise TrainingError(
-                    "The criterion calls training_step by itself, without the hooks on_train_…, and that failed: "
-                    f"{error}. Set in the constructor what training_step reads, or take a criterion that looks at "
-                    "weights alone."
+                    "The criterion calls training_step without the hooks on_train_…, and that failed: "
+                    f"{error}. Set the attributes that training_step reads in the constructor, or use a criterion "
+                    "that only needs weights."
                 ) from error
         if given is None:
             return torch.zeros((), device=self._module.device)
         loss = given.get("loss") if isinstance(given, Mapping) else given
         if not isinstance(loss, Tensor):
-            raise TrainingError(f"training_step gave {loss!r} where the criterion asks for a loss.")
+            raise TrainingError(f"The criterion needs a loss, but training_step returned {loss!r}.")
         return loss
 
     def average(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -112,24 +114,24 @@ class TrainingData:
         return {name: self._trainer.strategy.reduce(tensor, reduce_op="mean") for name, tensor in tensors.items()}
 
     def ones(self) -> Tensor:
-        """An input of ones, shape (1, …) like one sample of the data.
+        """An input of ones with the shape of one sample, (1, …).
 
         Raises:
-            TrainingError: The batches hold no numbers.
+            TrainingError: The batches contain no floating-point tensor.
         """
         example = self._module.example_input_array
         leaves = tree_leaves(self.batches(1)[0] if example is None else example)
         found = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dim()]
         if not found:
             raise TrainingError(
-                "The criterion asks for the shape of an input, and the batches hold no tensor of numbers. Set "
+                "The criterion needs the shape of an input, but the batches contain no floating-point tensor. Set "
                 "self.example_input_array in the LightningModule."
             )
         return torch.ones_like(found[0][:1], device=self._module.device)
 
 
 def _apart(loader: Any) -> Any:
-    """A loader whose iterator is not that of the training, also where workers live on from epoch to epoch."""
+    """A copy of a loader with its own iterator, even if the loader has persistent workers."""
     if isinstance(loader, DataLoader):
         loader = copy.copy(loader)
         loader._iterator = None
@@ -141,7 +143,7 @@ def _copied(part: Any) -> Any:
 
 
 class _Notes:
-    """What a LightningModule keeps in lists, dictionaries, sets and numbers of its own, as from batch to batch."""
+    """The lists, dictionaries, sets and numbers among the attributes of a LightningModule."""
 
     def __init__(self, module: nn.Module) -> None:
         own = {n: value for n, value in vars(module).items() if not n.startswith("_") and n != "training"}
@@ -150,7 +152,7 @@ class _Notes:
         self._module = module
 
     def restore(self) -> None:
-        present = vars(self._module)  # what has become a layer or a buffer since is not there any more
+        present = vars(self._module)  # attributes that have become layers or buffers are removed
         present.update({name: value for name, value in self._numbers.items() if name in present})
         for value, before in self._held:
             value.clear()
@@ -161,30 +163,30 @@ class _Notes:
 def training_data(
     trainer: Trainer, data: DataOrder, prunable: Sequence[nn.Parameter], seed: int
 ) -> Iterator[TrainingData]:
-    """Lets somebody look, with random numbers of their own; afterwards all is as it was.
+    """Gives access to data and loss, with separate random numbers, and restores everything on exit.
 
     Args:
-        trainer: The Trainer, which has loaded its data.
-        data: Its data.
-        prunable: The parameters to take gradients of.
-        seed: Of all random numbers meanwhile.
+        trainer: The Trainer, with its data loaded.
+        data: The state of its data.
+        prunable: The parameters that need gradients.
+        seed: The seed of the random numbers inside.
     """
-    with data.undisturbed(seed), ExitStack() as stack:
+    with data.isolated(seed), ExitStack() as stack:
         yield TrainingData(trainer, prunable, stack)
 
 
 @contextmanager
 def _untouched(trainer: Trainer, prunable: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Undoes what a step of training does to a LightningModule besides its gradients."""
+    """Restores on exit everything that a training step may change in a LightningModule."""
     module: Any = trainer.lightning_module
     state, loggers, notes = ModuleState.of(module), trainer.loggers, _Notes(module)
     weights = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
     undo = [
         replace_attribute(module, name, lambda *_, **__: None) for name in ("log", "log_dict")
-    ]  # no loop would take it
+    ]  # there is no loop to receive it
     trainer.loggers = [DummyLogger() for _ in loggers]
     for parameter in prunable:
-        parameter.requires_grad_()  # frozen ones are pruned as well
+        parameter.requires_grad_()  # frozen parameters are pruned too
     try:
         yield
     finally:
@@ -195,5 +197,5 @@ def _untouched(trainer: Trainer, prunable: Sequence[nn.Parameter]) -> Iterator[N
         notes.restore()
         with torch.no_grad():
             for name, parameter in module.named_parameters():
-                if not torch.equal(parameter, weights[name]):  # as of a teacher that follows a student
+                if not torch.equal(parameter, weights[name]):  # for example of a teacher network
                     parameter.copy_(weights[name])

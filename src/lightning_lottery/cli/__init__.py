@@ -1,4 +1,4 @@
-"""The command line: one file per command."""
+"""The command line, with one file per command."""
 
 from lightning_lottery.cli.main import LotteryCLI, main
 

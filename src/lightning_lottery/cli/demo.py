@@ -24,13 +24,13 @@ _METRIC = "val_acc"
 def demo(dirpath: Path = Path("lottery_demo"), seeds: int = 3) -> Path:
     """Finds tickets of a small network on 5,000 MNIST images, and compares them with two controls.
 
-    Trains an MLP 784-100-50-10 by SGD (learning rate 0.1, batch 50, 10 epochs a round) on 4,000 images, in
-    6 rounds that remove 40 % of the weights each; at rounds 3 and 6 also with fresh initial values and with
-    shuffled masks. Accuracies are those at the end of a training, on 1,000 held-out images. A seed whose run is
-    complete is not trained again.
+    Trains an MLP 784-100-50-10 with SGD (learning rate 0.1, batch size 50, 10 epochs per round) on 4,000 images,
+    in 6 rounds that each remove 40 % of the weights. Rounds 3 and 6 are also trained with fresh initial values and
+    with shuffled masks. Accuracies are measured at the end of training, on 1,000 held-out images. A seed whose run
+    is complete is not trained again.
 
     Args:
-        dirpath: Folder for the figure and for one run folder a seed.
+        dirpath: Folder for the figure and for one run folder per seed.
         seeds: Number of repetitions, with seeds 0, 1, …
 
     Returns:
@@ -90,15 +90,15 @@ def _run(seed: int, dirpath: Path) -> Records:
         )
         try:
             trainer.fit(Classifier(MLP()), datamodule=MNIST5000())
-        except SystemExit:  # Lightning's answer to Ctrl-C
-            print(f"\nStopped. The same command again begins seed {seed} anew; those before it are done.")
+        except SystemExit:  # Lightning's reaction to Ctrl-C
+            print(f"\nStopped. The same command restarts at seed {seed}; earlier seeds are done.")
             raise
     return lottery.records
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Mutes Lightning's remarks, of which every round would bring some."""
+    """Mutes Lightning's messages, which would appear in every round."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -112,7 +112,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Networks this small gain nothing from more threads, and one thread is as fast on a busy machine."""
+    """Uses one thread: networks this small do not gain from more."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -125,7 +125,7 @@ Points = dict[str, list[tuple[float, float]]]
 
 
 def _average(runs: list[Records]) -> tuple[Points, dict[str, list[float]]]:
-    """Mean accuracy by branch and density, and its standard deviation if there are several seeds."""
+    """Mean accuracy by branch and density, and for several seeds its standard deviation."""
     points: Points = {}
     spread: dict[str, list[float]] = {}
     for branch in runs[0].branches():
@@ -137,7 +137,7 @@ def _average(runs: list[Records]) -> tuple[Points, dict[str, list[float]]]:
 
 
 def _table(points: Points, spread: dict[str, list[float]]) -> str:
-    """A row a density: the dense network beside the ticket and its controls."""
+    """One row per density: the dense network, the ticket and its controls."""
     cells = {}
     for branch, pairs in points.items():
         for number, (density, value) in enumerate(pairs):

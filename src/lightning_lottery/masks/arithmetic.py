@@ -21,7 +21,7 @@ def kept(masks: Mapping[str, Tensor]) -> int:
 
 
 def prunable(masks: Mapping[str, Tensor]) -> int:
-    """Number of weights that the masks speak of, surviving or not."""
+    """Number of prunable weights, surviving or not."""
     return sum(mask.numel() for mask in masks.values())
 
 
@@ -53,7 +53,7 @@ def unpack(packed: Tensor, shape: Sequence[int]) -> Tensor:
         The boolean mask.
 
     Raises:
-        ValueError: The bytes are not as many as the shape needs.
+        ValueError: The number of bytes does not fit the shape.
     """
     size = torch.Size(shape).numel()
     if packed.dtype != torch.uint8 or packed.shape != ((size + 7) // 8,):
@@ -63,7 +63,7 @@ def unpack(packed: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def fingerprint(masks: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and bits, as 16 hexadecimal digits: equal masks have equal ones."""
+    """SHA-256 over names, shapes and bits, as 16 hexadecimal digits. Equal masks have equal fingerprints."""
     digest = hashlib.sha256()
     for name in sorted(masks):
         digest.update(f"{name}:{tuple(masks[name].shape)}:".encode())

@@ -1,4 +1,4 @@
-"""Goes over the entries of many tensors in chunks that fit into a cache."""
+"""Iterates over the entries of many tensors in chunks that fit into a CPU cache."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from lightning_lottery.masks import sharding
 
 @dataclass(frozen=True)
 class _Piece:
-    """Entries ``begin`` to ``end`` of one tensor, which begin at ``at`` in their chunk."""
+    """Entries ``begin`` to ``end`` of one tensor, stored from position ``at`` of their chunk on."""
 
     tensor: int
     begin: int
@@ -30,15 +30,15 @@ class _Piece:
 
 @dataclass
 class Chunk:
-    """Successive entries of all tensors, in memory that the next chunk uses again.
+    """Consecutive entries of all tensors, in memory that the next chunk reuses.
 
     Attributes:
         values: Scores, or their absolute values, shape (n,).
         alive: Which of them belong to survivors, boolean, shape (n,); ``None`` means all.
-        kept: To be set to the new masks, boolean, shape (n,), and then stored by :meth:`Chunks.store`.
-        marks: Spare memory, boolean, shape (n up to a multiple of 8,), false after the n-th.
-        numbers: Spare memory, like ``values``.
-        pieces: Where the entries are.
+        kept: The new masks, boolean, shape (n,). The caller fills them and calls :meth:`Chunks.store`.
+        marks: Scratch memory, boolean; n entries padded with ``False`` to a multiple of 8.
+        numbers: Scratch memory, like ``values``.
+        pieces: The tensors and positions that the entries come from.
     """
 
     values: Tensor
@@ -50,15 +50,15 @@ class Chunk:
 
 
 class Chunks:
-    """The scores and masks of many tensors, to go over as often as needed.
+    """The scores and masks of many tensors. Can be iterated several times.
 
     Args:
-        scores: Floating-point tensors on any devices. Of sharded ones the part of this process is gone over.
+        scores: Floating-point tensors on any device. Of sharded tensors, only this process's part is visited.
         masks: The survivors, boolean, of the same shapes; ``None`` means all.
         out: Boolean tensors of the same shapes, contiguous, for the new masks.
-        magnitude: Whether the values are the absolute values of the scores.
-        size: Entries of a chunk.
-        which: Numbers of the tensors to go over; all if left out.
+        magnitude: Whether to use the absolute values of the scores.
+        size: Entries per chunk.
+        which: Indices of the tensors to visit; all by default.
     """
 
     def __init__(
@@ -105,12 +105,12 @@ class Chunks:
         return sharding.local(self._scores[index].detach()).reshape(-1)
 
     def mask(self, index: int) -> Tensor | None:
-        """All of its mask, shape (n,)."""
+        """The mask of a tensor in this process, shape (n,)."""
         return None if self._masks is None else sharding.local(self._masks[index]).reshape(-1)
 
     def _load(self, score: Tensor, values: Tensor) -> None:
         if self._magnitude and score.dtype == values.dtype and score.device == values.device:
-            torch.abs(score, out=values)  # without a copy in between
+            torch.abs(score, out=values)  # without an intermediate copy
             return
         values.copy_(score)
         if self._magnitude:
@@ -129,7 +129,7 @@ class Chunks:
         return Chunk(scratch[0][:size], alive, kept, marks[2][: size + -size % 8], scratch[1][:size], pieces)
 
     def _is_direct(self, piece: _Piece) -> bool:
-        """Whether the piece is a whole chunk, whose masks can be read and written where they are."""
+        """Whether the piece is a whole chunk, so that its masks can be read and written in place."""
         return piece.end - piece.begin == self._room and self._scores[piece.tensor].device == self.device
 
     def _flat_out(self, piece: _Piece) -> Tensor:
@@ -142,7 +142,7 @@ class Chunks:
                 self._flat_out(piece).copy_(chunk.kept[piece.here])
 
     def keep(self, pieces: list[_Piece], places: Tensor) -> None:
-        """Sets the new masks at some places of a chunk that was stored before."""
+        """Sets the new masks to ``True`` at some places of a chunk that was already stored."""
         if len(pieces) == 1 and self._scores[pieces[0].tensor].device == self.device:
             self._flat_out(pieces[0])[places] = True
             return
@@ -153,7 +153,7 @@ class Chunks:
             out.logical_or_(marks[piece.here].to(out.device))
 
     def positions(self, chunk: Chunk, places: Tensor) -> Tensor:
-        """Positions among the entries of all tensors and processes of some places of a chunk."""
+        """Converts places in a chunk to positions among the entries of all tensors and processes."""
         found = []
         for piece in chunk.pieces:
             within = places[(places >= piece.at) & (places < piece.here.stop)] - piece.at + piece.begin
@@ -161,11 +161,11 @@ class Chunks:
         return torch.cat(found)
 
     def sample(self, number: int, run: int) -> Tensor:
-        """Draws values of survivors, with a generator of its own.
+        """Draws values of survivors, with a private random generator.
 
         Args:
-            number: About how many, survivors or not.
-            run: How many successive ones are drawn together.
+            number: Approximate number of draws, survivors or not.
+            run: Number of consecutive entries that are drawn together.
         """
         generator = torch.Generator().manual_seed(self.total)
         places = torch.randint(self.total, (number // run + 1,), generator=generator).sort().values

@@ -1,12 +1,12 @@
 """Exact selection of the smallest scores over many tensors, without copying them.
 
 A sample brackets the k-th smallest score; one pass in chunks that fit into a cache writes the new masks and
-collects the few scores inside the bracket, among which the selection is exact. Where many scores equal an end of
-the bracket, two passes select among them by position. If all that misses, and always if tensors are sharded, a
-radix selection finds the k-th score, 11 bits a pass.
+collects the few scores inside the bracket, among which the selection is exact. If many scores are equal
+to an end of the bracket, two passes select among them by position. If the bracket misses, and always for sharded
+tensors, a radix selection finds the k-th score, 11 bits per pass.
 
-Besides the new masks, which take a byte a weight, this takes at most 0.4 bytes a weight from 10 million weights
-on, and a few MB for fewer.
+Besides the new masks (one byte per weight), this needs at most 0.4 bytes per weight for 10 million weights or
+more, and a few MB for fewer.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,12 +19,12 @@ from torch import Tensor, distributed
 from lightning_lottery.masks import sharding
 from lightning_lottery.masks.chunks import Chunk, Chunks
 
-_SMALL = 1 << 13  # entries; of fewer all are collected
+_SMALL = 1 << 13  # entries; with fewer, all are collected
 _MANY = 1 << 17  # entries that may always be collected
-_LARGEST, _SMALLEST = 1 << 20, 1 << 17  # entries of a chunk
-_SHORT = 1 << 14  # entries of a chunk whose digits are looked at, which takes ten times the memory
-_WIDTHS = (3.3, 16.0)  # of the bracket, in standard deviations: one in a thousand misses
-_CROWDED = 1 << 14  # words of a chunk with a mark in it, of which there are usually a few thousand
+_LARGEST, _SMALLEST = 1 << 20, 1 << 17  # entries per chunk
+_SHORT = 1 << 14  # entries of a chunk in radix selection, which needs ten times the memory
+_WIDTHS = (3.3, 16.0)  # half-widths of the bracket, in standard deviations; the first misses 1 in 1,000
+_CROWDED = 1 << 14  # words of a chunk that contain a mark; usually there are a few thousand
 _LINE = 16  # entries drawn together for the sample: a cache line
 _DIGIT = 11  # bits: a histogram of 2,048 counts is 16 kB to reduce
 _INFINITE = float("inf")
@@ -32,12 +32,13 @@ _INFINITE = float("inf")
 
 @dataclass(frozen=True)
 class Selection:
-    """What is to be selected from.
+    """The tensors to select from.
 
     Attributes:
-        scores: Floating-point tensors on any devices, sharded or not.
+        scores: Floating-point tensors on any device, sharded or not.
         masks: The survivors, boolean, of the same shapes; ``None`` means all.
-        out: Boolean tensors of the same shapes, contiguous, for the new masks; none of them is one of ``masks``.
+        out: Boolean tensors of the same shapes, contiguous, for the new masks. They must not share
+            memory with ``masks``.
         magnitude: Whether to rank by the absolute value of the scores.
     """
 
@@ -47,23 +48,23 @@ class Selection:
     magnitude: bool
 
     def remove(self, k: int, survivors: int) -> bool:
-        """Writes the masks that are left when the ``k`` smallest-scored survivors are gone.
+        """Removes the ``k`` survivors of smallest score and writes the new masks.
 
-        Equal scores go in the order of tensor and flat index. Collective if tensors are sharded.
+        Equal scores are removed in the order of tensor and flat index. Collective if tensors are sharded.
 
         Args:
             k: How many to remove, 1 to the number of survivors.
-            survivors: How many there are, in all processes.
+            survivors: Number of survivors in all processes.
 
         Returns:
-            Whether the scores may hold NaN.
+            Whether the scores may contain NaN.
         """
         if not any(map(sharding.is_sharded, self.scores)):
             chunks, may_hold_nan = self._chunks(64, _SMALLEST), False
             for width in _WIDTHS if chunks.total > _SMALL else (_INFINITE,):
                 low, high = _bracket(chunks, k / survivors, width)
                 found = _sweep(chunks, low, high)
-                if found is None:  # many are equal
+                if found is None:  # many scores are equal
                     for value in {low, high}:
                         total = _settle_ties(chunks, value, k)
                         if total is not None:
@@ -82,7 +83,7 @@ class Selection:
         return Chunks(self.scores, self.masks, self.out, self.magnitude, size, which)
 
     def _remove_by_digits(self, k: int) -> bool:
-        """Goes over all entries several times, in one process or over shards."""
+        """Radix selection: several passes over all entries, in one process or over shards."""
         is_sharded = any(map(sharding.is_sharded, self.scores))
         counted = [i for i, score in enumerate(self.scores) if not is_sharded or sharding.counts_here(score)]
         everything, here = self._chunks(256, _SHORT), self._chunks(256, _SHORT, counted)
@@ -121,14 +122,14 @@ class Selection:
 
 @dataclass
 class _Found:
-    """What one pass has found.
+    """The result of one pass.
 
     Attributes:
         above: Number of survivors above the bracket.
-        inside: Number of those inside.
-        may_hold_nan: Whether the sum of all values is none.
-        values: Values of those inside, a tensor a chunk.
-        places: Where they are in their chunks.
+        inside: Number of survivors inside the bracket.
+        may_hold_nan: Whether the sum of all values is NaN.
+        values: Values of the survivors inside, one tensor per chunk.
+        places: Their places in the chunks.
         pieces: The pieces of these chunks.
     """
 
@@ -141,12 +142,12 @@ class _Found:
 
 
 def _bracket(chunks: Chunks, fraction: float, width: float) -> tuple[float, float]:
-    """Values between which the one lies that has a fraction of the survivors below it.
+    """Estimates an interval that contains a quantile of the survivors.
 
     Args:
         chunks: All values.
-        fraction: In (0, 1].
-        width: Half the bracket, in standard deviations of the number of drawn values below.
+        fraction: The quantile, in (0, 1].
+        width: Half-width of the bracket, in standard deviations of the number of samples below the quantile.
     """
     if width == _INFINITE:
         return -_INFINITE, _INFINITE
@@ -160,16 +161,16 @@ def _bracket(chunks: Chunks, fraction: float, width: float) -> tuple[float, floa
 
 
 def _sweep(chunks: Chunks, low: float, high: float) -> _Found | None:
-    """Keeps what is above a bracket and collects what lies inside; ``None`` if that is too much."""
+    """Keeps what is above a bracket and collects what is inside; ``None`` if that is too much."""
     found = _Found()
     total = torch.zeros((), dtype=chunks.dtype, device=chunks.device)
     above = torch.zeros((), dtype=torch.int64, device=chunks.device)
     limit = max(_MANY, chunks.total // 80)
     for chunk in chunks:
         total += chunk.values.sum()
-        # Comparing into numbers and copying those to booleans is several times faster than into booleans.
+        # Comparing into numbers and converting those to booleans is several times faster.
         chunk.kept.copy_(torch.gt(chunk.values, high, out=chunk.numbers))
-        if chunk.alive is None:  # this sum of ones is exact: a chunk is shorter than 2^24
+        if chunk.alive is None:  # the sum of ones is exact, since a chunk has fewer than 2^24 entries
             above += chunk.numbers.sum().to(torch.int64)
         inside = chunk.marks[: chunk.values.numel()]
         inside.copy_(torch.ge(chunk.values, low, out=chunk.numbers)).logical_xor_(chunk.kept)
@@ -180,7 +181,7 @@ def _sweep(chunks: Chunks, low: float, high: float) -> _Found | None:
         chunks.store(chunk)
         words = chunk.marks.view(torch.int64).nonzero().flatten()
         if words.numel() > _CROWDED and found.inside + int(chunk.marks.count_nonzero()) > limit:
-            return None  # before the places of all of them take memory
+            return None  # before storing all their places takes too much memory
         places = _true_of(chunk.marks, words)
         found.inside += places.numel()
         if found.inside > limit:
@@ -193,13 +194,13 @@ def _sweep(chunks: Chunks, low: float, high: float) -> _Found | None:
 
 
 def _true_of(marks: Tensor, words: Tensor) -> Tensor:
-    """Where booleans are true, if few are: only the bytes of words of eight that are not zero are looked at."""
+    """Indices of the true entries, fast if they are few: only nonzero words of eight bytes are inspected."""
     inside = marks.view(-1, 8).index_select(0, words).flatten().nonzero().flatten()
     return words.index_select(0, inside >> 3) * 8 + (inside & 7)
 
 
 def _settle(chunks: Chunks, found: _Found, k: int) -> None:
-    """Keeps all but the ``k`` smallest of those inside the bracket."""
+    """Keeps all survivors inside the bracket except the ``k`` smallest."""
     values = torch.cat(found.values)
     keep = torch.ones_like(values, dtype=torch.bool)
     if 0 < k <= values.numel():
@@ -213,7 +214,7 @@ def _settle(chunks: Chunks, found: _Found, k: int) -> None:
 
 
 def _settle_ties(chunks: Chunks, value: float, k: int) -> Tensor | None:
-    """Writes the new masks if the k-th smallest survivor has this value; gives the sum of all values if it has."""
+    """Writes the new masks if the k-th smallest survivor has this value, and returns the sum of all values."""
     below, equal = (torch.zeros((), dtype=torch.int64, device=chunks.device) for _ in range(2))
     total = torch.zeros((), dtype=chunks.dtype, device=chunks.device)
     for chunk in chunks:
@@ -232,7 +233,7 @@ def _settle_ties(chunks: Chunks, value: float, k: int) -> Tensor | None:
             ties.logical_and_(chunk.alive)
             chunk.kept.logical_and_(chunk.alive)
         here = int(ties.count_nonzero())
-        if going < here:  # the first of these go, and no later ones
+        if going < here:  # only the first of these are removed
             ties[ties.nonzero().flatten()[:going]] = False
             chunk.kept.logical_or_(ties)
         going -= min(here, going)
@@ -241,40 +242,40 @@ def _settle_ties(chunks: Chunks, value: float, k: int) -> Tensor | None:
 
 
 def ordered_keys(values: Tensor) -> Tensor:
-    """Integers in the order of the values.
+    """Maps values to integers in the same order.
 
     Args:
-        values: float32, for keys from 0 up, or float64, for keys of either sign.
+        values: float32 (the keys are not negative) or float64 (keys of both signs).
 
     Returns:
-        int64, of the same shape; those of 0 and -0 are equal.
+        int64, of the same shape; 0 and -0 have equal keys.
     """
     bits, integer = (32, torch.int32) if values.dtype == torch.float32 else (64, torch.int64)
     pattern = (values + 0.0).view(integer).to(torch.int64)  # -0 + 0 is 0
     top = bits - 1
-    pattern = pattern ^ ((pattern >> top) & ((1 << top) - 1))  # negative ones run backwards
+    pattern = pattern ^ ((pattern >> top) & ((1 << top) - 1))  # reverses the order of negative values
     return pattern + (1 << 31) if bits == 32 else pattern
 
 
 def kth(
     keys: Callable[[], Iterable[Tensor]], k: int, bits: int, device: torch.device, is_collective: bool
 ) -> tuple[int, int]:
-    """Finds the k-th smallest of many integers, going over them once for every 11 bits.
+    """Finds the k-th smallest of many integers, with one pass for every 11 bits.
 
     Args:
-        keys: Gives them all, int64, any number of tensors; called once a pass.
-        k: From 1 to their number, in all processes.
-        bits: How many bits they have; with 64 they have a sign, else they are not negative.
-        device: Where the counts are kept.
-        is_collective: Whether the keys are those of all processes.
+        keys: Returns all integers, int64, in any number of tensors. It is called once per pass.
+        k: 1 to the number of integers in all processes.
+        bits: Number of bits. With 64 the integers are signed; otherwise they are not negative.
+        device: Device of the counts.
+        is_collective: Whether to search the integers of all processes.
 
     Returns:
-        The k-th key, and how many of the equal ones are among the k smallest.
+        The k-th smallest integer, and how many integers equal to it are among the k smallest.
     """
     found, above = 0, bits
     for shift in range((bits - 1) // _DIGIT * _DIGIT, -1, -_DIGIT):
         width = above - shift
-        flip = 1 << (width - 1) if bits == above == 64 else 0  # the sign bit: negative ones come first
+        flip = 1 << (width - 1) if bits == above == 64 else 0  # the sign bit: negative integers come first
         histogram = torch.zeros(1 << width, dtype=torch.int64, device=device)
         for some in keys():
             like = some if above == bits else some[(some >> above) == (found >> above)]

@@ -1,7 +1,7 @@
-"""Tensors of which every process holds a shard (DTensor).
+"""Sharded tensors (DTensor), where every process holds a part.
 
-Everything here takes plain tensors as well, and then needs no process group. Functions that are said to be
-*collective* must be called by all processes.
+All functions also accept plain tensors, and then need no process group. Functions marked as *collective* must be
+called by all processes.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch import Tensor, distributed
 try:
     from torch.distributed.tensor import DTensor, Replicate, Shard
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-except ImportError:  # PyTorch before 2.5 keeps it elsewhere, and without what this needs
+except ImportError:  # before PyTorch 2.5 it lives elsewhere and lacks what is needed here
     DTensor = None  # type: ignore[assignment,misc]
 
 from lightning_lottery.errors import ConfigurationError
@@ -25,20 +25,20 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The part of a tensor that this process holds; it shares memory with the tensor."""
+    """The part of a tensor in this process; it shares memory with the tensor."""
     return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor, on every process. Collective."""
+    """The whole tensor, on every process. Collective."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def like(values: Tensor, tensor: Tensor) -> Tensor:
-    """Makes a tensor of this process's part of its values, sharded like another one."""
+    """Makes a tensor, sharded like another one, from the values of this process's part."""
     if not is_sharded(tensor):
         return values
-    return DTensor.from_local(  # uneven shards need shape and stride
+    return DTensor.from_local(  # needed for uneven shards
         values,
         tensor.device_mesh,  # type: ignore[attr-defined]
         tensor.placements,  # type: ignore[attr-defined]
@@ -49,7 +49,7 @@ def like(values: Tensor, tensor: Tensor) -> Tensor:
 
 
 def place(values: Tensor, tensor: Tensor) -> Tensor:
-    """Moves values, of which every process has all, to where another tensor is, sharded like it."""
+    """Moves a tensor that every process holds whole to the device of another one, and shards it alike."""
     if not is_sharded(tensor) or is_sharded(values):
         return values.to(tensor.device)
     shape, offset = _extent(tensor)
@@ -58,29 +58,29 @@ def place(values: Tensor, tensor: Tensor) -> Tensor:
 
 
 def _extent(tensor: Tensor) -> tuple[Sequence[int], Sequence[int]]:
-    """Shape of this process's part, and where in the tensor it begins."""
+    """Shape of this process's part, and its offset in the tensor."""
     for placement in tensor.placements:  # type: ignore[attr-defined]
         if type(placement) not in (Shard, Replicate):
             raise ConfigurationError(
-                f"Weights that are placed as {placement} are not supported; sharded along a dimension (Shard) or "
-                "copied (Replicate) they are."
+                f"Weights placed as {placement} are not supported. Use weights that are sharded along a dimension "
+                "(Shard) or copied (Replicate)."
             )
     shape, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)  # type: ignore[attr-defined]
     return shape, offset
 
 
 def counts_here(tensor: Tensor) -> bool:
-    """Whether this process is the one of those with the same part that counts it."""
+    """Whether this process counts its part; of several processes with the same part, only one does."""
     if not is_sharded(tensor):
         return distributed.get_rank() == 0
     if not bool((tensor.device_mesh.mesh == 0).any()):  # type: ignore[attr-defined]
-        return False  # a mesh of some processes, of which others hold a copy; that with process 0 counts
+        return False  # a mesh that is a copy of another one; the mesh with process 0 counts
     where = zip(tensor.placements, tensor.device_mesh.get_coordinate(), strict=True)  # type: ignore[attr-defined]
     return all(coordinate == 0 for placement, coordinate in where if isinstance(placement, Replicate))
 
 
 def count(masks: Sequence[Tensor]) -> list[int]:
-    """The number of true entries of each mask. Collective if any is sharded."""
+    """The number of true entries of each mask. Collective if any mask is sharded."""
     if not any(map(is_sharded, masks)):
         return [int(mask.count_nonzero()) for mask in masks]
     counts = torch.stack([local(mask).count_nonzero() * counts_here(mask) for mask in masks])
@@ -89,7 +89,7 @@ def count(masks: Sequence[Tensor]) -> list[int]:
 
 
 def positions(tensor: Tensor, places: Tensor) -> Tensor:
-    """Flat indices in the whole tensor of flat indices in this process's part."""
+    """Converts flat indices in this process's part to flat indices in the whole tensor."""
     if not is_sharded(tensor):
         return places
     shape, offset = _extent(tensor)

@@ -47,15 +47,15 @@ def prune_smallest(
         scores: One floating-point tensor of any shape per group of weights, by name or as a list.
         masks: The survivors so far, boolean, shaped and keyed like ``scores``; ``None`` means all alive.
         k: How many to remove, 0 to the number of survivors.
-        magnitude: Rank by the absolute value of the scores.
-        out: Boolean tensors to write the new masks to, contiguous, keyed and shaped like ``scores``, and other
-            than ``masks``; new ones if left out.
+        magnitude: Whether to rank by the absolute value of the scores.
+        out: Boolean tensors to write the new masks to, contiguous, keyed and shaped like ``scores``, without
+            shared memory with ``masks``; by default new tensors are made.
 
     Returns:
-        New masks, keyed like ``scores``; the given ones are not changed.
+        New masks, keyed like ``scores``; ``masks`` is not changed.
 
     Raises:
-        ConfigurationError: ``k`` is out of range, or masks and scores do not belong together.
+        ConfigurationError: ``k`` is out of range, or the masks do not match the scores.
         TrainingError: A surviving score is NaN.
 
     Example:
@@ -69,7 +69,7 @@ def prune_smallest(
         kept = _prune_smallest(names, list(scores.values()), given[0], k, magnitude, given[1])
         return dict(zip(names, kept, strict=True))
     if isinstance(masks, Mapping) or isinstance(out, Mapping):
-        raise ConfigurationError("The scores came as a list, so the masks must be a list as well.")
+        raise ConfigurationError("scores is a list, so masks and out must be lists too.")
     names = [f"tensor {index}" for index in range(len(scores))]
     alive, into = (None if some is None else list(some) for some in (masks, out))
     return _prune_smallest(names, list(scores), alive, k, magnitude, into)
@@ -79,7 +79,7 @@ def _in_order(names: list[str], masks: Mapping[str, Tensor] | Sequence[Tensor] |
     if masks is None:
         return None
     if not isinstance(masks, Mapping) or masks.keys() != set(names):
-        raise ConfigurationError(f"The scores are for {names}; there must be a mask for each of them.")
+        raise ConfigurationError(f"The scores are for {names}. Pass a mask for each of these names, and no other.")
     return [masks[name] for name in names]
 
 
@@ -97,14 +97,16 @@ def _prune_smallest(
             raise ConfigurationError(
                 f"The scores of {name!r} are {score.dtype}; they must be floating-point numbers."
             )
-    _check_masks("mask", names, scores, masks)
+    _check_masks("masks", names, scores, masks)
     _check_masks("out", names, scores, out)
     places = [place for target in out or () if (place := sharding.local(target)).numel()]
     addresses = {place.data_ptr() for place in places}
     if len(addresses) < len(places) or not all(place.is_contiguous() for place in places):
-        raise ConfigurationError("The tensors of out must be contiguous, and each another one.")
+        raise ConfigurationError("The tensors in out must be contiguous, and no two of them may share memory.")
     if addresses & {sharding.local(mask).data_ptr() for mask in masks or ()}:
-        raise ConfigurationError("The tensors of out must not be those of masks, which are needed to the end.")
+        raise ConfigurationError(
+            "The tensors in out must not share memory with masks, which are read until the end."
+        )
     total = sum(score.numel() for score in scores) if masks is None else sum(sharding.count(masks))
     k = plain(k)
     if not isinstance(k, int) or isinstance(k, bool) or not 0 <= k <= total:
@@ -129,11 +131,13 @@ def _check_masks(what: str, names: list[str], scores: list[Tensor], masks: list[
     if masks is None:
         return
     if len(masks) != len(scores):
-        raise ConfigurationError(f"{len(scores)} scores came with {len(masks)} tensors for {what}.")
+        raise ConfigurationError(
+            f"There are {len(scores)} scores but {len(masks)} tensors in {what}; pass one per score."
+        )
     for name, score, mask in zip(names, scores, masks, strict=True):
         if mask.shape != score.shape or mask.dtype != torch.bool:
             raise ConfigurationError(
-                f"The {what} of {name!r} is {mask.dtype} of shape {tuple(mask.shape)}; it must be boolean, of the "
+                f"In {what}, {name!r} is {mask.dtype} of shape {tuple(mask.shape)}; it must be boolean, of the "
                 f"scores' shape {tuple(score.shape)}."
             )
 
@@ -144,4 +148,4 @@ def _refuse_nan(names: list[str], scores: list[Tensor], masks: list[Tensor] | No
         if masks is not None:
             nan &= sharding.local(masks[index])
         if sharding.count([sharding.like(nan, scores[index])]) != [0]:
-            raise TrainingError(f"{name!r} holds NaN, which has no rank: the training has diverged.")
+            raise TrainingError(f"{name!r} contains NaN and cannot be ranked. The training has diverged.")

@@ -1,4 +1,4 @@
-"""Everything before the first step: arguments, checks, the run folder, the identity of a run."""
+"""Everything before the first step: arguments, checks, the preview, the run folder, the identity of a run."""
 
 from lightning_lottery.preflight.checks import (
     check_finders,
@@ -7,8 +7,8 @@ from lightning_lottery.preflight.checks import (
     check_start,
     check_trainer,
 )
-from lightning_lottery.preflight.identity import check_same, describe, describe_trainer
-from lightning_lottery.preflight.locate import choose_folder, claim, find_run, folder_of
+from lightning_lottery.preflight.identity import check_same, describe_run, describe_trainer
+from lightning_lottery.preflight.locate import choose_folder, find_run, folder_of, lock_folder
 from lightning_lottery.preflight.preview import Preview
 from lightning_lottery.preflight.settings import Settings
 
@@ -22,9 +22,9 @@ __all__ = [
     "check_start",
     "check_trainer",
     "choose_folder",
-    "claim",
-    "describe",
+    "describe_run",
     "describe_trainer",
     "find_run",
     "folder_of",
+    "lock_folder",
 ]

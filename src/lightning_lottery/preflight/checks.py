@@ -1,4 +1,4 @@
-"""What is refused before training begins."""
+"""Checks before training begins."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,108 +29,109 @@ _CHANGING = (StochasticWeightAveraging, BaseFinetuning)
 
 
 def check_trainer(trainer: Trainer, owner: Callback, settings: Settings) -> None:
-    """Refuses a Trainer that cannot train rounds.
+    """Checks that a Trainer can train rounds.
 
     Raises:
-        ConfigurationError: With what came, what is allowed and what to write.
+        ConfigurationError: It cannot.
     """
     if not isinstance(trainer, Trainer):
         raise ConfigurationError(
-            f"The Trainer is that of {type(trainer).__module__.split('.')[0]}. Import Trainer, LightningModule "
-            "and all the rest from lightning.pytorch, or callbacks and Trainer do not know each other."
+            f"The Trainer comes from the package {type(trainer).__module__.split('.')[0]}. Import Trainer, "
+            "LightningModule and everything else from lightning.pytorch, since the two packages do not work "
+            "together."
         )
     others = [callback for callback in trainer.callbacks if isinstance(callback, type(owner))]  # type: ignore[attr-defined]
     if len(others) > 1:
         raise ConfigurationError(
-            f"The Trainer has {len(others)} callbacks of type {type(owner).__name__}; one fit follows one of "
-            "them. Keep one, and start another Trainer for the other experiment."
+            f"The Trainer has {len(others)} callbacks of type {type(owner).__name__}, but a fit supports only "
+            "one. Keep one, and use another Trainer for the other experiment."
         )
     _check_callbacks(trainer, settings)
-    # Strategies of others are those of Lightning that they derive from, such as RayDDPStrategy.
+    # Third-party strategies, such as RayDDPStrategy, count as the Lightning strategy that they derive from.
     bases = (base for base in type(trainer.strategy).__mro__ if base.__module__.startswith("lightning."))
     if next(bases, None) not in (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy):
         raise ConfigurationError(
             f"The strategy {type(trainer.strategy).__name__} is not supported. For several devices write "
-            "Trainer(strategy='ddp'), for weights that are too large for one of them "
-            "Trainer(strategy=ModelParallelStrategy()) with fully_shard in configure_model (FSDP2); or else "
+            "Trainer(strategy='ddp'); for a network that does not fit on one device, "
+            "Trainer(strategy=ModelParallelStrategy()) with fully_shard in configure_model (FSDP2); otherwise "
             "Trainer(devices=1, strategy='auto')."
         )
     window = max((rule.window for rule in settings.stop), default=0)
     if trainer.max_epochs not in (None, -1) and window > int(trainer.max_epochs or 0):
         raise ConfigurationError(
-            f"stop={list(settings.stop)} compares the masks of {window} epochs, and a round has max_epochs="
-            f"{trainer.max_epochs}. Write a smaller window, or let the rounds be longer."
+            f"stop={list(settings.stop)} compares the masks of {window} epochs, but a round has max_epochs="
+            f"{trainer.max_epochs}. Use a smaller window or longer rounds."
         )
     endless = trainer.max_epochs == -1 and trainer.max_steps == -1
     if endless and not any(isinstance(callback, EarlyStopping) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         raise ConfigurationError(
-            "max_epochs=-1 came without another limit, so the first round would never end (max_time is the "
-            "budget of all rounds together). Write the length of one round, for example Trainer(max_epochs=10)."
+            "max_epochs=-1 needs another limit, since the first round would never end (max_time is the budget of "
+            "all rounds together). Set the length of one round, for example Trainer(max_epochs=10)."
         )
 
 
 def _check_callbacks(trainer: Trainer, settings: Settings) -> None:
-    """Refuses other callbacks that do not go with ours."""
+    """Checks that the other callbacks can be combined with ours."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     if any(isinstance(callback, ModelPruning) for callback in callbacks):
         raise ConfigurationError(
-            "ModelPruning came with LotteryTicketCallback, and both would prune the same network: its masks would "
-            "rename the weights. Keep one of them."
+            "ModelPruning cannot be combined with LotteryTicketCallback: both would prune the same network, and "
+            "the masks of ModelPruning rename the weights. Keep one of them."
         )
     changing = [callback for callback in callbacks if isinstance(callback, _CHANGING)]
     if changing and settings.rewind.schedule.amount:
         raise ConfigurationError(
-            f"rewind={settings.rewind!r} came with {type(changing[0]).__name__}, which exchanges schedulers or "
-            "adds groups of parameters while it trains, so that the schedule cannot return to a later point. "
-            "Rewind to initialisation, or leave one of them out."
+            f"rewind={settings.rewind!r} cannot be combined with {type(changing[0]).__name__}, which replaces "
+            "schedulers or adds parameter groups during training, so that the schedule cannot return to a later "
+            "point. Rewind to initialisation, or leave out one of them."
         )
 
 
 def check_finders(trainer: Trainer) -> None:
-    """Refuses to go on with a run on a Trainer that tries itself out first; call it before ``on_fit_start``.
+    """Checks that no tuner runs before a resumed fit. Call it before ``on_fit_start``.
 
     Raises:
-        ConfigurationError: With what came and what to write.
+        ConfigurationError: There is a learning-rate or batch-size finder.
     """
     finders = [callback for callback in trainer.callbacks if isinstance(callback, _FINDERS)]  # type: ignore[attr-defined]
     if finders:
         raise ConfigurationError(
-            f"{type(finders[0]).__name__} tries out the Trainer when a fit begins, and then Lightning does not go "
-            "on where the checkpoint was taken. To go on, leave it out and write down what it had found."
+            f"{type(finders[0]).__name__} runs when a fit begins, and then Lightning does not continue at the "
+            "checkpoint. To resume, leave it out and set the value that it had found."
         )
 
 
 def check_resume(trainer: Trainer, is_resumed: bool) -> None:
-    """Refuses to go on with a run whose strategy cannot.
+    """Checks that the strategy supports resuming.
 
     Raises:
-        ConfigurationError: With what came and what to write.
+        ConfigurationError: It does not.
     """
     if isinstance(trainer.strategy, ModelParallelStrategy) and (is_resumed or trainer.ckpt_path is not None):
         raise ConfigurationError(
-            "Going on with a run of ModelParallelStrategy is not supported. Fit without ckpt_path, from round 0."
+            "Resuming with ModelParallelStrategy is not supported. Fit without ckpt_path, from round 0."
         )
 
 
 def check_start(trainer: Trainer, is_resumed: bool, has_nothing_to_train: bool) -> None:
-    """Refuses a fit that begins neither at step 0 nor from a checkpoint of a run; call it in ``on_fit_start``.
+    """Checks that a fit begins at step 0 or resumes a run. Call it in ``on_fit_start``.
 
     Raises:
-        ConfigurationError: With what came and what to write.
+        ConfigurationError: It does neither.
     """
     if is_resumed:
         return
-    # Lightning's tuner goes back to a checkpoint of its own, in on_fit_start before ours.
+    # Lightning's tuners load their own checkpoint, in on_fit_start before ours.
     tuner = (".lr_find_", ".scale_batch_size_")
     if trainer.ckpt_path is not None and not Path(trainer.ckpt_path).name.startswith(tuner):
         raise ConfigurationError(
-            f"ckpt_path={str(trainer.ckpt_path)!r} holds no round to go on with: it was written without "
-            "LotteryTicketCallback, or when all rounds were over. To go on with a run, take "
-            "lottery.resume(trainer); to start from trained weights, load them into the model before fit."
+            f"ckpt_path={str(trainer.ckpt_path)!r} contains no round to resume: it was written without "
+            "LotteryTicketCallback, or after all rounds were finished. To resume a run, use "
+            "lottery.resume(trainer). To start from trained weights, load them into the model before fit."
         )
     if trainer.global_step > 0 and not has_nothing_to_train:
         raise ConfigurationError(
-            f"This Trainer has trained {trainer.global_step} steps already, and a round begins at step 0. Make a "
+            f"This Trainer has already trained {trainer.global_step} steps, but a run begins at step 0. Create a "
             "new Trainer for a new run."
         )
 
@@ -138,18 +139,18 @@ def check_start(trainer: Trainer, is_resumed: bool, has_nothing_to_train: bool) 
 def check_module(
     module: LightningModule, settings: Settings, copies: Mapping[str, str | None] | None = None
 ) -> Selection:
-    """Refuses a LightningModule that does not go with the arguments.
+    """Checks a LightningModule against the arguments.
 
     Args:
         module: The LightningModule.
         settings: The arguments.
-        copies: If a run goes on, whose weights are not those of a beginning, the copies that it began with.
+        copies: For a resumed run, the copies of trained weights that it was started with; ``None`` for a new run.
 
     Returns:
-        What of it is pruned.
+        The parameters that are pruned, and those that are not.
 
     Raises:
-        ConfigurationError: With what came, what is allowed and what to write.
+        ConfigurationError: The module does not work with the arguments.
     """
     _check_optimizers(module)
     selection = examine(module, settings.include, settings.exclude, is_initial=copies is None, copies=copies)
@@ -162,20 +163,20 @@ def check_module(
 
 
 def _check_optimizers(module: LightningModule) -> None:
-    """Refuses a training without optimizers, or with some that no round could begin anew."""
+    """Checks that Lightning knows the optimizers, so that every round can start with new ones."""
     groups = [group for optimizer in module.trainer.optimizers for group in optimizer.param_groups]
     if not any(group["params"] for group in groups):
         raise ConfigurationError(
-            "configure_optimizers gives no optimizer that holds parameters, so that nothing would be trained. One "
-            "that the LightningModule makes and steps by itself would not begin anew in each round: return it "
-            "from configure_optimizers."
+            "configure_optimizers returns no optimizer with parameters, so nothing would be trained. An optimizer "
+            "that the LightningModule creates elsewhere would not start afresh in each round. Return it from "
+            "configure_optimizers."
         )
 
 
 def _try_controls(module: LightningModule, settings: Settings, selection: Selection, pruner: Pruner) -> None:
-    """Tries every control on a ticket of random masks, to fail now and not after the last ticket."""
+    """Tries every control on a ticket with random masks, to fail now rather than after the last ticket."""
     dense = dense_ticket(module, selection.parameters)
-    with isolate_rng():  # else what a control draws would change the training
+    with isolate_rng():  # random numbers drawn by a control must not change the training
         sparse = replace(dense, masks=pruner.random_masks(dense.masks), round=1)
         for control in settings.controls:
             control.check(dense, module)
@@ -183,30 +184,30 @@ def _try_controls(module: LightningModule, settings: Settings, selection: Select
 
 
 def _check_sharded(module: LightningModule, settings: Settings, layers: Sequence[Layer]) -> None:
-    """Refuses what has not been shown to work with weights of which every process holds a shard."""
+    """Checks that the arguments are supported for sharded weights."""
     if not any(map(is_sharded, module.parameters())):
         return
     late = settings.rewind.schedule.amount > 0 or settings.rewind.weights is None
     if late or settings.controls:
         raise ConfigurationError(
-            f"With sharded weights {'rewind=' + repr(settings.rewind) if late else 'controls'} is not supported. "
+            f"{'rewind=' + repr(settings.rewind) if late else 'controls'} is not supported for sharded weights. "
             "Rewind to initialisation, and train controls on one device or with strategy='ddp'."
         )
     method = settings.method
     if not isinstance(method.criterion, Magnitude) or type(method.pattern) is not Unstructured or settings.stop:
         raise ConfigurationError(
-            f"With sharded weights {method.criterion}, {method.pattern} and stop={list(settings.stop)} are not "
-            "supported together; single weights by magnitude are, without stop rules."
+            f"{method.criterion}, {method.pattern} and stop={list(settings.stop)} are not supported together for "
+            "sharded weights. Use Magnitude(), Unstructured() and no stop rules."
         )
     if normed := [layer.name for layer in layers if layer.norm_dims is not None]:
         raise ConfigurationError(
             f"The sharded weights {normed} are divided by their own norms, which is not supported. Leave them out "
-            f"by exclude={normed}."
+            f"with exclude={normed}."
         )
     for name, parameter in module.named_parameters():
         everywhere = like(torch.ones_like(local(parameter), dtype=torch.bool), parameter)
         if count([everywhere]) != [parameter.numel()]:
             raise ConfigurationError(
-                f"The weights {name!r} are spread over the processes in a way that is not supported. Shard them "
-                "by fully_shard over one mesh, as with ModelParallelStrategy(tensor_parallel_size=1)."
+                f"The weights {name!r} are distributed over the processes in an unsupported way. Shard them with "
+                "fully_shard over a single mesh, as with ModelParallelStrategy(tensor_parallel_size=1)."
             )

@@ -1,4 +1,4 @@
-"""What makes two runs the same, so that one can go on with the other."""
+"""What makes two runs the same, so that one can resume the other."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from lightning_lottery.preflight.settings import Settings
 from lightning_lottery.storage import RunFolder
 from lightning_lottery.tickets import Ticket
 
-# Attributes of a Trainer that, besides its limits, decide what a run comes to.
+# Attributes of a Trainer that influence the result of a run, besides its limits.
 _DECISIVE = (
     "limit_train_batches",
     "limit_val_batches",
@@ -31,21 +31,21 @@ _DECISIVE = (
 _NUMBERS = ("max_steps", "accumulate_grad_batches")
 
 
-def describe(
+def describe_run(
     limits: dict[str, Any],
     settings: Settings,
     module: LightningModule,
     ticket: Ticket,
     copies: Mapping[str, str | None],
 ) -> dict[str, Any]:
-    """What decides the course of a run, as plain values: it must be the same to go on with it.
+    """Describes everything that influences the result of a run. It must be equal to resume the run.
 
     Args:
-        limits: What :func:`describe_trainer` gave in ``setup``.
+        limits: The result of :func:`describe_trainer` in ``setup``.
         settings: The arguments.
         module: The network.
         ticket: The dense ticket.
-        copies: The names of originals by those of the copies that follow them.
+        copies: For each copy of a trained weight, the name of its original.
     """
     return {
         "arguments": settings.described(),
@@ -59,7 +59,7 @@ def describe(
 
 
 def describe_trainer(trainer: Trainer) -> dict[str, Any]:
-    """What of the Trainer decides the course of a run."""
+    """Describes the properties of a Trainer that influence the result of a run."""
     return {
         **{name: described(getattr(trainer, name)) for name in _DECISIVE},
         "val_check_interval": described(validation_interval(trainer)),
@@ -71,7 +71,7 @@ def describe_trainer(trainer: Trainer) -> dict[str, Any]:
 
 
 def _most_epochs(trainer: Trainer) -> int:
-    """The number that Lightning takes when a fit begins, which it notes in place of ``None``."""
+    """The number of epochs that Lightning substitutes for ``None`` when a fit begins."""
     if trainer.max_epochs is not None:
         return trainer.max_epochs
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -80,15 +80,15 @@ def _most_epochs(trainer: Trainer) -> int:
 
 
 def check_same(folder: RunFolder, description: dict[str, Any], ignore: Sequence[str] = ()) -> None:
-    """Refuses to go on with a run that was begun otherwise.
+    """Checks that a run was started with the same arguments, Trainer and network.
 
     Args:
         folder: The run folder.
-        description: What the run would be if it were begun now.
+        description: The description of the current run.
         ignore: Patterns of names of hyperparameters that may differ.
 
     Raises:
-        ConfigurationError: Arguments, Trainer or network differ, with what differs.
+        ConfigurationError: They differ; the message lists the differences.
     """
     then, now = folder.description(), json.loads(json.dumps(description))
     differences = []
@@ -103,7 +103,7 @@ def check_same(folder: RunFolder, description: dict[str, Any], ignore: Sequence[
         differences.append("the network has other parameters or buffers")
     if differences:
         raise ConfigurationError(
-            f"The run in {str(folder.path)!r} cannot go on, since {'; '.join(differences)}. Write what it was "
-            "begun with, or begin another run without ckpt_path and in another folder."
+            f"The run in {str(folder.path)!r} cannot be resumed: {'; '.join(differences)}. Use the values that it "
+            "was started with, or start a new run in another folder, without ckpt_path."
             + (f" If {free} may differ, call lottery.resume(trainer, ignore={free}) first." if free else "")
         )

@@ -1,4 +1,4 @@
-"""Where the files of a run are: of a new one, and of one to go on with."""
+"""Finds the folder for a new run, and the folder of a run to resume."""
 
 import json
 import os
@@ -17,42 +17,41 @@ from lightning_lottery.preflight.identity import describe_trainer
 from lightning_lottery.preflight.settings import Settings
 from lightning_lottery.storage import RunFolder, RunState
 
-PATIENCE = 10.0  # seconds; data workers outlive a process that was killed by some, and hold its lock
+PATIENCE = 10.0  # seconds; the data workers of a killed process live a little longer and hold its lock
 
 
 def choose_folder(trainer: Trainer, settings: Settings) -> RunFolder:
-    """The run folder that the arguments ask for.
+    """Chooses the folder of a new run.
 
     Raises:
-        ConfigurationError: It holds another run.
+        ConfigurationError: The folder contains another run, or is not local.
     """
-    where = _base_folder(trainer)  # on all processes: Lightning's log_dir makes them agree
+    where = _base_folder(trainer)  # called on all processes, since Lightning's log_dir synchronises them
     if settings.dirpath is None and is_address(where) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         raise ConfigurationError(
-            f"The run folder would be in {where!r}, which is no local folder. Write one: "
+            f"The run folder would be in {where!r}, which is not a local folder. Write for example "
             "LotteryTicketCallback(..., dirpath='runs/mine')."
         )
     return _on_one_process(trainer, lambda: _choose_folder(trainer, settings, Path(where) / "lottery"))
 
 
-def claim(trainer: Trainer, settings: Settings, folder: RunFolder, is_resumed: bool) -> RunFolder:
-    """Makes sure that no other process trains in a run folder, now that training begins.
+def lock_folder(trainer: Trainer, settings: Settings, folder: RunFolder, is_resumed: bool) -> RunFolder:
+    """Locks a run folder when training begins, so that no other process trains in it.
 
     Args:
         trainer: The Trainer.
         settings: The arguments.
-        folder: What :func:`choose_folder` gave, or the folder of the run to go on with.
-        is_resumed: Whether that run goes on.
+        folder: The result of :func:`choose_folder`, or the folder of the run to resume.
+        is_resumed: Whether a run is resumed.
 
     Returns:
-        The folder, or another one that is free if nobody has named this one. It is this process's until it is
-        unlocked, or until the process ends.
+        The locked folder. It is another, free folder if this one is taken and was not chosen by the user.
 
     Raises:
-        ConfigurationError: Another process trains there, or has finished a round there since it was chosen.
+        ConfigurationError: Another process trains in the folder, or has finished a round there in the meantime.
     """
 
-    def claim_it() -> RunFolder:
+    def lock_it() -> RunFolder:
         is_named = settings.dirpath is not None or is_resumed
         if folder.lock(wait=PATIENCE if is_named else 0):
             if is_resumed or settings.overwrite or not folder.holds_records():
@@ -62,11 +61,11 @@ def claim(trainer: Trainer, settings: Settings, folder: RunFolder, is_resumed: b
             raise ConfigurationError(_taken(folder.path) if folder.holds_records() else _in_use(folder.path))
         return RunFolder.next_free(folder.path, lock=True)
 
-    return _on_one_process(trainer, claim_it)
+    return _on_one_process(trainer, lock_it)
 
 
 def _on_one_process(trainer: Trainer, choose: Callable[[], RunFolder]) -> RunFolder:
-    """Lets process 0 choose a folder, since the others would find what it has written already; all hear of it."""
+    """Lets process 0 choose a folder for all processes, since the others might already see its files."""
     chosen: RunFolder | LotteryError | None = None
     if trainer.is_global_zero:
         try:
@@ -93,38 +92,38 @@ def _choose_folder(trainer: Trainer, settings: Settings, default: Path) -> RunFo
 
 def _taken(path: Path) -> str:
     return (
-        f"dirpath={str(path)!r} holds another run. Go on with it by "
-        "trainer.fit(..., ckpt_path=lottery.resume(trainer)), write another folder, or overwrite=True to "
+        f"dirpath={str(path)!r} contains another run. Resume it with "
+        "trainer.fit(..., ckpt_path=lottery.resume(trainer)), choose another folder, or write overwrite=True to "
         "replace that run."
     )
 
 
 def _in_use(path: Path) -> str:
     return (
-        f"Another process trains in the run folder {str(path)!r} just now, or another fit of this one. Give each "
-        "job a dirpath of its own; to go on with that run, end the other process first."
+        f"Another process, or another fit of this process, is training in the run folder {str(path)!r}. Give each "
+        "job its own dirpath. To resume that run, end the other process first."
     )
 
 
 def _base_folder(trainer: Trainer) -> str:
-    """Where run folders are if ``dirpath`` does not say: in the logger's folder, or else in the Trainer's.
+    """The parent of run folders without ``dirpath``: the folder of the logger, or else of the Trainer.
 
-    A logger that only has an id gets the folder that ``ModelCheckpoint`` makes of it.
+    For loggers that only have an id, it is the folder in which ``ModelCheckpoint`` puts its files.
     """
     logger = trainer.loggers[0] if trainer.loggers else None
     if logger is None or isinstance(logger, (TensorBoardLogger, CSVLogger)):
-        return os.fspath(trainer.log_dir or trainer.default_root_dir)  # loggers of others may give a Path
+        return os.fspath(trainer.log_dir or trainer.default_root_dir)  # third-party loggers may return a Path
     folder, version = os.fspath(logger.save_dir or trainer.default_root_dir), logger.version
     if version is not None:
         version = version if isinstance(version, str) else f"version_{version}"
-        folder = os.path.join(folder, str(logger.name), version)  # noqa: PTH118 (it may be an address)
-    return str(trainer.strategy.broadcast(folder))  # only process 0 knows the id of every logger
+        folder = os.path.join(folder, str(logger.name), version)  # noqa: PTH118 (it may be a URL)
+    return str(trainer.strategy.broadcast(folder))  # some loggers have an id only on process 0
 
 
 def find_run(trainer: Trainer, settings: Settings) -> RunFolder | None:
-    """The run to go on with: that in ``dirpath``, or else the newest that is like this one, if there is any."""
+    """Finds the run to resume: the one in ``dirpath``, or else the newest matching run, if any."""
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
-        return None  # a trial is a run of its own
+        return None  # a trial run is never resumed
     wanted = {
         "arguments": settings.described(),
         "trainer": describe_trainer(trainer),
@@ -134,7 +133,7 @@ def find_run(trainer: Trainer, settings: Settings) -> RunFolder | None:
 
 
 def folder_of(trainer: Trainer, state: RunState, settings: Settings) -> RunFolder:
-    """The run folder that a checkpoint belongs to.
+    """Finds the run folder that a checkpoint belongs to.
 
     Args:
         trainer: The Trainer.
@@ -142,51 +141,51 @@ def folder_of(trainer: Trainer, state: RunState, settings: Settings) -> RunFolde
         settings: The arguments.
 
     Raises:
-        ConfigurationError: It is not there, or another run is.
+        ConfigurationError: The folder is missing or contains another run.
     """
     named = RunFolder(settings.dirpath or Path(state.folder))
     if named.description().get("run") == state.run:
         return named
-    for path in _known_folders(trainer, settings):  # where it may have been moved to
+    for path in _known_folders(trainer, settings):  # it may have been moved there
         if (folder := RunFolder(path)).description().get("run") == state.run:
             return folder
     if not named.description():
         raise ConfigurationError(
-            f"The checkpoint goes on with the run in {str(named.path)!r}, and there is none. If the folder has "
-            "moved, write LotteryTicketCallback(..., dirpath=<where it is>)."
+            f"The checkpoint belongs to a run in {str(named.path)!r}, but there is none. If the folder has moved, "
+            "write LotteryTicketCallback(..., dirpath=<its new place>)."
         )
     raise ConfigurationError(
-        f"The checkpoint belongs to another run than the one in {str(named.path)!r}, where a new one was "
-        "begun since. Take a checkpoint of that one, or fit without ckpt_path."
+        f"The checkpoint does not belong to the run in {str(named.path)!r}, where a new run was started later. "
+        "Use a checkpoint of the new run, or fit without ckpt_path."
     )
 
 
 def _known_folders(trainer: Trainer, settings: Settings) -> list[Path]:
-    """Where runs with these arguments may have been begun."""
+    """The folders in which runs with these arguments may have been started."""
     if settings.dirpath is not None:
         return [settings.dirpath]
     base = _base_folder(trainer)
     if is_address(base):
         return []
-    found = set(Path(base).glob("lottery*"))  # also of a version that the user has named
+    found = set(Path(base).glob("lottery*"))  # also with a version that the user chose
     logger: Any = trainer.loggers[0] if trainer.loggers else None
-    if isinstance(logger, (TensorBoardLogger, CSVLogger)):  # every fit has a version, and so a folder, of its own
+    if isinstance(logger, (TensorBoardLogger, CSVLogger)):  # every fit has its own version and folder
         inside = Path(getattr(logger, "sub_dir", None) or "")
         found |= set(Path(logger.root_dir).glob(str(Path("*") / inside / "lottery*")))
-    elif logger is not None:  # the run may have had another id, or be of a version that knew no ids
+    elif logger is not None:  # the run may have another id, or come from an older version without ids
         root = Path(logger.save_dir or trainer.default_root_dir)
         found |= {*root.glob("lottery*"), *(root / str(logger.name)).glob("*/lottery*")}
     return [path for path in sorted(found) if path.is_dir()]
 
 
 def newest_run(folders: list[Path], dirpath: Path | None, wanted: dict[str, Any]) -> RunFolder | None:
-    """The newest of some run folders, if there is any.
+    """Finds the newest matching run in some folders, if any.
 
     Args:
-        folders: Where to look.
-        dirpath: The folder that the user names, if he does. A run that was begun otherwise is then found as well:
-            going on with it is refused later, with what differs. Else such a run is another experiment.
-        wanted: What the run would be if it were begun now, as far as it is known.
+        folders: The folders to search.
+        dirpath: The folder that the user chose, if any. Then a run with other arguments is found too, and resuming
+            it raises an error with the differences. Otherwise such a run is another experiment.
+        wanted: The known part of the description of the current run.
     """
     found = [folder for path in folders if (folder := RunFolder(path)).description()]
     found.sort(key=lambda folder: (folder.path / "lottery.json").stat().st_mtime)

@@ -1,4 +1,4 @@
-"""What a run would prune, before any training."""
+"""Shows what a run would prune, without training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from lightning_lottery.report import aligned
 
 @dataclass(frozen=True)
 class Preview:
-    """What a run would prune; printing it shows a table.
+    """What a run would prune. Printing it shows a table.
 
     Attributes:
         layers: Name and shape of each prunable parameter, in order.
-        kept: What each round keeps, from round 0 on, by the names that compete: one entry for all layers, or one a
-            layer, as the scope says. Numbers are of weights, or of the units of the pattern.
-        selection: What is pruned and what is left out, with the number of weights of every parameter.
-        first_round: The first round that is trained: 1 with ``prune_at_init``, else 0.
+        kept: The number of weights (or units of the pattern) that each round keeps, from round 0 on, by the names
+            of the layers that compete: one entry for all layers or one per layer, depending on the scope.
+        selection: The parameters that are pruned and those that are not.
+        first_round: The first round to be trained: 1 with ``prune_at_init``, otherwise 0.
     """
 
     layers: dict[str, tuple[int, ...]]
@@ -35,13 +35,13 @@ class Preview:
 
     @classmethod
     def of(cls, module: nn.Module, settings: Settings) -> "Preview":
-        """Finds out what a run with these arguments would prune.
+        """Computes what a run with these arguments would prune.
 
         Raises:
-            ConfigurationError: The network does not go with the arguments.
+            ConfigurationError: The network does not work with the arguments.
         """
         if not isinstance(module, nn.Module):
-            raise ConfigurationError(f"preview takes a network, a torch.nn.Module, and got {module!r:.200}.")
+            raise ConfigurationError(f"preview needs a network (a torch.nn.Module), but got {module!r:.200}.")
         selection = examine(module, settings.include, settings.exclude)
         layers = layers_of(module, selection.parameters)
         pruner = settings.method.plan(layers, settings.sizes)
@@ -49,7 +49,7 @@ class Preview:
         return cls({layer.name: layer.shape for layer in layers}, _kept(pruner), selection, first_round)
 
     def __str__(self) -> str:
-        """The table: layer, shape, weights; what each round keeps; what is left out."""
+        """The tables: prunable layers, what each round keeps, what is left out."""
         parts = [
             aligned(self._rows(), left={0, 1}),
             aligned(self._rounds(), left={0} if len(self.kept) > 1 else set()),
@@ -64,7 +64,7 @@ class Preview:
         return [["pruned", "shape", "weights"], *rows]
 
     def _rounds(self) -> list[list[str]]:
-        """What each round keeps: a row a round, or a row a pool where there are several."""
+        """What each round keeps: one row per round, or with several pools one row per pool."""
         total = [sum(keep) for keep in zip(*self.kept.values(), strict=True)]
         rounds = range(self.first_round, len(total))
         if len(self.kept) == 1:

@@ -1,4 +1,4 @@
-"""The arguments of a run, checked."""
+"""The arguments of a run, and their validation."""
 
 import re
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from lightning_lottery.pruning import Method, Sizes, Unstructured
 from lightning_lottery.rules import Control, Point, Rewind, ShuffleMask, Stop, ToInit
 from lightning_lottery.storage import TICKET_BRANCH, Records, RoundRecord
 
-# Branches, groups of scalars and folders that are no control's.
+# Names with another meaning in records, files and loggers.
 _RESERVED = (TICKET_BRANCH, "tickets", "search", "layers", "dense", "lottery")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The arguments of :class:`LotteryTicketCallback`, which describes them.
+    """The arguments of :class:`LotteryTicketCallback`; see there.
 
     Raises:
-        ConfigurationError: One is out of its range: what came, what is allowed and what to write.
+        ConfigurationError: An argument is invalid.
     """
 
     sizes: Sizes
@@ -43,32 +43,17 @@ class Settings:
 
     def __post_init__(self) -> None:
         make_plain(self)
-        if self.monitor is not None and self.mode is None:
-            raise ConfigurationError(
-                f"monitor={self.monitor!r} came without mode. Write mode='max' if its large values are good, as "
-                "of an accuracy, and mode='min' if small ones are, as of a loss."
-            )
-        if self.mode not in (None, "min", "max"):
-            raise ConfigurationError(
-                f"mode={self.mode!r} is neither 'min' nor 'max'. An accuracy wants mode='max', a loss mode='min'."
-            )
-        if self.monitor is None and self.mode is not None:
-            raise ConfigurationError(
-                f"mode={self.mode!r} came without monitor, the metric that it is for. Write also "
-                "monitor='val_acc', or leave mode out."
-            )
-        if self.monitor is not None and not isinstance(self.monitor, str):
-            raise ConfigurationError(f"monitor={self.monitor!r} is no name. Write for example monitor='val_acc'.")
+        self._check_monitor()
         for argument in ("include", "exclude", "controls", "control_rounds", "stop"):
             value = getattr(self, argument)
             optional = value is None and argument == "control_rounds"
             if not optional and (not isinstance(value, Sequence) or isinstance(value, str)):
-                raise ConfigurationError(f"{argument}={value!r} is no list. Write {argument}=[...].")
+                raise ConfigurationError(f"{argument}={value!r} is not a list. Write {argument}=[...].")
         for argument in ("include", "exclude"):
             if odd := [pattern for pattern in getattr(self, argument) if not isinstance(pattern, str)]:
                 raise ConfigurationError(
-                    f"{argument} holds {odd[0]!r}, which is not a string. Write patterns of parameter names, for "
-                    f"example {argument}=['*.head.weight']."
+                    f"{argument} contains {odd[0]!r}, which is not a string. Write patterns of parameter names, "
+                    f"for example {argument}=['*.head.weight']."
                 )
         self._check_controls()
         self._check_stop()
@@ -79,86 +64,108 @@ class Settings:
             point = getattr(self.rewind, moment)
             if not isinstance(point, Point) and (moment == "schedule" or point is not None):
                 raise ConfigurationError(
-                    f"{self.rewind!r} gives {moment}={point!r}, which is no Point. Write for example "
+                    f"{self.rewind!r} returns {moment}={point!r}, which is not a Point. Return for example "
                     "Point(500, 'steps')."
                 )
         if self.prune_at_init and self.method.criterion.needs_training:
             raise ConfigurationError(
-                f"prune_at_init=True came with {self.method.criterion}, whose scores are all alike before any "
-                "training. Leave it out, or take another criterion, such as SNIP()."
+                f"prune_at_init=True cannot be combined with {self.method.criterion}, whose scores are all equal "
+                "before training. Leave out prune_at_init, or use another criterion, such as SNIP()."
             )
         if self.prune_at_init and self.rewind != ToInit():
             raise ConfigurationError(
-                f"prune_at_init=True came with rewind={self.rewind!r}, and round 0, which has that point, is not "
-                "trained. Leave one of them out."
+                f"prune_at_init=True cannot be combined with rewind={self.rewind!r}, because it does not train "
+                "round 0, which contains the rewind point. Leave out one of them."
+            )
+
+    def _check_monitor(self) -> None:
+        if self.monitor is not None and self.mode is None:
+            raise ConfigurationError(
+                f"monitor={self.monitor!r} also needs mode. Write mode='max' if large values are good, as for an "
+                "accuracy, or mode='min' if small values are good, as for a loss."
+            )
+        if self.mode not in (None, "min", "max"):
+            raise ConfigurationError(
+                f"mode={self.mode!r} is neither 'min' nor 'max'. Write mode='max' for an accuracy, mode='min' for "
+                "a loss."
+            )
+        if self.monitor is None and self.mode is not None:
+            raise ConfigurationError(
+                f"mode={self.mode!r} also needs monitor, the metric that it refers to. Add for example "
+                "monitor='val_acc', or leave out mode."
+            )
+        if self.monitor is not None and not isinstance(self.monitor, str):
+            raise ConfigurationError(
+                f"monitor={self.monitor!r} is not a name. Write for example monitor='val_acc'."
             )
 
     def _check_stop(self) -> None:
         for rule in self.stop:
             if not isinstance(rule, Stop):
                 raise ConfigurationError(
-                    f"stop holds {rule!r}, which is no stop rule. Write for example stop=[Tolerance(drop=0.01)]."
+                    f"stop contains {rule!r}, which is not a stop rule. Write for example "
+                    "stop=[Tolerance(drop=0.01)]."
                 )
             if rule.compares and (self.monitor is None or self.prune_at_init):
                 raise ConfigurationError(
-                    f"{rule} compares with the dense round by the monitored metric. Write also monitor='val_acc', "
-                    "mode='max', without prune_at_init."
+                    f"{rule} compares the monitored metric with the dense round. Add for example "
+                    "monitor='val_acc' and mode='max', and leave out prune_at_init."
                 )
 
     def _check_controls(self) -> None:
         for control in self.controls:
             if not isinstance(control, Control):
                 raise ConfigurationError(
-                    f"controls holds {control!r}, which is no control. Write instances, for example "
+                    f"controls contains {control!r}, which is not a control. Write instances, for example "
                     "controls=[Reinitialize(), ShuffleMask()]."
                 )
         if type(self.method.pattern) is not Unstructured:
             for control in self.controls:
                 if isinstance(control, ShuffleMask):
                     raise ConfigurationError(
-                        f"ShuffleMask moves single weights, and would tear apart what {self.method.pattern} keeps "
-                        "together, so that it would be no fair control. Write controls=[Reinitialize()]."
+                        f"ShuffleMask moves single weights and would break up the units of {self.method.pattern}, "
+                        "so it is not a fair control. Write controls=[Reinitialize()]."
                     )
         branches = [control.branch for control in self.controls]
         for branch in branches:
             if branch in _RESERVED or not re.fullmatch(r"\w+", branch):
                 raise ConfigurationError(
-                    f"A control would go by the name {branch!r}, which "
-                    + ("stands for something else" if branch in _RESERVED else "cannot be that of a file")
-                    + " in records, files and loggers. Give its class another name, of letters and digits."
+                    f"The name of a control is {branch!r}, which "
+                    + ("has another meaning" if branch in _RESERVED else "is not a valid name")
+                    + " in records, files and loggers. Rename its class, using letters and digits."
                 )
         if len(set(branches)) < len(branches):
-            raise ConfigurationError(f"The controls {branches} are not all different: keep one of each.")
+            raise ConfigurationError(f"The controls {branches} are not all different. Keep one of each.")
         rounds, last = self.control_rounds, self.sizes.last_round
         if rounds is None:
             return
         if not self.controls:
             raise ConfigurationError(
-                f"control_rounds={list(rounds)!r} came without controls. Write also controls=[Reinitialize()]."
+                f"control_rounds={list(rounds)!r} also needs controls. Add for example controls=[Reinitialize()]."
             )
         allowed = all(isinstance(number, int) and 1 <= number <= last for number in rounds)
         if not rounds or not allowed or len(set(rounds)) < len(rounds):
             raise ConfigurationError(
-                f"control_rounds={list(rounds)!r} must name different rounds from 1 to {last}. Round 0 is dense "
-                f"and has no mask to control. Write for example control_rounds=[{last}]."
+                f"control_rounds={list(rounds)!r} must contain different rounds from 1 to {last}. Round 0 is "
+                f"dense and has no mask to compare. Write for example control_rounds=[{last}]."
             )
 
     @property
     def controlled(self) -> list[tuple[int, Control]]:
-        """The controls to train after the tickets: (round, control), in this order."""
+        """The controls to train after the tickets, as (round, control) in order."""
         every = range(1, self.sizes.last_round + 1)
         rounds = every if self.control_rounds is None else sorted(self.control_rounds)
         return [(number, control) for number in rounds for control in self.controls]
 
     @property
     def plan(self) -> list[tuple[int, str]]:
-        """Round and branch of everything to train, in this order: the tickets, then their controls."""
+        """Everything to train, as (round, branch) in order: the tickets, then the controls."""
         first = 1 if self.prune_at_init else 0
         tickets = [(number, TICKET_BRANCH) for number in range(first, self.sizes.last_round + 1)]
         return [*tickets, *((number, control.branch) for number, control in self.controlled)]
 
     def plan_after(self, records: Records) -> list[tuple[int, str]]:
-        """What of the plan is left when stop rules have looked at records; it begins alike."""
+        """The plan after stop rules have seen the records. It is a shortened :attr:`plan`."""
         tickets = list(records[TICKET_BRANCH].values())
         for end in range(1, len(tickets) + 1):
             if self._ending(tickets[:end]) is not None:
@@ -166,7 +173,7 @@ class Settings:
         return self.plan
 
     def ending(self, records: Records) -> Stop | None:
-        """The rule that ends the rounds after the last ticket of these records, if one does."""
+        """The stop rule that ends the rounds after the last ticket of these records, if any."""
         return self._ending(list(records[TICKET_BRANCH].values()))
 
     def _ending(self, tickets: Sequence[RoundRecord]) -> Stop | None:
@@ -174,7 +181,7 @@ class Settings:
         return next(ending, None)
 
     def methods(self) -> dict[str, str]:
-        """How tickets are found, in words."""
+        """How tickets are found, as strings."""
         return {
             "criterion": described(self.method.criterion),
             "scope": described(self.method.scope),
@@ -183,7 +190,7 @@ class Settings:
         }
 
     def described(self) -> dict[str, Any]:
-        """The arguments that decide what is computed, as plain values."""
+        """The arguments that influence the result of a run, as plain values."""
         return {
             **asdict(self.sizes),
             **self.methods(),

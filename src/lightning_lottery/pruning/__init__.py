@@ -1,6 +1,6 @@
-"""Which weights are pruned: criteria, scopes, patterns, sizes."""
+"""Which weights are pruned: criteria, scopes, patterns, sizes, and which parameters are prunable."""
 
-from lightning_lottery.pruning.copies import GradientWatch, are_equal, followers_among
+from lightning_lottery.pruning.copies import GradientWatch, are_equal, find_copies
 from lightning_lottery.pruning.criteria import (
     Context,
     Criterion,
@@ -55,7 +55,7 @@ __all__ = [
     "check_scores",
     "criterion_of",
     "examine",
-    "followers_among",
+    "find_copies",
     "kinds_of",
     "largest",
     "layers_of",

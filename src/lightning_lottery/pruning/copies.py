@@ -1,6 +1,6 @@
-"""Copies of trained weights inside a network, which follow them: averages, momentum teachers, target networks.
+"""Finds copies of trained weights inside a network: averages, momentum teachers, target networks.
 
-They are told by what they do: they move, and have never had a gradient.
+A copy is recognised by its behaviour: its values change although it has never had a gradient.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -14,11 +14,11 @@ from lightning_lottery.masks import is_sharded
 
 
 class GradientWatch:
-    """Notes which parameters of a network have had a gradient since it began.
+    """Tracks which parameters of a network have had a gradient so far.
 
     Args:
         module: Any network.
-        known: The names of those without one so far; all if left out. It is for a round that goes on.
+        known: For a resumed round, the parameters that had no gradient before; all by default.
     """
 
     def __init__(self, module: nn.Module, known: Collection[str] | None = None) -> None:
@@ -27,40 +27,40 @@ class GradientWatch:
         self._without = {n: p for n, p in parameters.items() if self.is_possible and (known is None or n in known)}
         self._undo: dict[str, Callable[[], None]] = {}
 
-    def look(self) -> None:
-        """Looks again: after a backward pass, and where parameters may have been unfrozen."""
+    def update(self) -> None:
+        """Updates the list. Call it after a backward pass and where parameters may have been unfrozen."""
         for name, parameter in list(self._without.items()):
             if parameter.grad is not None:
-                self._see(name)
+                self._remove(name)
             elif parameter.requires_grad and name not in self._undo:
-                # Gradients may be gone when a batch ends, and manual optimization calls no hook of Lightning.
+                # Gradients may be gone when a batch ends, and manual optimization may bypass Lightning's hooks.
                 register: Callable[..., Any] = parameter.register_post_accumulate_grad_hook
-                self._undo[name] = register(lambda _, name=name: self._see(name)).remove
+                self._undo[name] = register(lambda _, name=name: self._remove(name)).remove
 
-    def _see(self, name: str) -> None:
+    def _remove(self, name: str) -> None:
         self._without.pop(name, None)
         if (remove := self._undo.pop(name, None)) is not None:
             remove()
 
     @property
     def without(self) -> list[str]:
-        """The names of the parameters that have had none."""
+        """The names of the parameters that have had no gradient."""
         return list(self._without)
 
     def release(self) -> None:
-        """Takes the hooks off. May be called twice."""
+        """Removes the hooks. May be called twice."""
         while self._undo:
             self._undo.popitem()[1]()
 
 
 def averages_of(module: nn.Module) -> dict[str, str | None]:
-    """Finds what an ``AveragedModel`` of PyTorch holds.
+    """Finds the parameters inside PyTorch's ``AveragedModel``.
 
     Args:
         module: Any network, before training.
 
     Returns:
-        The names of the originals by the names of the copies; ``None`` for an original that nothing tells.
+        For each copy the name of its original, or ``None`` if it is unknown.
     """
     parameters = dict(module.named_parameters())
     parts = [f"{path}.module." for path, layer in module.named_modules() if isinstance(layer, AveragedModel)]
@@ -70,19 +70,17 @@ def averages_of(module: nn.Module) -> dict[str, str | None]:
     return originals_of(copies, parameters, parameters, must_equal=False)
 
 
-def followers_among(
-    names: Collection[str], module: nn.Module, start: Mapping[str, Tensor]
-) -> dict[str, str | None]:
-    """Finds the copies that follow trained weights, when a first epoch has trained.
+def find_copies(names: Collection[str], module: nn.Module, start: Mapping[str, Tensor]) -> dict[str, str | None]:
+    """Finds the copies of trained weights after the first epoch.
 
     Args:
         names: The parameters that have had no gradient.
         module: The network.
-        start: The values of all parameters and persistent buffers before it trained.
+        start: The values of all parameters and persistent buffers before training.
 
     Returns:
-        The names of the originals by those of the parameters that have moved nevertheless, and of moved buffers
-        that were equal to trained weights; ``None`` for an original that nothing tells.
+        For each parameter that has changed without a gradient, and for each changed buffer that was equal to a
+        trained weight, the name of the original, or ``None`` if it is unknown.
     """
     parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
     present = (parameters | buffers).items()
@@ -102,18 +100,18 @@ def originals_of(
     trained: Collection[str] | None = None,
     must_equal: bool = True,
 ) -> dict[str, str | None]:
-    """Finds what parts of a network are copies of.
+    """Finds the originals of copied parameters.
 
     Args:
-        copies: Names of copied parameters.
+        copies: Names of the copied parameters.
         before: The values of all parameters before training, by name.
-        now: Their present values.
-        trained: The names of possible originals; all others if left out.
-        must_equal: Whether a matrix and its original had the same values; else equal ones are preferred, and
-            another is taken only if there is but one of its name and shape.
+        now: Their current values.
+        trained: The names of possible originals; by default all other parameters.
+        must_equal: Whether a matrix and its original must have been equal before training. Otherwise equal ones
+            are preferred; an unequal one is accepted if no other has this name and shape.
 
     Returns:
-        The names of the originals by those of the copies; ``None`` where nothing tells.
+        For each copy the name of its original, or ``None`` if it is unknown.
     """
     possible = [name for name in (before if trained is None else trained) if name not in copies]
     matrices = [name for name in copies if _varies(before[name])]
@@ -122,7 +120,7 @@ def originals_of(
         for original in _candidates(name, possible, before, must_equal):
             votes.setdefault(_parts(name, original), []).append(_distance(now[name], now[original]))
     found: dict[str, str | None] = dict.fromkeys(copies)
-    # A part is a copy of the part that has most of its matrices, and of several such of the nearest one by now.
+    # The original of a part is the part that matches most of its matrices; among several, the nearest one now.
     for (part, source), _ in sorted(votes.items(), key=lambda item: (-len(item[1]), sum(item[1]))):
         for name in copies:
             original = source + name.removeprefix(part)
@@ -149,7 +147,7 @@ def _by_value(
     now: Mapping[str, Tensor],
     trained: list[str],
 ) -> dict[str, str | None]:
-    """The parameters that buffers were equal to, by their names; of several the one that is nearest by now."""
+    """For each buffer, the parameter that it was equal to; among several, the nearest one now."""
     found: dict[str, str | None] = {}
     for name in buffers:
         value = before[name]
@@ -166,7 +164,7 @@ def _distance(first: Tensor, second: Tensor) -> float:
 
 
 def are_equal(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors have the same values, of one type and on one device."""
+    """Whether two tensors have the same values, type and device."""
     return first.device == second.device and first.dtype == second.dtype and torch.equal(first, second)
 
 
@@ -175,18 +173,18 @@ def _beside(value: Tensor, other: Tensor) -> Tensor:
 
 
 def _varies(values: Tensor) -> bool:
-    """Whether values tell something: equal biases, gains and zeros say nothing."""
+    """Whether values identify a tensor. Constant ones, such as zero biases and unit gains, do not."""
     return values.dim() > 1 and values.numel() > 1 and not bool(values.eq(values.flatten()[0]).all())
 
 
 def _common(name: str, other: str) -> int:
-    """How many parts of two names are the same, from the end."""
+    """The number of parts that two names share, counted from the end."""
     pairs = zip(reversed(name.split(".")), reversed(other.split(".")), strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(name.count("."), other.count(".")) + 1)
 
 
 def _parts(name: str, original: str) -> tuple[str, str]:
-    """The beginnings of two names, without what their ends have in common."""
+    """The beginnings of two names, without their common ending."""
     length = _common(name, original)
     first, second = (".".join(n.split(".")[:-length]) for n in (name, original))
     return f"{first}." if first else "", f"{second}." if second else ""

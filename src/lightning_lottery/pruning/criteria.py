@@ -1,4 +1,4 @@
-"""Criteria: how a weight is scored. The weights of the smallest scores go."""
+"""Criteria: how a weight is scored. The weights with the smallest scores are removed."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -12,32 +12,32 @@ from lightning_lottery.errors import ConfigurationError
 
 
 class Data(Protocol):
-    """The training data and the loss of a LightningModule, to look at without leaving a trace."""
+    """The training data and the loss of a LightningModule, without side effects on the training."""
 
     def batches(self, number: int) -> list[Any]:
-        """The first batches of the fit's own training loader, on the module's device; fewer if it has fewer."""
+        """The first batches of the training loader, on the module's device. There may be fewer than ``number``."""
 
     def loss(self, batch: Any) -> Tensor:
-        """What ``training_step`` gives for a batch, in the precision of the Trainer."""
+        """The loss that ``training_step`` returns for a batch, in the precision of the Trainer."""
 
     def average(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The mean over all processes."""
 
     def ones(self) -> Tensor:
-        """An input of ones, shape (1, …) like one sample of the data."""
+        """An input of ones with the shape of one sample, (1, …)."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a criterion may look at; nothing of it may be changed.
+    """What a criterion may read. It must not change anything.
 
     Attributes:
-        weights: The prunable weights as they are, by name.
-        start: What they were when the round began, pruned ones zero.
-        masks: The survivors.
+        weights: The current prunable weights, by name.
+        start: The same weights at the start of the round; pruned ones are zero.
+        masks: Boolean masks of the survivors, by name.
         module: The network.
-        data: Its data and loss.
-        seed: For random choices; another one in each round.
+        data: The training data and the loss.
+        seed: Seed for random choices; it differs between rounds.
     """
 
     weights: Mapping[str, Tensor]
@@ -50,15 +50,15 @@ class Context:
 
 @dataclass(frozen=True)
 class Criterion(ABC):
-    """Scores weights. A criterion of your own is one frozen dataclass like those below, or a plain function.
+    """Base class of criteria. Write your own as a frozen dataclass like those below, or as a function.
 
     Attributes:
-        needs_training: Whether all scores are alike before any training.
+        needs_training: Whether the scores are all equal before any training, so that it cannot prune then.
         absolute: Whether weights are ranked by the absolute value of their scores.
-        scores_units: Whether units of several weights are scored like weights, and not by the norm of their
-            weights' scores; ``context.weights`` then holds a number a unit.
-        iterations: How many times a pruning scores and removes a part; the sizes in between fall geometrically,
-            and what is removed is zero in the network when the rest is scored again.
+        scores_units: Whether the criterion scores units of several weights directly. Then ``context.weights``
+            holds one number per unit. Otherwise a unit is scored by the norm of its weights' scores.
+        iterations: Number of times that one pruning scores and removes a part. The sizes in between fall
+            geometrically, and removed weights are zero in the network when the rest is scored again.
     """
 
     absolute: ClassVar[bool] = False
@@ -67,7 +67,7 @@ class Criterion(ABC):
 
     @property
     def iterations(self) -> int:
-        """See :class:`Criterion`."""
+        """Number of times that one pruning scores and removes a part; 1 by default."""
         return 1
 
     @abstractmethod
@@ -75,8 +75,8 @@ class Criterion(ABC):
         """Scores every prunable weight.
 
         Returns:
-            By name, a floating-point tensor of the weight's shape, on its device; larger is better. Those of
-            pruned weights do not count.
+            By name, a floating-point tensor with the shape and device of the weight. Larger is better. The
+            scores of pruned weights are ignored.
         """
 
 
@@ -87,21 +87,19 @@ class Magnitude(Criterion):
     absolute: ClassVar[bool] = True
 
     def score(self, context: Context) -> dict[str, Tensor]:
-        """See :meth:`Criterion.score`."""
         return dict(context.weights)
 
 
 @dataclass(frozen=True)
 class Random(Criterion):
-    """Uniform random numbers, one a unit: the baseline of every criterion."""
+    """Uniform random numbers, one per unit: the baseline for every criterion."""
 
     scores_units: ClassVar[bool] = True
 
     def score(self, context: Context) -> dict[str, Tensor]:
-        """See :meth:`Criterion.score`."""
         generator = torch.Generator().manual_seed(context.seed)
         return {
-            # In double precision, else equal ones would go by position.
+            # In double precision, since equal scores would be removed by position.
             name: torch.rand(weight.shape, generator=generator, dtype=torch.float64).to(weight.device)
             for name, weight in context.weights.items()
         }
@@ -115,7 +113,6 @@ class Movement(Criterion):
     needs_training: ClassVar[bool] = True
 
     def score(self, context: Context) -> dict[str, Tensor]:
-        """See :meth:`Criterion.score`."""
         return {name: wide(weight) - wide(context.start[name]) for name, weight in context.weights.items()}
 
 
@@ -126,20 +123,18 @@ class MagnitudeIncrease(Criterion):
     needs_training: ClassVar[bool] = True
 
     def score(self, context: Context) -> dict[str, Tensor]:
-        """See :meth:`Criterion.score`."""
         return {n: wide(weight).abs() - wide(context.start[n]).abs() for n, weight in context.weights.items()}
 
 
 @dataclass(frozen=True)
 class LargeFinalSameSign(Criterion):
-    """max(0, w · sign(w_start)): large, and of the sign it began with (Zhou et al. 2019, arXiv:1905.01067).
+    """max(0, w · sign(w_start)): large and of the initial sign (Zhou et al. 2019, arXiv:1905.01067).
 
-    Their *supermasks* are these masks over initial weights, without training. The weights that changed their sign
-    score 0 and go in order of position.
+    The paper's *supermasks* are these masks over the initial weights, without training. Weights that changed their
+    sign have score 0 and are removed in order of position.
     """
 
     def score(self, context: Context) -> dict[str, Tensor]:
-        """See :meth:`Criterion.score`."""
         return {
             name: (weight * context.start[name].sign()).clamp(min=0) for name, weight in context.weights.items()
         }
@@ -150,27 +145,26 @@ class Function(Criterion):
     """A plain function of one weight tensor.
 
     Attributes:
-        function: Takes a weight and gives scores of its shape.
+        function: Takes a weight and returns scores of the same shape.
     """
 
     function: Callable[[Tensor], Tensor]
 
     def score(self, context: Context) -> dict[str, Tensor]:
-        """See :meth:`Criterion.score`."""
-        # A copy: what works in place would change the network.
+        # A copy, since a function that works in place would change the network.
         return {name: self.function(weight.detach().clone()) for name, weight in context.weights.items()}
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """Half precision as single, in which differences and small products are kept; others as they are."""
+    """Converts half precision to single precision, which keeps differences and small products."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def criterion_of(argument: "Criterion | Callable[[Tensor], Tensor] | None") -> Criterion:
-    """The criterion that an argument asks for; ``None`` is magnitude.
+    """Converts an argument to a criterion; ``None`` means :class:`Magnitude`.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: The argument is not a criterion.
     """
     if argument is None:
         return Magnitude()
@@ -178,7 +172,7 @@ def criterion_of(argument: "Criterion | Callable[[Tensor], Tensor] | None") -> C
         return argument
     if isinstance(argument, type) or not callable(argument):
         raise ConfigurationError(
-            f"criterion={argument!r} is no criterion. Write an instance such as criterion=Magnitude(), or a "
-            "function f(weight) that gives scores of the weight's shape."
+            f"criterion={argument!r} is not a criterion. Write an instance such as criterion=Magnitude(), or a "
+            "function f(weight) that returns scores of the weight's shape."
         )
     return Function(argument)

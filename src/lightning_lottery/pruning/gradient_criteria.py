@@ -1,4 +1,4 @@
-"""Criteria that look at the loss, or at what flows through the network, and not only at the weights."""
+"""Criteria that use gradients: of the loss, or of the flow through the network."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +16,10 @@ from lightning_lottery.pruning.criteria import Context, Criterion, wide
 
 @dataclass(frozen=True)
 class _Batches(Criterion):
-    """A criterion on batches of the fit's own training loader.
+    """A criterion that uses batches of the training loader.
 
     Attributes:
-        batches: How many, at least 1.
+        batches: Number of batches, at least 1.
     """
 
     batches: int = 1
@@ -33,11 +33,10 @@ class _Batches(Criterion):
 class SNIP(_Batches):
     """|w · dL/dw|, connection sensitivity (Lee et al. 2019, arXiv:1810.02340).
 
-    The gradient is the mean over ``batches``; the paper takes one, before training (``prune_at_init=True``).
+    The gradient is the mean over ``batches``. The paper uses one batch, before training (``prune_at_init=True``).
     """
 
     def score(self, context: Context) -> dict[str, Tensor]:
-        """See :meth:`Criterion.score`."""
         gradients = _mean_gradients(context, self.batches)
         return {name: (wide(weight) * gradients[name]).abs() for name, weight in context.weights.items()}
 
@@ -49,7 +48,6 @@ class Taylor(_Batches):
     batches: int = 10
 
     def score(self, context: Context) -> dict[str, Tensor]:
-        """See :meth:`Criterion.score`."""
         batches = context.data.batches(self.batches)
         scores = {name: torch.zeros_like(wide(weight)) for name, weight in context.weights.items()}
         for batch in batches:
@@ -62,13 +60,12 @@ class Taylor(_Batches):
 class GraSP(_Batches):
     """w · Hg, the gradient flow that a weight carries (Wang et al. 2020, arXiv:2002.07376).
 
-    g is the gradient by the surviving weights and H the Hessian of the loss, as means over ``batches``. What goes
-    first are weights whose removal strengthens the flow. The paper's temperature of the logits, 200, is for you to
-    put into the loss.
+    g is the gradient with respect to the surviving weights and H the Hessian of the loss, both averaged over
+    ``batches``. Weights whose removal strengthens the flow are removed first. The paper divides the logits by a
+    temperature of 200; do that in your loss.
     """
 
     def score(self, context: Context) -> dict[str, Tensor]:
-        """See :meth:`Criterion.score`."""
         batches, gradients = context.data.batches(self.batches), _mean_gradients(context, self.batches)
         flows = {name: gradient * context.masks[name] for name, gradient in gradients.items()}
         products = {name: torch.zeros_like(wide(weight)) for name, weight in context.weights.items()}
@@ -86,12 +83,13 @@ class GraSP(_Batches):
 class SynFlow(Criterion):
     """Synaptic flow |w · dR/d|w||, without data (Tanaka et al. 2020, arXiv:2006.05467).
 
-    R is the sum of what the network, with the absolute values of all its parameters and in evaluation mode, gives
-    for an input of ones; computed in double precision, in which deep networks do not overflow. Its shape is that
-    of ``example_input_array``, or else of one sample of the training data.
+    R is the sum of the network's outputs for an input of ones, with the absolute values of all parameters and in
+    evaluation mode. It is computed in double precision, where deep networks do not overflow. The input has the
+    shape of ``example_input_array``, or else of one sample of the training data.
 
     Attributes:
-        steps: How many times a pruning scores and removes, at least 1; the paper's 100 leaves no layer empty.
+        steps: Number of times that one pruning scores and removes, at least 1. The paper uses 100, so that no
+            layer becomes empty.
     """
 
     steps: int = 100
@@ -102,14 +100,13 @@ class SynFlow(Criterion):
 
     @property
     def iterations(self) -> int:
-        """See :class:`Criterion`."""
         return self.steps
 
     def score(self, context: Context) -> dict[str, Tensor]:
-        """See :meth:`Criterion.score`.
+        """Scores every prunable weight; see :meth:`Criterion.score`.
 
         Raises:
-            ConfigurationError: The network does not take such an input.
+            ConfigurationError: The network does not accept an input of ones.
         """
         values, ones = _positive(context.module), _double(context.data.ones())
         for name, mask in context.masks.items():
@@ -123,9 +120,9 @@ class SynFlow(Criterion):
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
             raise ConfigurationError(
                 f"SynFlow calls the network's forward with one input of ones, of shape {tuple(ones.shape)} and in "
-                f"double precision, and that failed: {error}. It must take one tensor of numbers, and keep to "
-                "double precision. Set self.example_input_array in the LightningModule if inputs have another "
-                "shape, or take another criterion."
+                f"double precision, and that failed: {error}. forward must accept a single tensor of numbers and "
+                "stay in double precision. Set self.example_input_array in the LightningModule if inputs have "
+                "another shape, or use another criterion."
             ) from error
         return {
             name: torch.zeros_like(values[name]) if gradient is None else (values[name] * gradient).abs().detach()
@@ -137,12 +134,12 @@ def _check_count(owner: Criterion, name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         kind = type(owner).__name__
         raise ConfigurationError(
-            f"{kind}({name}={value!r}) must be an integer of at least 1, as {kind}({name}=1)."
+            f"{kind}({name}={value!r}) must be an integer of at least 1, for example {kind}({name}=1)."
         )
 
 
 def _gradients(context: Context, value: Tensor, create_graph: bool = False) -> dict[str, Tensor]:
-    """The gradients of a number by all prunable weights; zeros where it does not depend on one."""
+    """The gradients of a scalar with respect to all prunable weights; zeros if it does not depend on one."""
     weights = list(context.weights.values())
     if not value.requires_grad:
         return {name: torch.zeros_like(weight) for name, weight in context.weights.items()}
@@ -163,7 +160,7 @@ def _mean_gradients(context: Context, number: int) -> dict[str, Tensor]:
 
 
 def _positive(module: nn.Module) -> dict[str, Tensor]:
-    """All parameters and buffers, finite numbers at their absolute values and in double precision."""
+    """All parameters and buffers in double precision, finite numbers replaced by their absolute values."""
     tensors = [*module.named_parameters(), *module.named_buffers()]
     return {name: _magnitudes(tensor.detach()) for name, tensor in tensors}
 
@@ -171,7 +168,7 @@ def _positive(module: nn.Module) -> dict[str, Tensor]:
 def _magnitudes(tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point():
         return tensor
-    return torch.where(tensor.isinf(), tensor, tensor.abs()).double()  # -inf is that of a causal mask
+    return torch.where(tensor.isinf(), tensor, tensor.abs()).double()  # -inf belongs to a causal mask
 
 
 def _double(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every parameter of a network is for: a matrix that it multiplies by, or something else."""
+"""Classifies parameters: which ones are matrices that the network multiplies by, and what the others are."""
 
 import re
 from collections.abc import Iterator
@@ -28,11 +28,11 @@ _LAYERS = (
 )
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _NORMS = (nn.LayerNorm, nn.GroupNorm, _NormBase)
-# Other libraries have classes of their own, which say in their names what they are.
+# Other libraries define their own classes, recognised by their names.
 _EMBEDDING_NAME = re.compile(r"Embeddings?$|EmbeddingBag$|Pos(ition(al)?)?(Emb|Enc)")
 _NORM_NAME = re.compile(r"Norm([123]d)?$")
-# Words in the names of parameters, as in down_proj, rel_pos_h, cls_token, A_log, v_bias. The first that is found
-# here, from above to below, decides.
+# Words in the names of parameters, as in down_proj, rel_pos_h, cls_token, A_log, v_bias. The first match from top
+# to bottom decides.
 _WORDS = {
     "matrix": {"kernel", "kernels", "proj", "projection", "matrix", "linear"},
     "table": {
@@ -48,26 +48,26 @@ _WORDS = {
 
 
 class Kind(Enum):
-    """What a parameter is for; the value says it in a list of what is left out."""
+    """What a parameter is for. The value describes it in the list of what is left out."""
 
     MATRIX = "matrices"
     VECTOR = "biases, gains and other vectors"
     EMBEDDING = "embeddings"
     NORM = "normalisation"
     TABLE = "positions, tokens, scales and tables, by their names"
-    NUMBERS = "not of plain floating-point numbers"
-    UNCLEAR = "unclear: of an unusual shape, or parametrized so that zeros may not stay zero"
+    NUMBERS = "not plain floating-point numbers"
+    UNCLEAR = "unclear: an unusual shape, or a parametrization under which zeros may not stay zero"
 
 
 @dataclass(frozen=True)
 class _Place:
-    """One place of a parameter: a tied one has several.
+    """One use of a parameter in a network. A tied parameter has several.
 
     Attributes:
         owner: The layer that uses it.
         words: The words of its name.
         shape: Its shape.
-        is_transformed: Whether the layer uses a transformation of it that may turn zeros into other values.
+        is_transformed: Whether the layer transforms it in a way that may turn zeros into other values.
     """
 
     owner: nn.Module
@@ -77,7 +77,7 @@ class _Place:
 
     @property
     def kind(self) -> Kind:
-        """What the parameter is for, if it is one of real numbers."""
+        """What the parameter is for, given that it holds real numbers."""
         axes, is_layer = sum(size > 1 for size in self.shape), isinstance(self.owner, _LAYERS)
         name = "" if is_layer else type(self.owner).__name__
         if isinstance(self.owner, _EMBEDDINGS) or _EMBEDDING_NAME.search(name):
@@ -94,29 +94,29 @@ class _Place:
             return Kind.MATRIX
         if use is not None and not is_weight:
             return Kind.VECTOR if axes < 2 else Kind.TABLE
-        if axes < 2:  # it is broadcast, as (channels, 1, 1) is; but (64, 1) may be a matrix
+        if axes < 2:  # it is broadcast, like (channels, 1, 1); but (64, 1) may be a matrix
             return Kind.UNCLEAR if len(self.shape) == 2 else Kind.VECTOR
         return Kind.MATRIX if is_weight or len(self.shape) == 2 or self.shape[0] > 1 else Kind.UNCLEAR
 
 
 def kinds_of(module: nn.Module) -> dict[str, Kind]:
-    """Tells what every parameter is for, by its place, its name and its shape.
+    """Classifies every parameter by its layer, its name and its shape.
 
     A matrix is what a forward pass multiplies by: the weight of a linear, convolution, attention or recurrent
-    layer, whatever class it is of. Embeddings, normalisation, biases, position embeddings, class tokens, tables of
-    relative positions and layer scales are none. The gain of weight normalisation is a vector, its direction and
+    layer of any class. Embeddings, normalisation, biases, position embeddings, class tokens, tables of relative
+    positions and layer scales are not matrices. The gain of weight normalisation is a vector; its direction and
     the weight under spectral normalisation are matrices.
 
     Args:
         module: Any network.
 
     Returns:
-        The kind of each parameter, by its name in ``named_parameters``. One that is tied to an embedding is an
-        embedding, wherever else it is used.
+        The kind of each parameter, by its name in ``named_parameters``. A parameter that is tied to an embedding
+        counts as an embedding, wherever else it is used.
     """
     found: dict[int, list[Kind]] = {}
     for parameter, place in _places(module):
-        # Sparse ones, and those of eight bits, know no arithmetic by which they could be pruned or trained.
+        # Sparse and eight-bit tensors lack the arithmetic that pruning and training need.
         is_real = parameter.is_floating_point() and parameter.element_size() > 1 and not parameter.is_sparse
         kind = place.kind if is_real and parameter.layout == torch.strided else Kind.NUMBERS
         found.setdefault(id(parameter), []).append(kind)
@@ -140,7 +140,9 @@ def _places(module: nn.Module) -> Iterator[tuple[nn.Parameter, _Place]]:
                 is_gain = name == "original0" and _is_only(layer, _WeightNorm)
                 is_transformed = not _is_only(layer, (_WeightNorm, _SpectralNorm))
                 words = frozenset({"gain"}) if is_gain else _words(parts[-2])
-            elif isinstance(layer, (nn.ParameterList, nn.ParameterDict)):  # it and its keys say little
+            elif isinstance(
+                layer, (nn.ParameterList, nn.ParameterDict)
+            ):  # neither the container nor its keys tell much
                 owner = owners[".".join(parts[:-2])] if path else layer
                 words = _words("_".join(parts[-2:]))
             elif name.endswith("_g") and name.removesuffix("_g") in _normed_by_hooks(layer):
@@ -159,12 +161,12 @@ def _is_only(layer: ParametrizationList, kinds: type | tuple[type, ...]) -> bool
 
 
 def _normed_by_hooks(layer: nn.Module) -> dict[str, WeightNorm | SpectralNorm]:
-    hooks = vars(layer)["_forward_pre_hooks"].values()  # nothing public lists them
+    hooks = vars(layer)["_forward_pre_hooks"].values()  # there is no public way to list them
     return {hook.name: hook for hook in hooks if isinstance(hook, (WeightNorm, SpectralNorm))}
 
 
 def norms_of(module: nn.Module) -> dict[int, tuple[int, ...]]:
-    """Finds the weights that are divided by their own norms, which must not become zero.
+    """Finds the weights that are divided by their own norms. These norms must not become zero.
 
     These are the directions of weight normalisation (Salimans & Kingma 2016, arXiv:1602.07868) and the weights
     under spectral normalisation (Miyato et al. 2018, arXiv:1802.05957), as hooks and as parametrizations.
@@ -173,8 +175,8 @@ def norms_of(module: nn.Module) -> dict[int, tuple[int, ...]]:
         module: Any network.
 
     Returns:
-        By ``id`` of the parameter, the dimensions along which the norms lie apart: ``(0,)`` if each row is divided
-        by its own, ``()`` if one norm is that of the whole weight.
+        By ``id`` of the parameter, the dimensions along which there are separate norms: ``(0,)`` if each row has
+        its own, ``()`` if the whole weight has one.
     """
     found: dict[int, tuple[int, ...]] = {}
     for layer in module.modules():
@@ -193,6 +195,6 @@ def norms_of(module: nn.Module) -> dict[int, tuple[int, ...]]:
 
 
 def norms_by_name(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """What :func:`norms_of` finds, by the name of the parameter in ``named_parameters``."""
+    """The result of :func:`norms_of`, by the name of the parameter in ``named_parameters``."""
     norms = norms_of(module)
     return {name: norms[id(p)] for name, p in module.named_parameters() if id(p) in norms}

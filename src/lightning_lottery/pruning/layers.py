@@ -1,4 +1,4 @@
-"""What is known of a layer whose weights are pruned."""
+"""Describes prunable layers to patterns and scopes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from lightning_lottery.pruning.kinds import Kind, kinds_of, norms_of
 
 @dataclass(frozen=True)
 class Layer:
-    """What patterns and scopes know of prunable weights.
+    """A prunable weight, as patterns and scopes see it.
 
     Attributes:
-        name: The parameter's name.
+        name: The name of the parameter.
         shape: Its shape.
-        kind: The layer that it belongs to.
-        is_last: Whether it is the last of the network, in the order of definition, prunable or not.
-        units: How many units the pattern makes of it.
-        floor: How many of them stay in every round by ``min_density`` and ``keep_alive``.
-        least: How many of them stay in every round, also by the pattern.
-        norm_dims: The dimensions along which the norms lie apart that the weights are divided by: ``(0,)`` if each
-            row is divided by its own, ``()`` if there is one norm; ``None`` if they are divided by none.
+        kind: The class of the layer that it belongs to.
+        is_last: Whether it is the last matrix of the network in the order of definition, prunable or not.
+        units: Number of units that the pattern divides it into.
+        floor: Number of units that ``min_density`` and ``keep_alive`` keep in every round.
+        least: Number of units that stay in every round, including those that the pattern keeps.
+        norm_dims: If the weights are divided by their norms, the dimensions along which there are separate norms:
+            ``(0,)`` if each row has its own, ``()`` if there is a single norm. ``None`` without a norm.
     """
 
     name: str
@@ -36,12 +36,12 @@ class Layer:
 
 
 def layers_of(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> list[Layer]:
-    """What patterns and scopes want to know of prunable parameters."""
+    """Describes prunable parameters to patterns and scopes."""
     owners = {id(p): type(layer) for layer in module.modules() for p in layer.parameters(recurse=False)}
     matrices = [name for name, kind in kinds_of(module).items() if kind is Kind.MATRIX]
     norms, last = norms_of(module), matrices[-1] if matrices else None
     for path, layer in module.named_modules():
-        if isinstance(layer, ParametrizationList):  # its weights are those of the layer around it
+        if isinstance(layer, ParametrizationList):  # its weights belong to the layer around it
             owner = type(module.get_submodule(".".join(path.split(".")[:-2])))
             owners |= {id(p): owner for p in layer.parameters(recurse=False)}
     return [

@@ -1,4 +1,4 @@
-"""One pruning: scores, pools and units put together."""
+"""One pruning: combines scores, pools and units."""
 
 import itertools
 import math
@@ -32,21 +32,21 @@ class Method:
     pattern: Pattern
 
     def plan(self, layers: Sequence[Layer], sizes: Sizes) -> "Pruner":
-        """Finds out what every round keeps.
+        """Computes what every round keeps.
 
         Args:
-            layers: Name, shape and kind of the prunable layers, in their order.
+            layers: The prunable layers in order.
             sizes: The sizes of the rounds.
 
         Raises:
-            ConfigurationError: A layer does not go with the pattern, or the sizes not with all of them.
+            ConfigurationError: The pattern does not support a layer, or the sizes are impossible.
         """
         for layer in layers:
             self.pattern.check(layer)
         made = [self._with_units(layer) for layer in layers]
         if all(layer.least == layer.units for layer in made):
             raise ConfigurationError(
-                f"{self.pattern} leaves {', '.join(layer.name for layer in made)} whole; nothing can be pruned."
+                f"{self.pattern} keeps all of {', '.join(layer.name for layer in made)}, so nothing can be pruned."
             )
         starving = self._starving(made, sizes)
         made = self.scope.with_least(made)
@@ -55,19 +55,19 @@ class Method:
         return Pruner(self, {layer.name: layer for layer in made}, pools, starving)
 
     def _with_units(self, layer: Layer) -> Layer:
-        """A layer with the number of its units, and of those that always stay."""
+        """Adds the number of units, and of those that always stay, to a layer."""
         least = self.pattern.least(layer)
-        if layer.norm_dims is not None:  # NofM keeps one of every norm among those that it keeps anyhow
+        if layer.norm_dims is not None:  # for NofM they are among those that it keeps in any case
             shape = self.pattern.scores(torch.empty(layer.shape, device="meta")).shape
             least = max(least, math.prod(shape[dim] for dim in self.pattern.unit_norm_dims(layer)))
         return replace(layer, units=self.pattern.units(layer.shape), least=least)
 
     def _starving(self, layers: Sequence[Layer], sizes: Sizes) -> dict[str, int]:
-        """The layers by themselves that without ``keep_alive`` would get no place, and from which round on."""
+        """The layers that would become empty without ``keep_alive``, and the round in which they would."""
         bare = replace(self.scope, keep_alive=False)
         try:
             pools = bare.pools(bare.with_least(layers), sizes) if self.scope.keep_alive else []
-        except ConfigurationError:  # which the scope itself says
+        except ConfigurationError:  # the scope itself reports it
             return {}
         return {pool.names[0]: pool.keep.index(0) for pool in pools if len(pool.names) == 1 and 0 in pool.keep}
 
@@ -79,8 +79,8 @@ class Pruner:
     Attributes:
         method: How weights are pruned.
         layers: The prunable layers by name.
-        pools: Which of them compete, and what every round keeps.
-        starving: Layers for which nothing but ``keep_alive`` leaves a place, and from which round on.
+        pools: Which layers compete, and what every round keeps.
+        starving: Layers that only ``keep_alive`` keeps from becoming empty, and the round in which they would.
     """
 
     method: Method
@@ -90,7 +90,7 @@ class Pruner:
 
     @property
     def counts(self) -> list[int]:
-        """The units that each round trains."""
+        """The number of units that each round keeps."""
         pooled = {name for pool in self.pools for name in pool.names}
         never = sum(layer.units for name, layer in self.layers.items() if name not in pooled)
         return [never + sum(kept) for kept in zip(*(pool.keep for pool in self.pools), strict=True)]
@@ -99,15 +99,15 @@ class Pruner:
         """The masks of a round.
 
         Args:
-            number: The round that they are for, from 1.
-            masks: Those of the round before.
-            context: Gives what the criterion may look at, with the masks so far.
+            number: The round that the masks are for, from 1.
+            masks: The masks of the round before.
+            context: Makes the context of the criterion, given the masks so far.
 
         Returns:
-            New masks, nested in the others, and the names of layers that would have died.
+            New masks, subsets of the old ones, and the names of layers that would have become empty.
 
         Raises:
-            TrainingError: Scores are NaN, or not of the shape of the weights.
+            TrainingError: Scores are NaN, or do not have the shape of the weights.
         """
         iterations = self.method.criterion.iterations
         rescued = [name for name, first in self.starving.items() if first <= number]
@@ -123,7 +123,7 @@ class Pruner:
 
     @torch.no_grad()
     def random_masks(self, masks: Masks) -> Masks:
-        """Masks of round 1 by random scores from the global generator, to try out what is to come of a ticket."""
+        """Masks of round 1 from random scores (global generator), to try something out on a sparse ticket."""
         scores = {name: self.method.pattern.scores(torch.rand(mask.shape)) for name, mask in masks.items()}
         units = {name: score.to(masks[name].device) for name, score in scores.items()}
         made = dict(masks)
@@ -133,7 +133,7 @@ class Pruner:
 
     @torch.no_grad()
     def _unit_scores(self, context: Context) -> Mapping[str, Tensor]:
-        """The scores of all units; of single weights as the criterion gives them, with their signs."""
+        """The scores of all units. Scores of single weights keep their signs."""
         criterion, pattern = self.method.criterion, self.method.pattern
         if criterion.scores_units:
             units = {name: pattern.scores(torch.zeros_like(mask.float())) for name, mask in context.masks.items()}
@@ -143,7 +143,7 @@ class Pruner:
         scores = {name: score.detach() for name, score in scores.items()}
         if type(pattern) is Unstructured:
             return scores
-        if criterion.absolute:  # norms and groups are of magnitudes
+        if criterion.absolute:  # norms and groups use magnitudes
             scores = {name: score.abs() for name, score in scores.items()}
         return {name: pattern.scores(score) for name, score in _scaled(scores).items()}
 
@@ -153,13 +153,13 @@ class Pruner:
 
     @torch.no_grad()
     def _prune(self, pool: Pool, keep: int, units: Mapping[str, Tensor], masks: Masks) -> list[str]:
-        """Prunes the layers of a pool in place; the names of those that would have died."""
+        """Prunes the layers of a pool in place. Returns the names of layers that would have become empty."""
         pattern, names, absolute = self.method.pattern, pool.names, self._ranks_magnitudes
         alive = {name: pattern.alive(masks[name]) for name in names}
         removable = {name: self._removable(name, units[name], alive[name]) for name in names}
-        for name in names:  # one that may not be removed is not looked at later
+        for name in names:  # units that may not be removed are not checked later
             if removable[name] is not alive[name] and bool((units[name].isnan() & alive[name]).any()):
-                raise TrainingError(f"{name!r} holds NaN, which has no rank: the training has diverged.")
+                raise TrainingError(f"{name!r} contains NaN and cannot be ranked. The training has diverged.")
         before = _counts(alive)
         excess = sum(before.values()) - keep
         competing, rescued = list(names), []
@@ -176,7 +176,7 @@ class Pruner:
             if not short:
                 alive.update(left)
                 break
-            for name in short:  # these keep their least, and the others make up for it
+            for name in short:  # they keep their minimum, and the others lose more instead
                 surplus = before[name] - self.layers[name].least
                 own = prune_smallest([units[name]], [removable[name]], surplus, absolute)[0]
                 alive[name] = _without(alive[name], removable[name], own)
@@ -190,7 +190,7 @@ class Pruner:
         return rescued
 
     def _removable(self, name: str, scores: Tensor, alive: Tensor) -> Tensor:
-        """Which units of a layer may go, by the pattern and so that no norm becomes zero."""
+        """Which units of a layer may be removed, so that the pattern holds and no norm becomes zero."""
         layer, pattern = self.layers[name], self.method.pattern
         removable = pattern.removable(scores, alive)
         if layer.norm_dims is None:
@@ -201,14 +201,14 @@ class Pruner:
 
 
 def largest(scores: Tensor, dims: Sequence[int]) -> Tensor:
-    """Marks the largest score for each place along some dimensions; of equal ones, the last.
+    """Marks the largest score at each position along some dimensions; of equal scores, the last one.
 
     Args:
-        scores: Of any shape.
-        dims: The dimensions whose places lie apart; none if only one score is to be marked.
+        scores: A tensor of any shape.
+        dims: The dimensions. If empty, a single score is marked.
 
     Returns:
-        Booleans of the same shape.
+        A boolean tensor of the same shape.
     """
     others = [dim for dim in range(scores.dim()) if dim not in dims]
     apart = scores.permute(*dims, *others)
@@ -219,7 +219,7 @@ def largest(scores: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 def _scaled(scores: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Scores over a power of two, so that their powers neither overflow nor vanish; their order stays."""
+    """Divides scores by a power of two, so that their powers neither overflow nor vanish. Keeps their order."""
     largest = max(float(score.abs().max()) if score.numel() else 0.0 for score in scores.values())
     if not 0 < largest < math.inf:
         return scores
@@ -229,7 +229,7 @@ def _scaled(scores: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _without(alive: Tensor, removable: Tensor, kept: Tensor) -> Tensor:
-    """What is left when of the removable ones some are kept."""
+    """The survivors when only some of the removable units are kept."""
     return kept if removable is alive else alive & ~removable | kept
 
 
@@ -240,26 +240,26 @@ def _counts(masks: Mapping[str, Tensor]) -> dict[str, int]:
 def check_scores(
     criterion: Criterion, scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], may_be_alike: bool = False
 ) -> None:
-    """Refuses what a criterion must not give.
+    """Checks the scores of a criterion.
 
     Args:
         criterion: The criterion.
-        scores: What it gave.
+        scores: The scores that it returned.
         masks: The masks by name.
-        may_be_alike: Whether the scores are not to be used, as those of weights that have not trained.
+        may_be_alike: Whether equal scores are acceptable, since the weights have not been trained.
 
     Raises:
-        TrainingError: Names, shapes or types are not those of the weights; or all scores are alike.
+        TrainingError: Names, shapes or types do not match the weights, or all scores are equal.
     """
     if not isinstance(scores, Mapping) or scores.keys() != masks.keys():
-        raise TrainingError(f"{criterion} must give scores of {list(masks)}, and gave {scores!r:.200}.")
+        raise TrainingError(f"{criterion} must return scores for {list(masks)}, but returned {scores!r:.200}.")
     for name, mask in masks.items():
         score = scores[name]
         if not isinstance(score, Tensor) or score.shape != mask.shape or not score.is_floating_point():
             what = f"{score.dtype} of shape {tuple(score.shape)}" if isinstance(score, Tensor) else repr(score)
             raise TrainingError(
-                f"{criterion} must score {name!r} by floating-point numbers of its shape {tuple(mask.shape)}, and "
-                f"gave {what}."
+                f"{criterion} must return floating-point scores of shape {tuple(mask.shape)} for {name!r}, but "
+                f"returned {what}."
             )
     if not criterion.absolute and not may_be_alike:
         _refuse_all_alike(criterion, scores)
@@ -269,41 +269,41 @@ def _refuse_all_alike(criterion: Criterion, scores: Mapping[str, Tensor]) -> Non
     first = next(iter(scores.values())).flatten()[:1]
     if all(bool((score == first).all()) for score in scores.values()):
         raise TrainingError(
-            f"{criterion} scores all weights alike, by {float(first):g}, so that they would go by their position. "
-            "Does the loss depend on them?"
+            f"{criterion} gives all weights the same score, {float(first):g}, so that they would be removed by "
+            "position. Does the loss depend on them?"
         )
 
 
 def _check(pools: Sequence[Pool], layers: Sequence[Layer], sizes: Sizes, method: Method) -> None:
-    """Refuses pools that no rounds can be made of.
+    """Checks that the pools of a scope are possible.
 
     Raises:
-        ConfigurationError: With what is wrong.
+        ConfigurationError: They are not.
     """
     known, scope = {layer.name: layer for layer in layers}, method.scope
     names = [name for pool in pools for name in pool.names]
     if len(set(names)) < len(names) or not set(names) <= known.keys():
-        raise ConfigurationError(f"The pools of {scope} must name layers, each at most once; they name {names}.")
+        raise ConfigurationError(f"The pools of {scope} must name layers, each at most once. They name {names}.")
     for pool in pools:
         units = sum(known[name].units for name in pool.names)
         falls = all(later <= earlier for earlier, later in itertools.pairwise(pool.keep))
         if len(pool.keep) != sizes.last_round + 1 or pool.keep[0] != units or not falls:
             raise ConfigurationError(
-                f"A pool of {scope} with {units} units keeps {list(pool.keep)}; it must keep a number for each of "
-                f"the rounds 0 to {sizes.last_round}, of which the first is {units} and none rises."
+                f"A pool of {scope} with {units} units keeps {list(pool.keep)}. It needs one number for each of "
+                f"the rounds 0 to {sizes.last_round}; the first must be {units}, and the numbers must not rise."
             )
         least = sum(known[name].least for name in pool.names)
         if pool.keep[-1] < least:
             normed = any(known[name].norm_dims is not None for name in pool.names)
-            norms = ", and one for each norm that weights are divided by (weight_norm)" if normed else ""
+            norms = ", and one per norm that weights are divided by (weight_norm)" if normed else ""
             raise ConfigurationError(
-                f"The last round would keep {pool.keep[-1]} of the {units} of {', '.join(pool.names)}, which must "
-                f"keep at least {least} by {scope} and {method.pattern}{norms}. Ask for a density of "
+                f"The last round would keep {pool.keep[-1]} of the {units} units of {', '.join(pool.names)}, but "
+                f"{scope} and {method.pattern} keep at least {least}{norms}. Use a density of "
                 f"{least / units:.4g} or more, or a smaller min_density."
             )
     totals = [sum(kept) for kept in zip(*(pool.keep for pool in pools), strict=True)]
     if not pools or any(later >= earlier for earlier, later in itertools.pairwise(totals)):
         raise ConfigurationError(
-            f"Each round must remove at least one unit, and with {scope} the rounds keep {totals or 'all'}. Ask "
-            "for fewer rounds or other sizes."
+            f"Each round must remove at least one unit, but with {scope} the rounds keep {totals or 'all'}. Use "
+            "fewer rounds or other sizes."
         )

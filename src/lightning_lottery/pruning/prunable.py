@@ -1,4 +1,4 @@
-"""Which parameters of a network may be pruned."""
+"""Decides which parameters of a network are pruned."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from lightning_lottery.notices import warn
 from lightning_lottery.pruning.copies import averages_of
 from lightning_lottery.pruning.kinds import Kind, kinds_of
 
-# What exclude takes besides patterns of names, and the reason of what it leaves out.
+# The special value of exclude, and reasons for leaving parameters out.
 FROZEN = "frozen"
 EXCLUDED = "excluded"
 COPIED = "copies of trained weights"
@@ -21,13 +21,13 @@ COPIED = "copies of trained weights"
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a network is pruned, and what is not.
+    """The parameters of a network that are pruned, and those that are not.
 
     Attributes:
         parameters: The prunable parameters by name, in the order of ``named_parameters``.
-        left_out: The others by name, each with the reason.
-        copies: The names of the originals, by the names of the copies that follow them.
-        sizes: The number of weights of every parameter, by name.
+        left_out: All other parameters by name, each with the reason.
+        copies: For each copy of a trained weight, the name of its original.
+        sizes: The number of weights in every parameter, by name.
     """
 
     parameters: dict[str, nn.Parameter]
@@ -41,7 +41,7 @@ class Selection:
         return sum(self.sizes[name] for name in self.parameters)
 
     def by_reason(self) -> dict[str, list[str]]:
-        """The names of what is left out by the reason, the largest part first."""
+        """The names of the parameters left out by reason, the largest group first."""
         found: dict[str, list[str]] = {}
         for name, reason in self.left_out.items():
             found.setdefault(reason, []).append(name)
@@ -49,16 +49,16 @@ class Selection:
 
     @property
     def excluded(self) -> list[str]:
-        """The names of those that the user has left out."""
+        """The names of the parameters that the user excluded."""
         return [name for name, reason in self.left_out.items() if reason in (EXCLUDED, FROZEN)]
 
     @property
     def unclear(self) -> list[str]:
-        """The names of those left out that a forward pass may multiply by."""
+        """The names of the parameters left out that may be matrices."""
         return [name for name, reason in self.left_out.items() if reason == Kind.UNCLEAR.value]
 
     def line(self) -> str:
-        """What is pruned and what is not, in one line."""
+        """One line about what is pruned and what is not."""
         total = sum(self.sizes.values())
         parts = [f"{reason} {self._counted(names)}" for reason, names in self.by_reason().items()]
         matrices = "matrix" if len(self.parameters) == 1 else "matrices"
@@ -77,26 +77,26 @@ class Selection:
 
 
 def refuse_lazy(module: nn.Module) -> None:
-    """Refuses a network with lazy layers that have not seen a batch yet.
+    """Checks that no layer is still lazy.
 
     Raises:
-        ConfigurationError: Some parameters or buffers have no shape yet.
+        ConfigurationError: A parameter or buffer has no shape yet, since its layer has not seen a batch.
     """
     tensors = [*module.named_parameters(), *module.named_buffers()]
     lazy = [name for name, tensor in tensors if is_lazy(tensor)]
     if lazy:
         raise ConfigurationError(
             f"The lazy layers of {', '.join(map(repr, lazy))} have no weights yet, so there are no initial "
-            "values to return to. Send one batch through the network before Trainer.fit, for example in the "
+            "values to rewind to. Send one batch through the network before Trainer.fit, for example in the "
             "constructor of the LightningModule."
         )
 
 
 def refuse_pruned(module: nn.Module) -> None:
-    """Refuses a network that something else prunes: its masks would be ignored, and its zeros counted as kept.
+    """Checks that nothing else prunes the network. Its masks would be ignored, and its zeros counted as kept.
 
     Raises:
-        ConfigurationError: Layers carry masks of ``torch.nn.utils.prune`` or of ``torch.ao.pruning``.
+        ConfigurationError: Some layers have masks from ``torch.nn.utils.prune`` or ``torch.ao.pruning``.
     """
     pruned = dict.fromkeys(_pruned(module))
     if pruned:
@@ -104,9 +104,10 @@ def refuse_pruned(module: nn.Module) -> None:
         path, _, attribute = first.rpartition(".")
         layer = f"model.get_submodule({path!r})"
         raise ConfigurationError(
-            f"The network is pruned already. PyTorch's own pruning has put masks on {_some(list(pruned))}, and "
-            "what they remove would count as weights that survive. Make them permanent before fit, for example by "
-            f"torch.nn.utils.prune.remove({layer}, {attribute!r}), or begin with a network that is not pruned."
+            f"The network is already pruned. PyTorch's own pruning has put masks on {_some(list(pruned))}, and "
+            "the weights they remove would count as survivors. Make the masks permanent before fit, for example "
+            f"with torch.nn.utils.prune.remove({layer}, {attribute!r}), or start with a network that is not "
+            "pruned."
         )
 
 
@@ -116,15 +117,15 @@ def _pruned(module: nn.Module) -> Iterator[str]:
         own = dict(layer.named_parameters(recurse=False))
         masks = [name.removesuffix("_mask") for name, _ in layer.named_buffers(recurse=False)]
         yield from (f"{prefix}{name}" for name in masks if f"{name}_orig" in own)
-        # Of torch.ao.pruning, in <layer>.parametrizations.<attribute>.0
+        # torch.ao.pruning keeps its mask in <layer>.parametrizations.<attribute>.0
         if type(layer).__name__ == "FakeSparsity":
             yield path.replace("parametrizations.", "").rpartition(".")[0]
 
 
 def warn_if_sparse(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Says that a network has been sparse before training, as one that is fitted again after a run.
+    """Warns if the network is sparse before training, for example because it is fitted a second time.
 
-    Weights that are zero as a whole, as those of adapters, are initial values, and do not count.
+    Parameters that are entirely zero, as in adapters, are regular initial values and do not count.
     """
     if any(map(is_sharded, module.parameters())):
         return
@@ -134,9 +135,9 @@ def warn_if_sparse(module: nn.Module, parameters: Mapping[str, nn.Parameter]) ->
     if share >= 0.01:
         worst = max(sparse, key=lambda name: sparse[name])
         warn(
-            f"{share:.1%} of the prunable weights are exactly zero before any training (most in {worst!r}), as "
-            "after an earlier fit with this model. The first round then is not dense, though its density counts "
-            "as 1. To begin with a dense network, make a new model.",
+            f"{share:.1%} of the prunable weights are exactly zero before any training (most of them in "
+            f"{worst!r}), as after an earlier fit of this model. The first round is then not dense, although its "
+            "density is reported as 1. To start from a dense network, create a new model.",
         )
 
 
@@ -146,22 +147,23 @@ def select(
     exclude: Sequence[str] = (),
     copies: Mapping[str, str | None] | None = None,
 ) -> Selection:
-    """Finds the parameters to prune, and why others are left out.
+    """Finds the parameters to prune, and the reasons why others are left out.
 
-    By default these are the matrices and kernels that a forward pass multiplies by, of any class of layer; see
-    :func:`lightning_lottery.pruning.kinds.kinds_of`. A tied parameter is listed once, under its first name. Frozen
-    parameters are listed as well, unless ``exclude`` has ``"frozen"``; what an ``AveragedModel`` holds is not.
+    By default these are the matrices and kernels that a forward pass multiplies by, in layers of any class (see
+    :func:`lightning_lottery.pruning.kinds.kinds_of`). A tied parameter is listed once, under its first name.
+    Frozen parameters are pruned unless ``exclude`` contains ``"frozen"``; the content of an ``AveragedModel`` is
+    not.
 
     Args:
         module: Any network.
         include: Patterns (``*``, ``?``, ``[…]``) of full parameter names to add, whatever their layer.
-        exclude: Patterns of full parameter names to leave out, also of those included; ``"frozen"`` leaves out
-            those that ``requires_grad`` says are not trained.
-        copies: The copies that are known to follow trained weights; the averages in the network if left out.
+        exclude: Patterns of full parameter names to leave out; they take precedence over ``include``. ``"frozen"``
+            leaves out parameters that do not require gradients.
+        copies: The known copies of trained weights; by default the content of every ``AveragedModel``.
 
     Raises:
-        ConfigurationError: A pattern matches no parameter, nothing prunable is left, or what is included cannot
-            be pruned.
+        ConfigurationError: A pattern matches no parameter, nothing prunable is left, or an included parameter
+            cannot be pruned.
     """
     parameters = dict(module.named_parameters())
     present = {name: p for name, p in parameters.items() if p.numel()}
@@ -187,8 +189,8 @@ def select(
     unreal = [name for name in found if kinds[name] is Kind.NUMBERS]
     if unreal:
         raise ConfigurationError(
-            f"include={list(include)} names {_some(unreal)}, of {found[unreal[0]].dtype}; only real floating-"
-            "point weights can be pruned. Leave them out of include."
+            f"include={list(include)} names {_some(unreal)} of type {found[unreal[0]].dtype}, but only real "
+            "floating-point weights can be pruned. Remove them from include."
         )
     selection = Selection(found, left_out, followers, {name: p.numel() for name, p in parameters.items()})
     if not found:
@@ -198,15 +200,15 @@ def select(
 
 def _nothing(selection: Selection, kinds: Mapping[str, Kind], excluded: set[str]) -> str:
     message = (
-        "The network has no prunable parameter: these are the matrices and kernels that a forward pass multiplies "
-        f"by. Its parameters are: {', '.join(selection.left_out) or 'none'}. "
+        "The network has no prunable parameter. Prunable are the matrices and kernels that a forward pass "
+        f"multiplies by. The parameters of the network are: {', '.join(selection.left_out) or 'none'}. "
     )
     matrices = [name for name in excluded if kinds[name] is Kind.MATRIX]
     if matrices:
-        return message + f"exclude leaves out {_some(matrices)}: let it leave out less."
+        return message + f"exclude leaves out {_some(matrices)}. Make exclude shorter."
     if selection.unclear:
-        return message + f"To prune those that may be such, write include={selection.unclear}."
-    return message + "To prune others, name them one by one by include=['…']; zeros must make sense there."
+        return message + f"To prune those that may be matrices, write include={selection.unclear}."
+    return message + "To prune other parameters, name them in include=['…'], if zeros make sense there."
 
 
 def examine(
@@ -217,17 +219,17 @@ def examine(
     is_initial: bool = True,
     copies: Mapping[str, str | None] | None = None,
 ) -> Selection:
-    """What :func:`select` finds, of a network that may be trained and pruned.
+    """Checks that a network can be trained and pruned, and calls :func:`select`.
 
     Args:
         module: Any network.
         include: See :func:`select`.
         exclude: See :func:`select`.
-        is_initial: Whether its weights are those before training, of which zeros are said.
+        is_initial: Whether the weights are untrained. Then a warning is shown if many of them are zero.
         copies: See :func:`select`.
 
     Raises:
-        ConfigurationError: It has lazy layers, something else prunes it, or ``select`` refuses it.
+        ConfigurationError: The network has lazy layers, something else prunes it, or ``select`` raises an error.
     """
     refuse_lazy(module)
     refuse_pruned(module)
@@ -246,11 +248,11 @@ def prunable_parameters(
 
 
 def warn_if_unclear(selection: Selection) -> None:
-    """Says which matrices are left out that may be meant to be pruned, and what to write then."""
+    """Warns about parameters left out that the user may want to prune."""
     if names := selection.unclear:
         warn(
-            f"Not pruned: {_some(names)}, {Kind.UNCLEAR.value}. If the network multiplies by them, and zeros "
-            f"stay zeros, write include={names}; to silence this warning, write exclude={names}.",
+            f"Not pruned: {_some(names)} ({Kind.UNCLEAR.value}). If the network multiplies by them and zeros "
+            f"stay zero, write include={names}. To silence this warning, write exclude={names}.",
         )
 
 
@@ -267,6 +269,6 @@ def _named(parameters: Mapping[str, nn.Parameter], patterns: Sequence[str], argu
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """The first names of a list, and the number of the others."""
     shown = ", ".join(map(repr, names[:5]))
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -1,4 +1,4 @@
-"""Scopes: where scores compete, and so how many weights every layer keeps."""
+"""Scopes: where scores compete, which decides how many weights each layer keeps."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ class Pool:
 
     Attributes:
         names: Names of the layers.
-        keep: How many of their units are left in round 0, 1, …
+        keep: Number of units that they keep together in round 0, 1, …
     """
 
     names: tuple[str, ...]
@@ -27,15 +27,15 @@ class Pool:
 
 @dataclass(frozen=True, kw_only=True)
 class Scope(ABC):
-    """Says which layers compete, and for how many places. A scope of your own is one frozen dataclass.
+    """Base class of scopes: which layers compete for how many places. Write your own as a frozen dataclass.
 
-    Layers are named by patterns (``*``, ``?``, ``[…]``) of parameter names, or ``"first"`` and ``"last"`` of the
-    prunable ones in the order of definition; the first pattern that fits counts.
+    Layers are named by patterns (``*``, ``?``, ``[…]``) of parameter names, or by ``"first"`` and ``"last"`` among
+    the prunable layers in the order of definition. The first matching pattern counts.
 
     Attributes:
-        min_density: Fraction of its units that a layer keeps at least, in [0, 1]: one for all, or by name, as in
-            ``{"first": 1.0, "*.attention.*": 0.2}``.
-        keep_alive: Whether a layer keeps at least one unit. What would have died is reported.
+        min_density: Smallest fraction of its units that a layer keeps, in [0, 1]: one number for all layers, or by
+            name, as in ``{"first": 1.0, "*.attention.*": 0.2}``.
+        keep_alive: Whether every layer keeps at least one unit. Layers that would have become empty are reported.
     """
 
     min_density: float | Mapping[str, float] = 0.0
@@ -49,34 +49,34 @@ class Scope(ABC):
         for name, value in by_name.items():
             if not _is_number(value) or not 0 <= value <= 1:
                 raise ConfigurationError(
-                    f"min_density of {name!r} is {value!r}; it must be a number from 0 to 1, for example 0.1."
+                    f"min_density of {name!r} is {value!r}; it must be a number between 0 and 1, for example 0.1."
                 )
 
     @abstractmethod
     def pools(self, layers: Sequence[Layer], sizes: Sizes) -> list[Pool]:
-        """Deals out the sizes of all rounds.
+        """Distributes the sizes of all rounds over pools of layers.
 
         Args:
-            layers: The prunable layers in their order, with the number of their ``units`` and the ``least`` that
+            layers: The prunable layers in order, with the number of their ``units`` and the ``least`` number that
                 must stay.
-            sizes: The sizes that the user asked for; ``sizes.counts(n)`` makes counts of n units.
+            sizes: The requested sizes; ``sizes.counts(n)`` gives the counts for n units.
 
         Returns:
-            Pools with a layer in at most one of them. A layer in none is never pruned.
+            Pools, with every layer in at most one of them. A layer without a pool is never pruned.
         """
 
     def with_least(self, layers: Sequence[Layer]) -> list[Layer]:
-        """The layers with the number of units that ``min_density`` and ``keep_alive`` want to stay.
+        """Adds the number of units that ``min_density`` and ``keep_alive`` keep to the layers.
 
         Raises:
-            ConfigurationError: A name fits no layer.
+            ConfigurationError: A name matches no layer.
         """
         density = (
             by_layer(layers, self.min_density, "min_density")
             if isinstance(self.min_density, Mapping)
             else {layer.name: self.min_density for layer in layers}
         )
-        # A little less, or 0.07 of 100 would be 8.
+        # Slightly less, since 0.07 of 100 would otherwise be rounded up to 8.
         places = [ceil(density.get(layer.name, 0.0) * layer.units - 1e-9) for layer in layers]
         floors = [max(count, int(self.keep_alive)) for count in places]
         return [
@@ -90,22 +90,21 @@ class Global(Scope):
     """All units of the network compete (Frankle & Carbin 2018, arXiv:1803.03635, for deeper networks)."""
 
     def pools(self, layers: Sequence[Layer], sizes: Sizes) -> list[Pool]:
-        """See :meth:`Scope.pools`."""
         total = sum(layer.units for layer in layers)
         return [Pool(tuple(layer.name for layer in layers), tuple(sizes.counts(total)))]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layerwise(Scope):
-    """Units compete within their layer only (Frankle & Carbin 2018, arXiv:1803.03635, for LeNet-300-100).
+    """Units compete only within their layer (Frankle & Carbin 2018, arXiv:1803.03635, for LeNet-300-100).
 
-    Every layer rounds its own counts, and what ``min_density`` holds back in one is not taken from others; so the
-    density of the whole is near the sizes that were asked for, not equal.
+    Every layer rounds its own counts, and what ``min_density`` keeps in one layer is not removed from others. The
+    total density is therefore close to the requested sizes, but not equal.
 
     Attributes:
-        layer_amounts: Fraction of its surviving units that a pruning removes from a layer, in [0, 1), by name;
-            other layers take the sizes of all. The paper's LeNet, whose last layer loses 10 % where others lose
-            20 %, is ``amount=0.2, scope=Layerwise(layer_amounts={"last": 0.1})``.
+        layer_amounts: By name, the fraction of its surviving units that a pruning removes from a layer, in [0, 1).
+            Other layers follow the common sizes. In the paper's LeNet the last layer loses 10 % per round and the
+            others 20 %: ``amount=0.2, scope=Layerwise(layer_amounts={"last": 0.1})``.
     """
 
     layer_amounts: Mapping[str, float] = field(default_factory=dict)
@@ -114,16 +113,17 @@ class Layerwise(Scope):
         super().__post_init__()
         if not isinstance(self.layer_amounts, Mapping):
             raise ConfigurationError(
-                f"layer_amounts={self.layer_amounts!r} must give amounts by name, as in {{'last': 0.1}}."
+                f"layer_amounts={self.layer_amounts!r} must be a dictionary of amounts by name, such as "
+                f"{{'last': 0.1}}."
             )
         for name, value in self.layer_amounts.items():
             if not isinstance(name, str) or not _is_number(value) or not 0 <= value < 1:
                 raise ConfigurationError(
-                    f"layer_amounts of {name!r} is {value!r}; it must be a number from 0 up to 1, for example 0.1."
+                    f"layer_amounts of {name!r} is {value!r}; it must be a number from 0 to below 1, for example "
+                    "0.1."
                 )
 
     def pools(self, layers: Sequence[Layer], sizes: Sizes) -> list[Pool]:
-        """See :meth:`Scope.pools`."""
         amounts = by_layer(layers, self.layer_amounts, "layer_amounts")
         pools = []
         for layer in layers:
@@ -140,12 +140,11 @@ class Layerwise(Scope):
 class ERK(Scope):
     """Densities by the Erdős-Rényi kernel rule (Evci et al. 2020, arXiv:1911.11134).
 
-    The density of a layer is proportional to the sum of its dimensions over their product, and at most 1; units
-    compete within their layer. The total is met exactly.
+    The density of a layer is proportional to the sum of its dimensions divided by their product, and at most 1.
+    Units compete within their layer. The total density is exact.
     """
 
     def pools(self, layers: Sequence[Layer], sizes: Sizes) -> list[Pool]:
-        """See :meth:`Scope.pools`."""
         weights = [layer.units * max(1, sum(layer.shape)) / prod(layer.shape) for layer in layers]
         before = [layer.units for layer in layers]
         rounds = [before]
@@ -156,15 +155,15 @@ class ERK(Scope):
 
 
 def by_layer(layers: Sequence[Layer], values: Mapping[str, float], argument: str) -> dict[str, float]:
-    """What is given by patterns of names, by layer.
+    """Resolves values given by patterns of names to values by layer.
 
     Args:
-        layers: The layers in their order.
-        values: By pattern of a name, ``"first"`` or ``"last"``; the first that fits counts.
-        argument: What to call it in an error.
+        layers: The layers in order.
+        values: By pattern of a name, ``"first"`` or ``"last"``. The first match counts.
+        argument: The name of the argument, for error messages.
 
     Raises:
-        ConfigurationError: A pattern fits no layer.
+        ConfigurationError: A pattern matches no layer.
     """
     ends = {"first": layers[0].name, "last": layers[-1].name}
     found: dict[str, float] = {}
@@ -172,7 +171,7 @@ def by_layer(layers: Sequence[Layer], values: Mapping[str, float], argument: str
         fitting = [layer.name for layer in layers if fnmatchcase(layer.name, ends.get(pattern, pattern))]
         if not fitting:
             raise ConfigurationError(
-                f"{argument} has {pattern!r}, which is the name of no prunable layer. They are: "
+                f"{argument} contains {pattern!r}, which matches no prunable layer. The prunable layers are: "
                 f"{', '.join(layer.name for layer in layers)}."
             )
         found = {**dict.fromkeys(fitting, value), **found}
@@ -180,22 +179,22 @@ def by_layer(layers: Sequence[Layer], values: Mapping[str, float], argument: str
 
 
 def _deal_out(total: int, weights: list[float], least: list[int], most: list[int]) -> list[int]:
-    """Whole numbers in proportion to weights, within bounds, with a given sum.
+    """Distributes a total over integers in proportion to weights, within bounds.
 
     Raises:
-        ConfigurationError: The sum is not within the sums of the bounds.
+        ConfigurationError: The bounds do not allow the total.
     """
     if not sum(least) <= total <= sum(most):
         raise ConfigurationError(
-            f"{total} units cannot be dealt out where layers must keep {sum(least)} and have {sum(most)}. Ask for "
-            "larger sizes, or a smaller min_density."
+            f"{total} units cannot be distributed over layers that must keep {sum(least)} and have {sum(most)}. "
+            "Use larger sizes, or a smaller min_density."
         )
 
     def shares(factor: float) -> list[float]:
         return [min(max(factor * w, low), high) for w, low, high in zip(weights, least, most, strict=True)]
 
     low, high = 0.0, max(high / weight for weight, high in zip(weights, most, strict=True))
-    for _ in range(200):  # their sum rises with the factor
+    for _ in range(200):  # the sum of the shares rises with the factor
         middle = (low + high) / 2
         low, high = (middle, high) if sum(shares(middle)) <= total else (low, middle)
     exact = shares(low)
@@ -213,11 +212,13 @@ def _is_number(value: object) -> bool:
 
 
 def scope_of(argument: "Scope | None") -> Scope:
-    """The scope that an argument asks for; ``None`` is all of the network.
+    """Converts an argument to a scope; ``None`` means :class:`Global`.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: The argument is not a scope.
     """
     if argument is not None and not isinstance(argument, Scope):
-        raise ConfigurationError(f"scope={argument!r} is no scope. Write an instance, such as scope=Layerwise().")
+        raise ConfigurationError(
+            f"scope={argument!r} is not a scope. Write an instance such as scope=Layerwise()."
+        )
     return argument or Global()

@@ -1,4 +1,4 @@
-"""How many weights every round keeps."""
+"""The sizes of the rounds: how many weights each one keeps."""
 
 import itertools
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ def _is_fraction(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of all rounds, fixed by exactly one of three arguments.
+    """The sizes of all rounds, determined by exactly one of three arguments.
 
     Attributes:
-        rounds: Number of prunings, at least 1. Optional with ``densities``, whose length it then is.
-        amount: Fraction of the survivors that one pruning removes, in (0, 1).
-        target_density: Density of the last round, in (0, 1); the rounds between fall geometrically.
+        rounds: Number of prunings, at least 1. With ``densities`` it is optional and must equal their number.
+        amount: Fraction of the survivors that each pruning removes, in (0, 1).
+        target_density: Density of the last round, in (0, 1); the densities in between fall geometrically.
         densities: The density of rounds 1, 2, …, each in (0, 1), strictly falling.
 
     Raises:
-        ConfigurationError: None or several of the three are given, or one is out of its range.
+        ConfigurationError: None or several of the three are given, or one is out of range.
     """
 
     rounds: int | None = None
@@ -38,14 +38,14 @@ class Sizes:
         given = [f"{name}={value!r}" for name, value in options.items() if value is not None]
         if len(given) != 1:
             raise ConfigurationError(
-                f"Exactly one of amount, target_density and densities fixes the sizes, but "
-                f"{' and '.join(given) or 'none of them'} came. "
+                f"Pass exactly one of amount, target_density and densities; you passed "
+                f"{' and '.join(given) or 'none of them'}. "
                 "Write for example LotteryTicketCallback(rounds=10, amount=0.2)."
             )
         if self.densities is not None:
             self._check_densities(self.densities)
         elif self.rounds is None:
-            raise ConfigurationError("rounds is missing: the number of prunings. Write for example rounds=10.")
+            raise ConfigurationError("rounds, the number of prunings, is missing. Write for example rounds=10.")
         elif not isinstance(self.rounds, int) or isinstance(self.rounds, bool) or self.rounds < 1:
             raise ConfigurationError(
                 f"rounds={self.rounds!r} is not a number of prunings. Write an integer of at least 1, "
@@ -66,37 +66,37 @@ class Sizes:
     def _check_densities(self, densities: Sequence[float]) -> None:
         if not isinstance(densities, Sequence) or isinstance(densities, str):
             raise ConfigurationError(
-                f"densities={densities!r} is no list. Write for example densities=[0.5, 0.2]."
+                f"densities={densities!r} is not a list. Write for example densities=[0.5, 0.2]."
             )
         falling = all(map(_is_fraction, densities)) and all(a > b for a, b in itertools.pairwise(densities))
         if not densities or not falling:
             raise ConfigurationError(
-                f"densities={list(densities)!r} must fall strictly and lie between 0 and 1, both excluded. "
-                "Leave out the dense round 0 and write for example densities=[0.5, 0.2, 0.1]."
+                f"densities={list(densities)!r} must be strictly falling numbers between 0 and 1, both excluded. "
+                "Leave out the dense round 0, and write for example densities=[0.5, 0.2, 0.1]."
             )
         if self.rounds is not None and self.rounds != len(densities):
             raise ConfigurationError(
-                f"rounds={self.rounds} does not fit {len(densities)} densities. Leave rounds out: every "
-                "density is one round."
+                f"rounds={self.rounds} does not fit {len(densities)} densities. Leave out rounds: there is "
+                "one round per density."
             )
 
     @property
     def last_round(self) -> int:
-        """The number of the last round, which is the number of prunings."""
+        """The number of the last round, equal to the number of prunings."""
         return len(self.densities) if self.densities is not None else int(self.rounds or 0)
 
     def counts(self, prunable: int, may_stay: bool = False) -> list[int]:
-        """The number of weights, or of other units, that each round trains.
+        """The number of weights, or of other units, that each round keeps.
 
         Args:
-            prunable: Number of prunable ones.
-            may_stay: Whether a round may remove nothing or leave nothing, as of a small layer.
+            prunable: Number of prunable weights or units.
+            may_stay: Whether a round may remove nothing or everything, as in a small layer.
 
         Returns:
-            ``last_round + 1`` numbers, beginning with ``prunable``, falling, and strictly so unless ``may_stay``.
+            ``last_round + 1`` falling numbers, starting with ``prunable``; strictly falling unless ``may_stay``.
 
         Raises:
-            ConfigurationError: A round would remove nothing, or leave nothing.
+            ConfigurationError: A round would remove nothing, or everything.
         """
         counts = [prunable]
         for number in range(1, self.last_round + 1):
@@ -109,8 +109,8 @@ class Sizes:
                 counts.append(round(self.target_density ** (number / self.last_round) * prunable))
             if not may_stay and (counts[-1] < 1 or counts[-1] >= counts[-2]):
                 raise ConfigurationError(
-                    f"Round {number} would train {counts[-1]} of {prunable} prunable weights after "
+                    f"Round {number} would keep {counts[-1]} of {prunable} prunable weights, after "
                     f"{counts[-2]} in the round before. Each round must remove at least one weight and keep "
-                    "at least one: ask for fewer rounds or other sizes."
+                    "at least one. Use fewer rounds or other sizes."
                 )
         return counts

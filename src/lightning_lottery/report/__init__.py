@@ -1,4 +1,4 @@
-"""What a person reads and looks at: lines, tables, figures."""
+"""What people read and look at: lines of text, tables, figures."""
 
 from lightning_lottery.report.figures import can_draw, curves, figure, save_figure
 from lightning_lottery.report.text import aligned, line, progress, scalars, table

@@ -1,4 +1,4 @@
-"""What a person looks at: a table and a figure of the records."""
+"""The figure of a metric against density."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Distinguishable by colour-blind readers (Okabe & Ito), and by their markers in grey.
+# Colours that colour-blind readers can distinguish (Okabe & Ito); the markers differ in greyscale.
 _STYLES = {TICKET_BRANCH: ("#0072B2", "o"), "reinitialize": ("#D55E00", "s"), "shuffle_mask": ("#009E73", "^")}
 _OTHER_STYLES = (("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"))
 
 
 def curves(records: Records, metric: str) -> dict[str, list[tuple[float, float]]]:
-    """The metric's value at the end of the rounds: (density, value) by branch, dense first."""
+    """The final values of a metric: (density, value) pairs by branch, starting with the dense round."""
     return {
         branch: [
             (record.density, record.metrics[metric])
@@ -41,23 +41,23 @@ def figure(
     title: str | None = None,
     is_wide: bool = True,
 ) -> Figure:
-    """Draws a metric against density, one curve a branch, the dense network at the left.
+    """Draws a metric against density, one curve per branch, with the dense network on the left.
 
-    With controls there is a second panel of the tickets alone, whose differences are small beside those of
+    With controls there is a second panel for the tickets alone, whose differences are small compared with those of
     the controls.
 
     Args:
-        points: (density, value) pairs of each branch, as :func:`curves` gives.
-        metric: The name of the value.
-        spread: Half the height of a band around each point, by branch.
-        title: A line above the axes.
-        is_wide: Whether there is room for a second panel; else the figure is square, for a card of a logger.
+        points: (density, value) pairs by branch, as returned by :func:`curves`.
+        metric: The label of the values.
+        spread: Half-height of a band around each point, by branch.
+        title: The title of the figure.
+        is_wide: Whether there is room for a second panel. Otherwise the figure is square, for loggers.
 
     Returns:
-        A figure of matplotlib, without a window.
+        A matplotlib figure that is not shown in a window.
 
     Raises:
-        ModuleNotFoundError: matplotlib is missing; ``pip install 'lightning-lottery[report]'`` brings it.
+        ModuleNotFoundError: matplotlib is missing. Write ``pip install 'lightning-lottery[report]'``.
     """
     from matplotlib.figure import Figure
 
@@ -107,14 +107,14 @@ def _draw(
 
 
 def save_figure(drawing: Figure, path: Path) -> None:
-    """Writes a figure as PNG, whole or not at all."""
+    """Writes a figure as a PNG file, atomically."""
     content = BytesIO()
     drawing.savefig(content, format="png")
     write_whole(path, content.getvalue())
 
 
 def _apart(densities: Sequence[float]) -> list[float]:
-    """Drops ticks whose labels would run into their larger neighbour's on a logarithmic axis."""
+    """Drops ticks whose labels would overlap the label of their larger neighbour on a logarithmic axis."""
     if not densities:
         return []
     span = densities[-1] / densities[0]
@@ -126,5 +126,5 @@ def _apart(densities: Sequence[float]) -> list[float]:
 
 
 def can_draw() -> bool:
-    """Whether matplotlib is there; ``pip install 'lightning-lottery[report]'`` brings it."""
+    """Whether matplotlib is installed (``pip install 'lightning-lottery[report]'``)."""
     return find_spec("matplotlib") is not None

@@ -9,7 +9,7 @@ from lightning_lottery.tickets import Ticket
 
 
 def progress(ticket: Ticket, last_round: int) -> str:
-    """Round and density, for a progress bar."""
+    """The round and its density, for the progress bar."""
     branch = "" if ticket.branch == TICKET_BRANCH else f" {ticket.branch}"
     return f"{ticket.round}/{last_round}{branch} · density {ticket.density:.3f}"
 
@@ -29,7 +29,7 @@ def line(record: RoundRecord, last_round: int, monitor: str | None) -> str:
 
 
 def scalars(record: RoundRecord, monitor: str | None, layer_densities: Mapping[str, float]) -> dict[str, float]:
-    """What a logger gets of a round, at step = round; controls stand apart from the tickets."""
+    """The values that loggers receive after a round, with separate names for tickets and controls."""
     group = "lottery" if record.branch == TICKET_BRANCH else f"lottery_{record.branch}"
     values: dict[str, float] = {f"{group}/density": record.density}
     if monitor is not None and monitor in record.metrics:
@@ -42,7 +42,7 @@ def scalars(record: RoundRecord, monitor: str | None, layer_densities: Mapping[s
 
 
 def table(records: Records, monitor: str | None) -> str:
-    """All records as an aligned text table, the tickets first, then the controls."""
+    """All records as a text table: first the tickets, then the controls."""
     shown = monitor is not None and any(record.best_value is not None for record in records)
     header = ["round", "branch", "density", "kept"]
     header += [str(monitor), f"best {monitor}", "at step"] if shown else []
@@ -56,7 +56,7 @@ def table(records: Records, monitor: str | None) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = ()) -> str:
-    """Rows as text, the first one as the header; columns are flush right, but for those in ``left``."""
+    """Rows as an aligned text table. The first row is the header. Columns in ``left`` are left-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(

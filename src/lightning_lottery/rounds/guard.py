@@ -1,4 +1,4 @@
-"""What must hold while a round trains: the right parameters are there, and something trains them."""
+"""Checks while a round trains: the pruned parameters are still there, and an optimizer trains them."""
 
 from collections.abc import Collection, Mapping
 
@@ -14,76 +14,76 @@ from lightning_lottery.rules import Rewind
 
 
 def check_parameters(name: str, module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Makes sure that a network still has the parameters that are pruned.
+    """Checks that a network still has the parameters that are pruned.
 
     Raises:
-        TrainingError: Some were replaced or removed, so that the masks are of tensors that nothing uses.
+        TrainingError: Some were replaced or removed, so that their masks have no effect.
     """
     if gone := replaced(module, parameters):
         raise TrainingError(
-            f"While {name} was training, something replaced or removed {gone}, which are to be "
-            "pruned. Their masks are of the old ones. Change the network before fit, change values in place "
-            f"(parameter.data.copy_), or leave such parameters out by exclude={gone}."
+            f"During {name}, the prunable parameters {gone} were replaced or removed, so that their masks have no "
+            "effect. Change the network before fit, change values in place (parameter.data.copy_), or leave such "
+            f"parameters out with exclude={gone}."
         )
 
 
-def check_left(name: str, followers: Collection[str], parameters: Collection[str]) -> None:
-    """Makes sure that something is left to prune.
+def check_left(name: str, copies: Collection[str], parameters: Collection[str]) -> None:
+    """Checks that something is left to prune.
 
     Raises:
-        TrainingError: All parameters to be pruned follow something.
+        TrainingError: All prunable parameters are copies.
     """
-    if len(followers) == len(parameters):
+    if len(copies) == len(parameters):
         raise TrainingError(
-            f"While {name} was training, all weights to be pruned changed without ever having a gradient, so that "
-            "something else than an optimizer writes to them. They cannot be pruned."
+            f"During {name}, all prunable weights changed without ever having a gradient. Something other than an "
+            "optimizer writes to them, so they cannot be pruned."
         )
 
 
 def check_steps(rule: Rewind, module: nn.Module, start: Mapping[str, Tensor]) -> None:
-    """Makes sure that a rewind point in steps can be reached, where Lightning has counted none in an epoch.
+    """Checks that a rewind point in steps can be reached, after an epoch in which Lightning counted no steps.
 
     Raises:
-        TrainingError: Weights have moved, so that steps go past Lightning.
+        TrainingError: Weights have changed, so there were steps that Lightning does not count.
     """
-    if has_moved(module, start):
+    if has_changed(module, start):
         raise TrainingError(
-            f"The rewind point of {rule!r} is counted in steps, and Lightning does not count those of optimizers "
-            "that self.optimizers(use_pl_optimizer=False) gives. Step the ones of self.optimizers(), or write a "
-            "point in epochs, as rewind='2 epochs'."
+            f"The rewind point of {rule!r} is given in steps, but Lightning does not count the steps of "
+            "optimizers from self.optimizers(use_pl_optimizer=False). Use those from self.optimizers(), or write "
+            "a point in epochs, for example rewind='2 epochs'."
         )
 
 
 def check_unseen(name: str, has_seen_batches: bool) -> None:
-    """Makes sure that a round without a step has not seen data either.
+    """Checks that a round without steps has not seen any data.
 
     Raises:
-        TrainingError: It has.
+        TrainingError: It has seen data.
     """
     if has_seen_batches:
         raise TrainingError(
-            f"{name} has seen batches, but Lightning has counted no step of an optimizer, and no weight has "
-            "changed. In manual optimization, step the optimizers that self.optimizers() gives."
+            f"{name} has seen batches, but Lightning has counted no optimizer step, and no weight has changed. In "
+            "manual optimization, step the optimizers that self.optimizers() returns."
         )
 
 
-def has_moved(module: nn.Module, start: Mapping[str, Tensor]) -> bool:
-    """Whether any parameter has another value than when the round began."""
+def has_changed(module: nn.Module, start: Mapping[str, Tensor]) -> bool:
+    """Whether any parameter has changed since the start of the round."""
     pairs = ((local(p.detach()), local(start[n]).to(p.device)) for n, p in module.named_parameters() if n in start)
     return not all(now.shape == then.shape and torch.equal(now, then) for now, then in pairs)
 
 
 def warn_if_added(name: str, module: nn.Module, known: Mapping[str, Tensor]) -> None:
-    """Says which matrices were added while a round trained, since they are not pruned.
+    """Warns about matrices that were added during a round, since they are not pruned.
 
     Args:
         name: Name of the round.
         module: The network.
-        known: What it held when the round began, by name.
+        known: Its parameters and buffers at the start of the round, by name.
     """
     added = [n for n, kind in kinds_of(module).items() if kind is Kind.MATRIX and n not in known]
     if added:
         warn(
-            f"While {name} was training, {added} were added to the network. They are not pruned, and the next "
-            "round begins without them. Make them before fit, in the constructor or in configure_model."
+            f"During {name}, {added} were added to the network. They are not pruned, and the next round starts "
+            "without them. Create them before fit, in the constructor or in configure_model."
         )

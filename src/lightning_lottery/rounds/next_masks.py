@@ -1,4 +1,4 @@
-"""The pruning between two rounds, with all that a criterion may look at."""
+"""The pruning between two rounds."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -19,11 +19,11 @@ from lightning_lottery.tickets import Ticket
 
 
 class NextMasks:
-    """Makes the masks of every round out of what the one before has left.
+    """Computes the masks of a round from the weights that the previous round has trained.
 
     Args:
         settings: The arguments.
-        fit: The Trainer, whose data are loaded.
+        fit: The Trainer, with its data loaded.
         module: The LightningModule.
         parameters: The prunable parameters by name.
     """
@@ -34,20 +34,20 @@ class NextMasks:
         self._fit, self._module, self._parameters = fit, module, parameters
         self._pruner: Pruner = settings.method.plan(layers_of(module, parameters), settings.sizes)
         self.counts = self._pruner.counts
-        self._is_first = settings.prune_at_init  # whether a pruning comes before any training
+        self._is_first = settings.prune_at_init  # whether the next pruning comes before any training
 
     def make(self, number: int, ticket: Ticket, is_final: bool = True) -> Masks:
-        """The masks of a round; the network has the weights to score.
+        """Computes the masks of a round. The network contains the weights to score.
 
         Args:
-            number: The round that they are for.
-            ticket: What the weights were trained from.
-            is_final: Whether layers that would have died are reported.
+            number: The round that the masks are for.
+            ticket: The ticket that the weights were trained from.
+            is_final: Whether to report layers that would have become empty.
         """
         with torch.no_grad(), self._weights_return(), self._looking_on(ticket, number) as data:
 
             def context(masks: Masks) -> Context:
-                if masks is not ticket.masks:  # a further iteration sees the network without what is gone
+                if masks is not ticket.masks:  # a further iteration sees the network without the removed weights
                     for name, parameter in self._parameters.items():
                         parameter.masked_fill_(~masks[name], 0)
                 return self._context(number, ticket, masks, data)
@@ -55,14 +55,14 @@ class NextMasks:
             masks, rescued = self._pruner.masks(number, ticket.masks, context)
         if rescued and is_final:
             warn(
-                f"{round_name(number)} would keep nothing of {', '.join(map(repr, rescued))}; one unit stays, "
-                "so that the network stays whole. Prune less, or protect such layers by min_density.",
+                f"{round_name(number)} would keep nothing of {', '.join(map(repr, rescued))}. One unit stays, "
+                "so that the layers do not become empty. Prune less, or protect such layers with min_density.",
             )
         return masks
 
     @contextmanager
     def _weights_return(self) -> Iterator[None]:
-        """Undoes what iterations of a criterion do to the weights."""
+        """Restores the weights that iterations of a criterion set to zero."""
         iterates = self._pruner.method.criterion.iterations > 1
         saved = {name: p.detach().clone() for name, p in self._parameters.items()} if iterates else {}
         try:
@@ -72,10 +72,10 @@ class NextMasks:
                 self._parameters[name].copy_(weight)
 
     def try_out(self, ticket: Ticket) -> None:
-        """Scores once, so that a criterion that cannot work fails before training.
+        """Computes scores once, so that a faulty criterion fails before training.
 
         Raises:
-            LotteryError: It cannot.
+            LotteryError: The criterion fails.
         """
         criterion = self._pruner.method.criterion
         try:
@@ -84,14 +84,14 @@ class NextMasks:
         except TrainingError as error:
             if self._is_first or not isinstance(error.__cause__, AttributeError):
                 raise
-            return  # what the hooks of a training set is there once it has trained
-        # Initial weights need not be what is pruned: some are zero until they train.
+            return  # training_step may need what training hooks set; it will exist later
+        # Equal scores are acceptable here, since some weights are zero until they are trained.
         check_scores(criterion, scores, ticket.masks, may_be_alike=not self._is_first)
         unranked = [name for name, score in scores.items() if bool(local(score).isnan().any())]
         if unranked:
             raise ConfigurationError(
-                f"{criterion} gives NaN for {', '.join(map(repr, unranked))} before any training. Are all weights "
-                "and buffers finite? Take another criterion, or leave these layers out by exclude."
+                f"{criterion} returns NaN for {', '.join(map(repr, unranked))} before any training. Are all "
+                "weights and buffers finite? Use another criterion, or leave these layers out with exclude."
             )
 
     def _looking_on(self, ticket: Ticket, number: int) -> AbstractContextManager[Data]:

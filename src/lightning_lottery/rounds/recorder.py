@@ -1,4 +1,4 @@
-"""What rounds have come to: written down, logged, drawn and said."""
+"""Records finished rounds: on disk, in loggers, in figures and on the screen."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +13,11 @@ from lightning_lottery.tickets import Ticket
 
 
 class Recorder:
-    """Keeps the records of a run, of which everything else that is shown is a view.
+    """Keeps the records of a run. Logs, figures and printed lines are derived from them.
 
     Args:
         settings: The arguments.
-        fit: The Trainer, whose loggers take the summary.
+        fit: The Trainer, whose loggers receive the summary.
         folder: The run folder.
         records: Takes the record of every finished round.
     """
@@ -26,7 +26,7 @@ class Recorder:
         self._settings, self._fit, self._folder, self._records = settings, fit, folder, records
 
     def add(self, record: RoundRecord, ticket: Ticket) -> None:
-        """Writes down a round that has trained; it is on disk before anything else happens.
+        """Records a round after its training. The record is on disk before anything else happens.
 
         Raises:
             TrainingError: The monitored metric was never logged.
@@ -38,19 +38,17 @@ class Recorder:
         self.say(report.line(record, self._settings.sizes.last_round, monitor))
         if record.saved_steps:
             steps = record.steps + record.saved_steps
-            self.say(
-                f"Its mask has settled: {record.saved_steps} of {steps} steps ({_percent(record)}) are saved."
-            )
+            self.say(f"Its mask is stable: {record.saved_steps} of {steps} steps ({_percent(record)}) were saved.")
         if monitor is not None and monitor not in record.metrics:
             logged = ", ".join(map(repr, record.metrics)) or "none"
             raise TrainingError(
-                f"monitor={monitor!r} was never logged in {round_name(record.round, record.branch)}. The "
-                f"metrics that were: {logged}. Take one of them, or log that one with self.log(...) in the "
+                f"monitor={monitor!r} was never logged in {round_name(record.round, record.branch)}. The logged "
+                f"metrics are: {logged}. Use one of them, or log this one with self.log(...) in the "
                 "LightningModule."
             )
 
-    def repeat(self, ticket_of: Callable[[RoundRecord], Ticket]) -> None:
-        """Logs the finished rounds of a run that goes on, whose loggers may be new."""
+    def log_again(self, ticket_of: Callable[[RoundRecord], Ticket]) -> None:
+        """Logs the finished rounds of a resumed run again, since its loggers may be new."""
         for record in self._records:
             self._log_scalars(record, ticket_of(record))
         if self._records:
@@ -66,7 +64,7 @@ class Recorder:
 
     def _log_figure(self, record: RoundRecord) -> None:
         if self._settings.monitor in record.metrics and report.can_draw():
-            # Controls come after the last ticket and go back to earlier rounds; the steps of a figure must rise.
+            # Controls come last but have smaller round numbers, and the steps of a figure must rise.
             number = len(self._records) - 1
             self._fit.loggers.draw("lottery/accuracy_against_density", lambda: self._draw(is_wide=False), number)
 
@@ -75,16 +73,14 @@ class Recorder:
         return report.figure(report.curves(self._records, metric), metric, is_wide=is_wide)
 
     def close(self) -> None:
-        """Draws the figure into the run folder, and says what stop rules have saved."""
+        """Draws the figure into the run folder, and prints what stop rules have saved."""
         if any(record.saved_steps for record in self._records):
-            self.say(
-                f"Stop rules have saved {_percent(*self._records)} of the steps of the rounds that were trained."
-            )
+            self.say(f"Stop rules saved {_percent(*self._records)} of the steps of the trained rounds.")
         if self._folder.is_writer and self._settings.monitor is not None and self._records and report.can_draw():
             report.save_figure(self._draw(is_wide=True), self._folder.path / "report.png")
 
     def say(self, text: str) -> None:
-        """Prints a line, if the user wants to read."""
+        """Prints a line if ``verbose`` is set."""
         if self._settings.verbose:
             say(text)
 

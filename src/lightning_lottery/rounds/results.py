@@ -1,4 +1,4 @@
-"""What a run has come to, for its user."""
+"""The results of a run, as the callback offers them."""
 
 import copy
 import os
@@ -17,14 +17,14 @@ from lightning_lottery.tickets import Ticket
 
 
 class Results(Callback):
-    """The records and tickets of the run that a callback has trained, or trains."""
+    """Base class of the callback: records and tickets of its current or last run."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
-        """Begins without a run."""
+    def _reset(self) -> None:
+        """Sets the state without a run."""
         self._records = Records()
         self._mailbox = Mailbox()
         self._folder: RunFolder | None = None
@@ -36,9 +36,9 @@ class Results(Callback):
         return self._copied(memo, is_deep=True)
 
     def _copied(self, memo: dict[int, Any], is_deep: bool) -> Self:
-        """Another callback with the same arguments, and what subclasses add, but without the run of this one."""
+        """A copy with the same arguments and attributes of subclasses, but without the run."""
         other = memo[id(self)] = type(self).__new__(type(self))
-        other._forget()
+        other._reset()
         for name in vars(self).keys() - vars(other).keys():
             value = vars(self)[name]
             vars(other)[name] = copy.deepcopy(value, memo) if is_deep else value
@@ -46,37 +46,37 @@ class Results(Callback):
 
     @property
     def records(self) -> Records:
-        """One :class:`RoundRecord` a finished round, ``records[r]`` for round r; then those of the controls."""
-        self._read_mail()
+        """One :class:`RoundRecord` per finished round: ``records[r]`` for round r, then those of the controls."""
+        self._receive_run()
         return self._records
 
     @property
     def tickets(self) -> Tickets:
         """The tickets by round, read from the run folder; ``tickets["shuffle_mask"]`` are those of a control."""
-        self._read_mail()
+        self._receive_run()
         return Tickets(self._folder)
 
     @property
     def run_folder(self) -> Path | None:
         """The folder of the run; ``None`` before the first one."""
-        self._read_mail()
+        self._receive_run()
         return None if self._folder is None else self._folder.path
 
-    def _read_mail(self) -> None:
-        """Takes over the run that another process of this fit has trained."""
+    def _receive_run(self) -> None:
+        """Takes over a run that another process of this fit has trained."""
         if (path := self._mailbox.receive()) is not None:
             self._folder = RunFolder(path)
             self._records = self._folder.read_records()
 
     def smallest_matching(self, tolerance: float = 0.0) -> Ticket:
-        """The smallest ticket that trained to the dense network's accuracy.
+        """Finds the smallest ticket that matches the dense network.
 
         Args:
             tolerance: How much worse than dense still matches, in units of the monitored metric, at least 0.
 
         Returns:
-            The ticket of the smallest density whose best value of the monitored metric is at most
-            ``tolerance`` worse than that of round 0; the ticket of round 0 if there is no smaller one.
+            The ticket of smallest density whose best value of the monitored metric is at most ``tolerance`` worse
+            than that of round 0. If there is none, the ticket of round 0.
 
         Raises:
             ConfigurationError: Nothing was monitored, or the dense round was not trained.
@@ -85,19 +85,22 @@ class Results(Callback):
 
 
 class Mailbox:
-    """A name that a callback and its copies in other processes share."""
+    """Tells a callback where its copy in another process has trained.
+
+    With ``ddp_spawn`` and in notebooks a fit trains in other processes, whose objects are lost afterwards.
+    """
 
     def __init__(self) -> None:
         self._owner = os.getpid()
         self._path = Path(tempfile.gettempdir()) / f"lightning-lottery-{uuid.uuid4().hex}"
 
     def send(self, folder: Path) -> None:
-        """Says where the run folder is, if the callback was made in another process."""
+        """Sends the path of the run folder, if the callback was created in another process."""
         if os.getpid() != self._owner:
             write_whole(self._path, str(folder.absolute()).encode())
 
     def receive(self) -> Path | None:
-        """The run folder of which another process has said that it is there; once."""
+        """Returns the path that another process has sent, once; ``None`` if there is none."""
         if os.getpid() != self._owner or not self._path.exists():
             return None
         folder = Path(self._path.read_text())

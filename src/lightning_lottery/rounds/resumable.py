@@ -1,4 +1,4 @@
-"""A callback whose run can go on: what it finds, and what it takes over from a checkpoint."""
+"""The part of the callback that resumes runs."""
 
 import os
 from collections.abc import Sequence
@@ -16,39 +16,39 @@ from lightning_lottery.storage import RunFolder, RunState
 
 
 class Resumable(Results):
-    """The part of the callback that goes on with a run.
+    """Base class of the callback: finds runs to resume, and loads the state in checkpoints.
 
     Attributes:
-        how_to_resume: What a user is told to do when a run is interrupted; a command line may set its own.
+        how_to_resume: What to tell the user when a run is interrupted. A command line may set its own text.
     """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.how_to_resume = "fit(..., ckpt_path=lottery.resume(trainer))"
-        self._ignore: Sequence[str] = ()  # hyperparameters that may differ when a run goes on
+        self._ignore: Sequence[str] = ()  # hyperparameters that may differ in a resumed run
 
-    def _forget(self) -> None:
-        super()._forget()
+    def _reset(self) -> None:
+        super()._reset()
         self._fit: RoundsFit | None = None
-        self._loaded: RunState | None = None  # from a checkpoint; it counts when training begins
+        self._loaded: RunState | None = None  # from a checkpoint; used when training begins
         self._to_resume: RunFolder | None = None  # if ckpt_path names a run folder
         self._doubles: dict[str, Any] = {}
 
     def resume(self, trainer: Trainer, ignore: Sequence[str] = ()) -> str | None:
-        """Finds the run to go on with: that in ``dirpath``, or else the newest like this one.
+        """Finds the run to resume: the one in ``dirpath``, or else the newest matching run.
 
-        Without ``dirpath`` a run is like this one if the arguments, the limits of the Trainer and the seed of
-        ``seed_everything`` are the same; any other is another experiment, and left alone.
+        A run matches if it has the same arguments, limits of the Trainer and seed of ``seed_everything``. Other
+        runs are other experiments and are ignored.
 
         Args:
-            trainer: The Trainer that is to go on.
-            ignore: Patterns of names of hyperparameters (``LightningModule.hparams``) that may differ from those
-                that the run was begun with, such as ``["run_name"]``; the callback remembers them.
+            trainer: The Trainer for the resumed fit.
+            ignore: Patterns of names of hyperparameters (``LightningModule.hparams``) that may differ between the
+                old run and this one, such as ``["run_name"]``. The callback remembers them.
 
         Returns:
-            What to pass on, as in ``trainer.fit(model, ckpt_path=lottery.resume(trainer))``: the newest checkpoint
-            of the round that was training; or the run folder, if there is no such checkpoint, with which ``fit``
-            begins the first unfinished round. ``None`` if no run was begun: ``fit`` begins one.
+            The value for ``trainer.fit(model, ckpt_path=lottery.resume(trainer))``: the newest checkpoint of the
+            unfinished round; or without such a checkpoint the run folder, so that ``fit`` restarts the first
+            unfinished round. ``None`` if there is no run, so that ``fit`` starts a new one.
 
         Raises:
             ConfigurationError: ``ignore`` is not a list of strings.
@@ -63,16 +63,16 @@ class Resumable(Results):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keeps what a checkpoint holds until training begins."""
+        """Keeps the state in a checkpoint until training begins."""
         self._loaded = RunState.load(state_dict)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Lets checkpoint callbacks, whose states are loaded next, find themselves in the folder of the round."""
+        """Moves checkpoint callbacks, whose states are loaded next, to the folder of the round."""
         state = checkpoint.get("callbacks", {}).get(self.state_key)
         if state and self._fit is not None:
-            preflight.check_finders(trainer)  # before they begin, in on_fit_start
+            preflight.check_finders(trainer)  # before the finders start, in on_fit_start
             self._fit.checkpoints.enter(RunState.load(state).name)
-            if trainer.precision == "64-true":  # Lightning loads them before it makes the module one of doubles
+            if trainer.precision == "64-true":  # Lightning loads them before it converts the module to double
                 self._doubles = checkpoint["state_dict"]
 
     def _loading(self, path: str | os.PathLike[str] | None) -> bool:

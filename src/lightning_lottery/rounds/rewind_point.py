@@ -1,4 +1,4 @@
-"""What the rounds after round 0 start from, noted while round 0 trains."""
+"""The rewind point: what later rounds start from, saved while round 0 trains."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -17,37 +17,39 @@ from lightning_lottery.tickets import ModuleState, Ticket, starting_values
 class RewindPoint:
     """The weights and the schedule that a rewinding rule returns to.
 
-    They are written to the run folder when they are known: the weights as a dense ticket, ``rewind.safetensors``,
-    and all the rest as plain values, ``rewind.pt``.
+    They are written to the run folder as soon as they are known: the weights as a dense ticket in
+    ``rewind.safetensors``, everything else as plain values in ``rewind.pt``.
 
     Attributes:
-        dense: The dense ticket with the weights to return to; those of initialisation until they are known.
+        dense: The dense ticket with the weights to return to; until they are known, with the initial weights.
 
     Args:
         rule: The rewinding rule.
-        fit: The Trainer, right before round 0.
-        module: The network, at its initial weights.
+        fit: The Trainer, before round 0.
+        module: The network, with its initial weights.
         folder: The run folder.
         dense: The dense ticket with the initial weights.
 
-    After the constructor call :meth:`begin` or :meth:`read`.
+    After the constructor call :meth:`begin` or :meth:`restore`.
     """
 
     def __init__(self, rule: Rewind, fit: RoundsFit, module: nn.Module, folder: RunFolder, dense: Ticket) -> None:
         self._rule, self._fit, self._module, self._folder = rule, fit, module, folder
         self.dense = dense
         self._initial = self._state = ModuleState.of(module)
-        self._kept: dict[str, ModuleState] = {}  # what rounds start from whose weights stay
+        self._kept: dict[str, ModuleState] = {}  # the states that rounds start from if weights are not rewound
         self._point: dict[str, Any] | None = None
         self._pending: dict[str, Point] = {}
-        self._reached: set[str] = set()  # in the hooks of the present batch
-        self._generators: dict[str, list[dict[str, Any]]] = {}  # at the start of rounds, if they are to go on
+        self._reached: set[str] = set()  # in the hooks of the current batch
+        self._generators: dict[
+            str, list[dict[str, Any]]
+        ] = {}  # at the start of each round, without same_data_order
 
     def begin(self) -> None:
-        """Begins to wait for the points; the Trainer has loaded its data.
+        """Resolves the points of the rule. The Trainer must have loaded its data.
 
         Raises:
-            ConfigurationError: No round reaches one of them.
+            ConfigurationError: A round does not reach a point, or manual optimization does not allow the rule.
         """
         if not self._fit.trainer.fast_dev_run:  # type: ignore[attr-defined]  # its one step reaches no later point
             wanted = {"weights": self._rule.weights, "schedule": self._rule.schedule}
@@ -56,8 +58,8 @@ class RewindPoint:
         by_hand = not self._fit.trainer.lightning_module.automatic_optimization
         if self._rule.length is not None and by_hand and self._fit.trainer.lr_scheduler_configs:
             raise ConfigurationError(
-                f"{self._rule} trains without schedulers, and a LightningModule that optimizes by hand steps them "
-                "itself. Leave the schedulers out, or write another rule."
+                f"{self._rule} trains without schedulers, but with manual optimization the LightningModule steps "
+                "them itself. Leave out the schedulers, or use another rule."
             )
 
     def _resolve(self, point: Point) -> Point:
@@ -67,18 +69,18 @@ class RewindPoint:
         if resolved.amount >= length:
             raise ConfigurationError(
                 f"The rewind point '{point}' is not before the end of a round of {length:g} {resolved.unit}. "
-                "Write an earlier point, or let the rounds be longer."
+                "Write an earlier point, or use longer rounds."
             )
         return resolved
 
     def leave_out(self, names: Collection[str]) -> None:
-        """Takes parameters out of the masks of the dense ticket."""
+        """Removes parameters from the masks of the dense ticket."""
         masks = {name: mask for name, mask in self.dense.masks.items() if name not in names}
         self.dense = replace(self.dense, masks=masks)
         self.write()
 
     def write(self) -> None:
-        """Writes what is known to the run folder."""
+        """Writes everything known so far to the run folder."""
         self._folder.write_ticket("rewind.safetensors", self.dense)
         state = {
             "start": self._fit.start(),
@@ -92,17 +94,17 @@ class RewindPoint:
         self._folder.write_state("rewind.pt", state)
 
     def check(self) -> None:
-        """Warns if what was written cannot be read in another process."""
+        """Warns if the written state could not be read by another process."""
         try:
             if self._folder.is_writer:
                 self._folder.read_state("rewind.pt")
         except LotteryError as error:
-            warn(f"This run cannot be continued if it is interrupted: {error}")
+            warn(f"This run cannot be resumed if it is interrupted: {error}")
 
-    def read(self) -> None:
-        """Takes over what another process has written; the Trainer begins from there."""
+    def restore(self) -> None:
+        """Restores the state that another process has written, also of the Trainer."""
         state = self._folder.read_state("rewind.pt")
-        self._fit.begin_from(state["start"])
+        self._fit.restore_start(state["start"])
         self._initial, self._state = ModuleState(**state["initial"]), ModuleState(**state["module"])
         self._kept = {name: ModuleState(**kept) for name, kept in state["kept"].items()}
         self._point, self._generators = state["point"], state["generators"]
@@ -111,34 +113,34 @@ class RewindPoint:
 
     @property
     def waits_for_steps(self) -> bool:
-        """Whether round 0 has not come to a point that is counted in steps of optimizers."""
+        """Whether round 0 has not reached a point that is given in optimizer steps."""
         return any(point.unit == "steps" for point in self._pending.values())
 
     @property
     def is_waiting(self) -> bool:
-        """Whether round 0 has not come to a point that later rounds return to."""
+        """Whether round 0 has not reached a point that later rounds return to."""
         return bool(self._pending)
 
-    def look(self, between_epochs: bool) -> None:
-        """Notes the weights or the schedule if round 0 has come to their point.
+    def save_if_reached(self, between_epochs: bool) -> None:
+        """Saves the weights or the schedule if round 0 has reached their point.
 
         Args:
-            between_epochs: Whether an epoch is over, its validation and its hooks included.
+            between_epochs: Whether an epoch has ended, including its validation and hooks.
         """
         if not self._pending or (not between_epochs and self._fit.progress.is_between_epochs()):
-            return  # the last step of an epoch is the moment between epochs
+            return  # the last step of an epoch counts as the end of the epoch
         reached = {name for name, point in self._pending.items() if self._is_reached(point, between_epochs)}
         for name in reached:
             del self._pending[name]
-        self._note(reached)
+        self._save(reached)
         self._reached = set() if between_epochs else reached
 
-    def look_again(self) -> None:
-        """Notes a point once more when the last hooks of its batch, which may change weights, have run."""
+    def save_again(self) -> None:
+        """Saves a point again after the last hooks of its batch, which may change weights."""
         reached, self._reached = self._reached, set()
-        self._note(reached)
+        self._save(reached)
 
-    def _note(self, reached: set[str]) -> None:
+    def _save(self, reached: set[str]) -> None:
         if "weights" in reached:
             self._keep_weights()
         if "schedule" in reached:
@@ -157,10 +159,10 @@ class RewindPoint:
         self._state = ModuleState.of(self._module)
 
     def finish(self) -> None:
-        """Call it when round 0 has trained.
+        """Completes the rewind point after round 0.
 
         Raises:
-            TrainingError: It ended before a point was reached.
+            TrainingError: The round ended before a point was reached.
         """
         if self._pending:
             point = next(iter(self._pending.values()))
@@ -173,20 +175,20 @@ class RewindPoint:
             self.write()
 
     def next_ticket(self, **changes: Any) -> Ticket:
-        """The ticket of the next round: new masks over the weights that the rule returns to."""
+        """Makes the ticket of the next round: new masks with the weights that the rule returns to."""
         if self._rule.weights is None:
             changes["weights"] = starting_values(self._module)
             now, number = ModuleState.of(self._module), changes["round"]
-            # The round that has trained may have to begin again, if the process ends before the ticket is written.
+            # Keep the state of the finished round: it restarts if the process ends before the ticket is written.
             kept = {name: state for name, state in self._kept.items() if name == str(number - 1)}
             self._kept = {**kept, str(number): replace(self._initial, buffers=now.buffers, extra=now.extra)}
             self.write()
         return replace(self.dense, **changes)
 
-    def return_to(self, ticket: Ticket, same_data_order: bool) -> None:
-        """Brings network and Trainer to where a round starts."""
+    def rewind(self, ticket: Ticket, same_data_order: bool) -> None:
+        """Rewinds network and Trainer to the start of a round."""
         if not same_data_order:
-            self._go_on_drawing(round_name(ticket.round, ticket.branch))
+            self._continue_generators(round_name(ticket.round, ticket.branch))
         is_dense = ticket.round == 0
         state = self._initial if is_dense else self._kept.get(str(ticket.round), self._state)
         state.restore(self._module)
@@ -194,8 +196,8 @@ class RewindPoint:
         point, length = (None, None) if is_dense else (self._point, self._rule.length)
         self._fit.rewind(same_data_order, point, self._rule.fresh_optimizer, length)
 
-    def _go_on_drawing(self, name: str) -> None:
-        """Notes where the generators are, or returns them there if the round was begun before."""
+    def _continue_generators(self, name: str) -> None:
+        """Saves the random generators, or restores them if the round was started before."""
         if name in self._generators:
             self._fit.restore_generators(self._generators[name])
         else:
@@ -203,6 +205,6 @@ class RewindPoint:
             self.write()
 
     def shorten(self, number: int) -> None:
-        """Gives a resumed round the length that the rule wants."""
+        """Sets the length of a resumed round as the rule requires."""
         if number > 0 and self._rule.length is not None:
             self._fit.shorten(*self._rule.length)

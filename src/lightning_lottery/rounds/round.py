@@ -1,4 +1,4 @@
-"""One round: a ticket, what keeps its pruned weights at zero, and what becomes of it."""
+"""One round: its ticket, its masking, its metric and its state."""
 
 import math
 import time
@@ -13,7 +13,7 @@ from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.masks import Masks, fingerprint, pack, sharding, unpack
 from lightning_lottery.notices import warn
 from lightning_lottery.preflight import Settings
-from lightning_lottery.pruning import GradientWatch, followers_among
+from lightning_lottery.pruning import GradientWatch, find_copies
 from lightning_lottery.rounds.guard import check_left
 from lightning_lottery.rounds.swapped_weights import REWIND_AVERAGE
 from lightning_lottery.storage import Best, RoundRecord, RunFolder, RunState, round_name
@@ -31,18 +31,17 @@ class Round:
     """The round that is training.
 
     Attributes:
-        ticket: What it started from.
+        ticket: The ticket that the round started from.
         masking: Keeps the pruned weights at zero.
         masks_hash: Fingerprint of the masks.
         best: The best value of the monitored metric so far.
         progress: Round and density, for the progress bar.
-        started: When it started, in seconds of the performance counter.
-        masks_seen: What its pruning would have given after the last epochs.
-        is_cut_short: Whether a stop rule has ended it.
-        requires_grad: The flags of all parameters when the epoch began.
-        has_warned: Whether it was said that a validation measures other weights than the ticket's.
-        gradients: Which parameters have had a gradient; only in a dense round.
-        inherited: The metrics that were there when it started, of round 0 at the point where it begins.
+        started: Start time, in seconds of the performance counter.
+        masks_seen: The masks that pruning after each of the last epochs would have given.
+        is_cut_short: Whether a stop rule has ended the round.
+        requires_grad: The ``requires_grad`` flags of all parameters at the start of the epoch.
+        gradients: Tracks which parameters have had a gradient; only in a dense round.
+        inherited: Metrics that existed at the start of the round, from round 0 at the rewind point.
     """
 
     ticket: Ticket
@@ -66,18 +65,18 @@ class Round:
         fit: RoundsFit,
         settings: Settings,
     ) -> "Round":
-        """Starts a round whose weights and optimizers are in place."""
+        """Starts a round. Its weights and optimizers must be in place."""
         emptied = [layer for layer, density in ticket.layer_densities().items() if density == 0]
         if emptied:
             warn(
-                f"{round_name(ticket.round, ticket.branch)} keeps no weight of {', '.join(map(repr, emptied))}: "
-                "what comes after these layers no longer sees the input. Prune less, or protect them by exclude.",
+                f"{round_name(ticket.round, ticket.branch)} keeps no weight of {', '.join(map(repr, emptied))}. "
+                "The layers behind them no longer see the input. Prune less, or protect them with exclude.",
             )
         masking = Masking(parameters, ticket.masks)
         by_hand = not fit.trainer.lightning_module.automatic_optimization
-        masking.watch(fit.trainer.optimizers, elementwise=fit.gradients_are_ours(), by_hand=by_hand)
+        masking.watch(fit.trainer.optimizers, elementwise=fit.gradients_stay_masked(), by_hand=by_hand)
         masking.mask_state(fit.trainer.optimizers)
-        masking.mask_weights()  # those that a module leaves out of its checkpoints come unmasked
+        masking.mask_weights()  # weights that a module omits from its checkpoints are unmasked
         progress = report.progress(ticket, settings.sizes.last_round)
         return cls(
             ticket,
@@ -90,12 +89,12 @@ class Round:
             inherited=dict(fit.trainer.callback_metrics),
         )
 
-    def look_at_gradients(self) -> None:
-        """Notes which parameters have had a gradient, while the dense round trains."""
+    def track_gradients(self) -> None:
+        """Tracks which parameters have had a gradient, in the dense round."""
         if self.gradients is not None:
-            self.gradients.look()
+            self.gradients.update()
 
-    def leave_out_followers(
+    def leave_out_copies(
         self,
         module: nn.Module,
         parameters: dict[str, nn.Parameter],
@@ -103,25 +102,25 @@ class Round:
         fit: RoundsFit,
         folder: RunFolder,
     ) -> list[str] | None:
-        """Leaves out of a dense round what turns out to follow trained weights.
+        """Stops pruning parameters that turn out to be copies of trained weights.
 
         Args:
             module: The network.
-            parameters: The prunable parameters; those that follow are taken out.
-            copies: The copies that are known, with their originals; those that are found are put in.
-            fit: The Trainer, whose first process decides.
-            folder: The run folder, in which the ticket of the round is written anew.
+            parameters: The prunable parameters. Copies are removed from it.
+            copies: The known copies with their originals. New ones are added to it.
+            fit: The Trainer. Process 0 decides.
+            folder: The run folder, in which the ticket of the round is updated.
 
         Returns:
-            The names of the parameters that are not prunable any more; ``None`` if nothing new was found.
+            The names of the parameters that are no longer prunable; ``None`` if no new copies were found.
 
         Raises:
             TrainingError: Nothing would be left to prune.
         """
         if self.gradients is None or not self.gradients.is_possible:
             return None
-        self.gradients.look()
-        found = followers_among(self.gradients.without, module, self.ticket.weights)
+        self.gradients.update()
+        found = find_copies(self.gradients.without, module, self.ticket.weights)
         found = fit.trainer.strategy.broadcast({n: original for n, original in found.items() if n not in copies})
         names = [name for name in parameters if name in found]
         if not names and not any(found.values()):
@@ -136,64 +135,64 @@ class Round:
         return names
 
     def release(self) -> None:
-        """Takes all hooks off optimizers and parameters. May be called twice."""
+        """Removes all hooks from optimizers and parameters. May be called twice."""
         self.masking.release()
         if self.gradients is not None:
             self.gradients.release()
 
-    def observe(self, fit: RoundsFit, monitor: str | None) -> None:
-        """Looks at the monitored metric, if the round itself has logged it."""
+    def observe_metric(self, fit: RoundsFit, monitor: str | None) -> None:
+        """Updates the best value of the monitored metric, if this round has logged it."""
         value = fit.trainer.callback_metrics.get(monitor) if monitor is not None else None
         if value is not None and value is not self.inherited.get(str(monitor)):
             self.best.observe(float(value), fit.trainer.global_step)
 
     def check_zeros(self) -> None:
-        """Warns if pruned weights were not zero when the training had ended, and sets them to zero."""
-        if not (moved := self.masking.moved()):
+        """Warns if pruned weights are not zero at the end of the training, and sets them to zero."""
+        if not (moved := self.masking.nonzero()):
             return
         name, count = next(iter(moved.items()))
         warn(
-            f"When {self.name} had ended, pruned weights were not zero in {', '.join(map(repr, moved))} "
-            f"({count} in {name!r}); they are set to zero. Something writes weights in on_train_end, such as a "
-            f"callback that averages them and goes on with the average of the rounds before. {REWIND_AVERAGE}",
+            f"At the end of {self.name}, pruned weights were not zero in {', '.join(map(repr, moved))} "
+            f"({count} in {name!r}). They are set to zero. Something writes weights in on_train_end, for example "
+            f"a callback that averages weights over all rounds. {REWIND_AVERAGE}",
         )
         self.masking.mask_weights()
 
     def check_finite(self, module: nn.Module, monitor: str | None, metrics: Mapping[str, Tensor]) -> None:
-        """Warns if the round has ended with NaN in weights, buffers or the monitored metric, or infinity."""
+        """Warns if weights, buffers or the monitored metric are NaN or infinite at the end of the round."""
         broken = [n for n, p in module.named_parameters() if not is_finite(p.detach())]
-        # Some buffers hold infinity on purpose, as masks of attention do.
+        # Some buffers contain infinity on purpose, such as attention masks.
         broken += [n for n, b in module.named_buffers() if bool(values_of(sharding.local(b)).isnan().any())]
         value = metrics.get(monitor) if monitor is not None else None
         if broken:
             shown = ", ".join(map(repr, broken[:3])) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
             warn(
-                f"{self.name} has diverged: when it ended, {shown} held NaN or infinity. Its metrics are of a "
-                "network that computes nothing. Lower the learning rate, clip gradients, or prune less. If "
-                "a layer divides weights by their norm in a way of its own, leave them out by exclude.",
+                f"{self.name} has diverged: at its end, {shown} contained NaN or infinity. Its metrics are "
+                "meaningless. Lower the learning rate, clip gradients, or prune less. If a layer divides weights "
+                "by their norm in its own way, leave them out with exclude.",
             )
         elif value is not None and not math.isfinite(float(value)):
             warn(f"{self.name} ended with {monitor!r} at {float(value)}.")
 
     @property
     def name(self) -> str:
-        """Its name in files, folders and loggers."""
+        """The name of the round in files, folders and loggers."""
         return round_name(self.ticket.round, self.ticket.branch)
 
     def state(self, folder: RunFolder, module: nn.Module, fit: RoundsFit, has_begun: bool) -> RunState:
-        """What a checkpoint is to hold of the round.
+        """The state of the round for a checkpoint.
 
         Args:
             folder: The run folder.
             module: The network.
             fit: The Trainer.
-            has_begun: Whether it trains; else weights and what is around them may be of another round, and from
-                here a round can only begin.
+            has_begun: Whether the round is training. Otherwise the network may still belong to another round, and
+                resuming restarts the round.
         """
         module_state = ModuleState.of(module)
         module_state.training.update(fit.training_flags())
         moment = fit.moment() if has_begun else {}
-        if has_begun and not moment["is_exact"]:  # LightningModule.toggle_optimizer changes flags within a batch
+        if has_begun and not moment["is_exact"]:  # LightningModule.toggle_optimizer changes flags during a batch
             module_state.requires_grad.update(self.requires_grad)
         return RunState(
             run=folder.description().get("run", ""),
@@ -211,8 +210,8 @@ class Round:
             without_gradient=[] if self.gradients is None else self.gradients.without,
         )
 
-    def resume(self, state: RunState, module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Takes over what a checkpoint holds of the round."""
+    def restore(self, state: RunState, module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Restores the state of the round from a checkpoint."""
         self.best.value, self.best.step = state.best_value, state.best_step
         self.started -= state.seconds
         self.masks_seen = [
@@ -224,7 +223,7 @@ class Round:
             self.gradients = GradientWatch(module, state.without_gradient)
 
     def record(self, fit: RoundsFit, module: nn.Module, path: str) -> RoundRecord:
-        """The record of the round, when it has trained.
+        """Makes the record of the round after its training.
 
         Args:
             fit: The Trainer.
@@ -245,7 +244,7 @@ class Round:
             steps=fit.progress.steps(),
             seconds=time.perf_counter() - self.started,
             masks_hash=self.masks_hash,
-            ticket=path,
+            ticket_path=path,
             saved_steps=fit.progress.steps_left() if self.is_cut_short else 0,
             logged_steps=fit.logged_steps(),
             is_cut_short=self.is_cut_short,

@@ -1,4 +1,4 @@
-"""The rules that rounds follow: rewinding, controls, stopping, the plan."""
+"""The rules that rounds follow: rewinding, controls, stopping, and the plan of a run."""
 
 from lightning_lottery.rules.controls import Control, Reinitialize, ShuffleMask, make_control
 from lightning_lottery.rules.plan import first_unfinished, next_checkpoint, place_of

@@ -1,7 +1,6 @@
 """Controls: the same training with one thing deliberately wrong.
 
-They show what a ticket owes to its mask and what to its initial values. A control of your own is one frozen
-dataclass with one method; it can be named in YAML by its dotted path.
+They show how much a ticket owes to its mask and how much to its initial values.
 """
 
 import re
@@ -21,13 +20,16 @@ from lightning_lottery.tickets import Ticket, is_finite, put
 
 @dataclass(frozen=True)
 class Control(ABC):
-    """Makes another starting ticket out of the one of a round."""
+    """Base class of controls: makes a different starting ticket from the ticket of a round.
+
+    Write your own as a frozen dataclass with a ``ticket`` method. YAML refers to it by its dotted path.
+    """
 
     @property
     def branch(self) -> str:
-        """The name of the control in records, logs and file names: its class in snake_case.
+        """The name of the control in records, logs and files: the class name in snake_case.
 
-        Names that mean something else there, such as ``ticket``, are refused before training.
+        Names with another meaning there, such as ``ticket``, raise an error before training.
         """
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
@@ -38,15 +40,15 @@ class Control(ABC):
         Args:
             ticket: The ticket of the same round.
             dense: The ticket of round 0, with all original initial values.
-            module: The network. Its weights may be used, and are as before afterwards.
-            seed: Seed for all random choices, another one in each round.
+            module: The network. Its weights may be changed; the caller restores them.
+            seed: Seed for all random choices; it differs between rounds.
 
         Returns:
-            A ticket to train instead; its ``branch`` is set by the caller.
+            The ticket to train instead. The caller sets its ``branch``.
         """
 
     def check(self, dense: Ticket, module: nn.Module) -> None:
-        """Refuses before training what the control could not do fairly; by default nothing.
+        """Checks before training that the control is fair for a network. By default it accepts every network.
 
         Args:
             dense: The ticket of round 0.
@@ -60,15 +62,15 @@ class Control(ABC):
 
 @dataclass(frozen=True)
 class ShuffleMask(Control):
-    """The original initial values under a mask whose positions are shuffled within each layer.
+    """The original initial values with a mask whose positions are shuffled within each layer.
 
-    Every layer keeps as many weights as in the ticket, and one for each norm that its weights are divided by (see
-    ``weight_norm``), as the ticket does. Also known as *random ticket with layerwise density*
+    Every layer keeps as many weights as in the ticket, and like the ticket at least one per norm that weights are
+    divided by (see ``weight_norm``). Also known as *random ticket with layerwise density*
     (Frankle & Carbin 2018, arXiv:1803.03635, appendix).
     """
 
     def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
-        """Shuffles the positions, see :meth:`Control.ticket`."""
+        """Shuffles the positions; see :meth:`Control.ticket`."""
         generator = torch.Generator().manual_seed(seed)
         norms = norms_by_name(module)
         masks = {}
@@ -83,21 +85,21 @@ class ShuffleMask(Control):
 
 @dataclass(frozen=True)
 class Reinitialize(Control):
-    """The ticket's mask over fresh initial values (Frankle & Carbin 2018, arXiv:1803.03635, section 2).
+    """The ticket's mask with fresh initial values (Frankle & Carbin 2018, arXiv:1803.03635, section 2).
 
-    By default every layer draws new values by its own ``reset_parameters``. That is fair only where the network
-    was initialised so. A parameter that no layer resets, or whose initial values are of another size than those
-    that ``reset_parameters`` draws, gets its own initial values in a new random order instead: the same
-    distribution, whatever it was. A warning before training names such parameters.
+    By default every layer draws new values with its own ``reset_parameters``. That is fair only if the network was
+    initialised in this way. A parameter that no layer resets, or whose initial values differ in size from those of
+    ``reset_parameters``, gets its own initial values in a new random order instead, which keeps their
+    distribution. A warning before training names these parameters.
 
     Attributes:
-        initialize: A function that initialises the network in place, to draw all values by it.
+        initialize: A function that initialises the network in place; if given, it draws all values.
     """
 
     initialize: Callable[[nn.Module], None] | None = None
 
     def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
-        """Draws fresh values, see :meth:`Control.ticket`."""
+        """Draws fresh values; see :meth:`Control.ticket`."""
         fresh = self._fresh_values(module, seed)
         generator = torch.Generator().manual_seed(seed)
         for name in self._reordered(fresh, dense):
@@ -107,23 +109,23 @@ class Reinitialize(Control):
         return replace(ticket, weights={**dense.weights, **fresh})
 
     def check(self, dense: Ticket, module: nn.Module) -> None:
-        """Tries a first draw, see :meth:`Control.check`."""
+        """Tries a first draw; see :meth:`Control.check`."""
         fresh = self._fresh_values(module, seed=0)
         unset = [name for name, values in fresh.items() if values.isnan().any()]
         if unset and self.initialize is not None:
             raise ConfigurationError(
                 f"The function initialize of Reinitialize does not set {', '.join(map(repr, unset))}. It must "
-                "initialise every parameter of the module that it gets, in place."
+                "initialise every parameter of the given module in place."
             )
         if reordered := self._reordered(fresh, dense):
             warn(
                 f"Reinitialize: {len(reordered)} parameters, such as {reordered[0]!r}, were not initialised by "
-                "their layers' reset_parameters; they get their own initial values in a new random order. To draw "
+                "their layers' reset_parameters. They get their own initial values in a new random order. To draw "
                 "them as you did, write Reinitialize(initialize=f) with a function f(module).",
             )
 
     def _reordered(self, fresh: Mapping[str, Tensor], dense: Ticket) -> list[str]:
-        """The parameters for which ``reset_parameters`` would not be fair."""
+        """The parameters for which ``reset_parameters`` is not fair."""
         if self.initialize is not None:
             return []
         return [name for name, values in fresh.items() if _differs(values, dense.weights[name])]
@@ -134,14 +136,14 @@ class Reinitialize(Control):
         with unchanged(module), torch.no_grad(), torch.random.fork_rng(devices):
             torch.manual_seed(seed)
             for parameter in parameters.values():
-                parameter.fill_(torch.nan)  # what is still NaN afterwards was not initialised
+                parameter.fill_(torch.nan)  # values that stay NaN were not initialised
             (self.initialize or _reset_layers)(module)
             return {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
 
 @contextmanager
 def unchanged(module: nn.Module) -> Iterator[None]:
-    """Puts parameters and buffers of a network back afterwards, also when somebody's function has failed."""
+    """Restores the parameters and buffers of a network on exit, even after an exception."""
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
     before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     try:
@@ -153,27 +155,27 @@ def unchanged(module: nn.Module) -> Iterator[None]:
 
 
 def make_control(control: Control, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
-    """Lets a control make its ticket, and refuses one that makes no fair comparison.
+    """Makes the ticket of a control, and checks that the comparison is fair.
 
     Args:
-        control: The control. It gets copies of both tickets, so that it cannot change those of the run.
-        ticket: The ticket of the round: a fair comparison keeps its size, its masks' names and its network.
+        control: The control. It receives copies of both tickets, so that it cannot change those of the run.
+        ticket: The ticket of the round. The control must keep its size, the names of its masks and its network.
         dense: The ticket of round 0.
         module: The network.
         seed: Seed for all random choices.
 
     Raises:
-        ConfigurationError: What the control returns is not a ticket, or not a fair one.
+        ConfigurationError: The control does not return a ticket, or the ticket is not fair.
     """
     try:
         with unchanged(module):
             made = control.ticket(_copy(ticket), _copy(dense), module, seed)
     except TicketError as error:
-        raise ConfigurationError(f"The control {control!r} makes a ticket that is not valid: {error}") from error
+        raise ConfigurationError(f"The control {control!r} returns an invalid ticket: {error}") from error
     if not isinstance(made, Ticket):
-        raise ConfigurationError(f"The control {control!r} must return a Ticket, and has returned {made!r:.200}.")
+        raise ConfigurationError(f"The control {control!r} must return a Ticket, but returned {made!r:.200}.")
     if (fault := _fault(made, ticket) or _zero_norm(made, module)) is not None:
-        raise ConfigurationError(f"The ticket that the control {control!r} makes {fault}")
+        raise ConfigurationError(f"The ticket of the control {control!r} {fault}")
     return made
 
 
@@ -183,42 +185,42 @@ def _copy(ticket: Ticket) -> Ticket:
 
 
 def _fault(made: Ticket, ticket: Ticket) -> str | None:
-    """What is unfair about a ticket; ``None`` if nothing is."""
+    """Describes what is unfair about a ticket; ``None`` if it is fair."""
     for what, names, expected in (("masks", made.masks, ticket.masks), ("weights", made.weights, ticket.weights)):
         missing = [name for name in expected if name not in names]
         foreign = [name for name in names if name not in expected]
         if missing or foreign:
-            wrong = f"lacks {missing}" if missing else f"has {foreign}, which the ticket of the round has not"
-            return f"{wrong} among its {what}. Give those of the ticket that it gets: replace(ticket, {what}=...)."
+            wrong = f"lacks {missing}" if missing else f"has {foreign}, which are not in the ticket of the round,"
+            return f"{wrong} among its {what}. Keep the names of the given ticket: replace(ticket, {what}=...)."
     if shapes := [name for name, weight in made.weights.items() if weight.shape != ticket.weights[name].shape]:
-        return f"has {shapes} of other shapes than the network."
+        return f"has other shapes than the network for {shapes}."
     odd = [name for name, weight in made.weights.items() if not is_finite(weight)]
     if infinite := [name for name in odd if is_finite(ticket.weights[name])]:
-        return f"has NaN or infinity among the weights of {infinite}, where the ticket of the round has numbers."
+        return f"contains NaN or infinity in {infinite}, where the ticket of the round is finite."
     if made.kept != ticket.kept:
         return (
-            f"keeps {made.kept} weights where that of the round keeps {ticket.kept}, so that they cannot be "
-            "compared. Let it keep as many."
+            f"keeps {made.kept} weights, but the ticket of the round keeps {ticket.kept}, so that they cannot be "
+            "compared. Keep the same number."
         )
     return None
 
 
 def _zero_norm(made: Ticket, module: nn.Module) -> str | None:
-    """Says which weights would be divided by a norm of zero; ``None`` if there are none."""
+    """Describes which weights would be divided by a norm of zero; ``None`` if there are none."""
     for name, dims in norms_by_name(module).items():
         mask = made.masks.get(name)
-        if mask is not None and not bool(mask[largest(mask.float(), dims)].all()):  # one of each norm
+        if mask is not None and not bool(mask[largest(mask.float(), dims)].all()):  # one weight per norm
             return (
-                f"removes all weights of a norm that {name!r} is divided by, which would give NaN. Keep one for "
-                f"each, or leave it out by exclude=[{name!r}]."
+                f"removes all weights of a norm that {name!r} is divided by, which would give NaN. Keep at least "
+                f"one weight per norm, or leave the layer out with exclude=[{name!r}]."
             )
     return None
 
 
 def _shuffled_among_norms(mask: Tensor, dims: Sequence[int], generator: torch.Generator) -> Tensor:
-    """A mask of as many weights at random positions, with at least one for each norm."""
+    """A mask with the same number of weights at random positions, at least one per norm."""
     scores = torch.rand(mask.shape, generator=generator)
-    scores += largest(scores, dims)  # one of every norm comes before all others
+    scores += largest(scores, dims)  # one weight of every norm ranks above all others
     positions = scores.flatten().argsort(descending=True)[: int(mask.sum())]
     shuffled = torch.zeros(mask.numel(), dtype=torch.bool)
     shuffled[positions] = True
@@ -226,9 +228,9 @@ def _shuffled_among_norms(mask: Tensor, dims: Sequence[int], generator: torch.Ge
 
 
 def _reset_layers(module: nn.Module) -> None:
-    # Inner layers first, as in construction: an outer layer may set its inner ones otherwise.
+    # Inner layers first, as in construction, since an outer layer may initialise its inner layers again.
     for layer in reversed(list(module.modules())):
-        # Attention and transformer layers of PyTorch spell it with an underscore.
+        # PyTorch's attention and transformer layers spell it with an underscore.
         reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
         if callable(reset):
             reset()
@@ -237,8 +239,8 @@ def _reset_layers(module: nn.Module) -> None:
 def _differs(fresh: Tensor, original: Tensor) -> bool:
     """Whether two draws cannot come from the same distribution.
 
-    One is constant and the other is not; or their root mean squares differ by more than 25 %, if both are
-    constant or have 64 values or more. Fewer values cannot tell.
+    That is so if one is constant and the other is not, or if their root mean squares differ by more than 25 %. The
+    second test needs constant values or at least 64 of them.
     """
     if fresh.isnan().any() or _is_constant(fresh) != _is_constant(original):
         return True

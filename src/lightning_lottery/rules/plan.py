@@ -1,18 +1,18 @@
-"""What is left to train of a run."""
+"""What remains to be trained of a run."""
 
 from lightning_lottery.storage import LAST, TICKET_BRANCH, RunFolder, RunState, round_name
 
 
 def first_unfinished(folder: RunFolder, plan: list[tuple[int, str]]) -> int:
-    """The round at which a run goes on if there is no checkpoint of it.
+    """Finds the round at which a run resumes if there is no checkpoint.
 
     Args:
         folder: The run folder.
         plan: Round and branch of everything to train, in this order.
 
     Returns:
-        The index in the plan; its length if all is done. A round is done if it is recorded and what is made of its
-        trained weights is there: the next ticket, or after the last ticket these weights themselves.
+        The index in the plan; its length if everything is trained. A round is finished if it has a record and the
+        result of its trained weights exists: the next ticket, or for the last ticket the weights themselves.
     """
     recorded = {(record.round, record.branch) for record in folder.read_records()}
     last = max(number for number, branch in plan if branch == TICKET_BRANCH)
@@ -24,15 +24,15 @@ def first_unfinished(folder: RunFolder, plan: list[tuple[int, str]]) -> int:
 
 
 def place_of(state: RunState | None, plan: list[tuple[int, str]], unfinished: int) -> tuple[RunState | None, int]:
-    """Where in its plan a run goes on that has loaded a checkpoint.
+    """Finds the place in the plan at which a run resumes after Lightning has loaded a checkpoint.
 
     Args:
-        state: What the checkpoint held; ``None`` without one.
+        state: The state in the checkpoint; ``None`` without a checkpoint.
         plan: Round and branch of everything to train, in this order.
         unfinished: The index of the first unfinished round.
 
     Returns:
-        The state, or ``None`` if it is from between two rounds or of a round that is finished; and the index.
+        The state and the index. The state is ``None`` if it was taken between two rounds or its round is finished.
     """
     if state is None or not state.moment:
         return None, unfinished
@@ -41,6 +41,6 @@ def place_of(state: RunState | None, plan: list[tuple[int, str]], unfinished: in
 
 
 def next_checkpoint(folder: RunFolder, plan: list[tuple[int, str]]) -> str | None:
-    """The newest checkpoint of the round that was training; ``None`` if there is none, or if all is done."""
+    """The newest checkpoint of the unfinished round; ``None`` if there is none."""
     unfinished = first_unfinished(folder, plan)
     return None if unfinished == len(plan) else folder.newest_checkpoint(round_name(*plan[unfinished]))

@@ -1,4 +1,4 @@
-"""Rewinding rules: from when the weights and from when the schedule of every later round come."""
+"""Rewinding rules: the moments that weights and schedule return to before each later round."""
 
 import math
 import re
@@ -17,7 +17,7 @@ class Point:
     """A moment of round 0.
 
     Attributes:
-        amount: How many of the unit; 0 is initialisation.
+        amount: Number of units; 0 is initialisation.
         unit: ``"steps"`` of the optimizers, ``"epochs"``, or ``"%"`` of the steps of one round.
     """
 
@@ -31,14 +31,14 @@ class Point:
 
     @classmethod
     def parse(cls, value: "str | int | Point", unit: Literal["steps", "epochs"] = "steps") -> "Point":
-        """Reads a point.
+        """Parses a point.
 
         Args:
             value: A number of ``unit``, or a string such as ``"500 steps"``, ``"2 epochs"``, ``"1%"``, ``"init"``.
-            unit: What a bare number counts.
+            unit: The unit of a plain number.
 
         Raises:
-            ConfigurationError: The value is no point.
+            ConfigurationError: The value is not a point.
         """
         if isinstance(value, Point):
             return value
@@ -52,24 +52,24 @@ class Point:
                 return cls(int(match[1]), {None: unit, "s": "steps", "e": "epochs"}[match[2] and match[2][0]])
             if (match := re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*", value)) and 0 <= float(match[1]) < 100:
                 return cls(float(match[1]), "%")
-        raise ConfigurationError(f"{value!r} is no point of a training. Write for example {_FORMS}.")
+        raise ConfigurationError(f"{value!r} is not a point in training. Write for example {_FORMS}.")
 
     def resolve(self, steps: float) -> "Point":
-        """Turns a percentage into steps.
+        """Converts a percentage to steps.
 
         Args:
             steps: Optimizer steps of one round; infinite if unknown.
 
         Raises:
-            ConfigurationError: A percentage was asked for, and the number of steps is unknown.
+            ConfigurationError: The point is a percentage, and the number of steps is unknown.
         """
         if self.unit != "%" or self.amount == 0:
             return self
         if math.isinf(steps):
             raise ConfigurationError(
-                f"The rewind point '{self}' needs to know how many steps a round has, and nothing tells: the data "
-                "have no length, the LightningModule optimizes by hand, or accumulation changes. Write a number "
-                "of steps, for example '500 steps'."
+                f"The rewind point '{self}' needs the number of steps in a round, which is unknown: the data have "
+                "no length, the LightningModule uses manual optimization, or the accumulation changes. Write a "
+                "number of steps, for example '500 steps'."
             )
         return Point(max(1, round(self.amount / 100 * steps)), "steps")
 
@@ -79,30 +79,30 @@ INIT = Point()
 
 @dataclass(frozen=True)
 class Rewind(ABC):
-    """What a round starts from, besides its mask. A rule of your own is one frozen dataclass like those below.
+    """Base class of rewinding rules: what a round starts from. Write your own as a frozen dataclass.
 
-    A round after round 0 takes its weights from one moment and its schedule (learning rates, optimizer state,
-    data order, step and epoch counters) from another; both are points of round 0.
+    Each round after round 0 takes its weights from one moment of round 0, and its schedule (learning rates,
+    optimizer state, data order, step and epoch counters) from the same or another moment.
     """
 
     @property
     @abstractmethod
     def weights(self) -> Point | None:
-        """The point that weights and buffers return to; ``None`` leaves them as trained."""
+        """The point that weights and buffers return to; ``None`` keeps the trained values."""
 
     @property
     @abstractmethod
     def schedule(self) -> Point:
-        """The point at which the schedule stands when a later round begins."""
+        """The point that the schedule returns to."""
 
     @property
     def length(self) -> tuple[int, float] | None:
-        """Epochs and constant learning rate of later rounds; ``None`` trains by the schedule."""
+        """Number of epochs and constant learning rate of later rounds; ``None`` follows the schedule."""
         return None
 
     @property
     def fresh_optimizer(self) -> bool:
-        """Whether later rounds begin without the optimizer's state at the point."""
+        """Whether later rounds start without the optimizer state at the point."""
         return getattr(self, "optimizer", "restore") == "fresh"
 
 
@@ -112,12 +112,10 @@ class ToInit(Rewind):
 
     @property
     def weights(self) -> Point:
-        """See :attr:`Rewind.weights`."""
         return INIT
 
     @property
     def schedule(self) -> Point:
-        """See :attr:`Rewind.schedule`."""
         return INIT
 
 
@@ -128,22 +126,21 @@ class _Late(Rewind):
     @property
     @abstractmethod
     def weights(self) -> Point:
-        """See :attr:`Rewind.weights`."""
+        """The later point that everything returns to."""
 
     @property
     def schedule(self) -> Point:
-        """See :attr:`Rewind.schedule`."""
         return self.weights
 
 
 @dataclass(frozen=True)
 class ToStep(_Late):
-    """Weights and schedule return to where round 0 stood after some steps (Frankle et al. 2019, arXiv:1903.01611).
+    """Weights and schedule return to round 0 after some steps (Frankle et al. 2019, arXiv:1903.01611).
 
     Attributes:
         step: Optimizer steps, at least 1; or a string such as ``"500 steps"`` or ``"1%"`` of a round.
-        optimizer: ``"restore"`` takes the optimizer's state at the point, with that of pruned weights at zero;
-            ``"fresh"`` starts without, as the authors' framework does.
+        optimizer: ``"restore"`` uses the optimizer state at the point, with zeros for pruned weights; ``"fresh"``
+            starts without state, like the authors' framework.
     """
 
     step: int | str
@@ -156,7 +153,6 @@ class ToStep(_Late):
 
     @property
     def weights(self) -> Point:
-        """See :attr:`Rewind.weights`."""
         return Point.parse(self.step, "steps")
 
 
@@ -179,16 +175,15 @@ class ToEpoch(_Late):
 
     @property
     def weights(self) -> Point:
-        """See :attr:`Rewind.weights`."""
         return Point.parse(self.epoch, "epochs")
 
 
 @dataclass(frozen=True)
 class LearningRate(Rewind):
-    """Learning-rate rewinding: the weights stay, the schedule goes back (Renda et al. 2020, arXiv:2003.02389).
+    """Learning-rate rewinding: weights stay, the schedule is rewound (Renda et al. 2020, arXiv:2003.02389).
 
     Attributes:
-        to: Where the schedule returns to: steps, or a string such as ``"2 epochs"`` or ``"1%"``.
+        to: The point that the schedule returns to: steps, or a string such as ``"2 epochs"`` or ``"1%"``.
         optimizer: As in :class:`ToStep`.
     """
 
@@ -202,22 +197,20 @@ class LearningRate(Rewind):
 
     @property
     def weights(self) -> None:
-        """See :attr:`Rewind.weights`."""
         return
 
     @property
     def schedule(self) -> Point:
-        """See :attr:`Rewind.schedule`."""
         return Point.parse(self.to)
 
 
 @dataclass(frozen=True)
 class FineTune(Rewind):
-    """Fine-tuning: the weights stay and train on at a constant learning rate (Han et al. 2015, arXiv:1506.02626).
+    """Fine-tuning: the weights stay and continue at a constant learning rate (Han et al. 2015, arXiv:1506.02626).
 
-    A later round is ``epochs`` long (``max_steps`` holds as well), has a new optimizer and no scheduler, and
-    counts its steps from 0. All but the learning rate is as ``configure_optimizers`` leaves it, where a schedule
-    such as ``OneCycleLR`` sets the momentum as well.
+    Each later round is ``epochs`` long (``max_steps`` still applies), has a new optimizer and no scheduler, and
+    counts its steps from 0. Except for the learning rate, the optimizer is as ``configure_optimizers`` returns it;
+    note that schedulers such as ``OneCycleLR`` also set the momentum there.
 
     Attributes:
         epochs: Length of every later round, at least 1.
@@ -231,35 +224,34 @@ class FineTune(Rewind):
         make_plain(self)
         if not isinstance(self.epochs, int) or isinstance(self.epochs, bool) or self.epochs < 1:
             raise ConfigurationError(
-                f"epochs={self.epochs!r} must be an integer of at least 1: FineTune(epochs=5, …)."
+                f"epochs={self.epochs!r} must be an integer of at least 1, for example FineTune(epochs=5, …)."
             )
         if not isinstance(self.lr, (int, float)) or isinstance(self.lr, bool) or not 0 < self.lr < math.inf:
-            raise ConfigurationError(f"lr={self.lr!r} must be a number above 0: FineTune(epochs=5, lr=0.001).")
+            raise ConfigurationError(
+                f"lr={self.lr!r} must be a number above 0, for example FineTune(epochs=5, lr=0.001)."
+            )
 
     @property
     def weights(self) -> None:
-        """See :attr:`Rewind.weights`."""
         return
 
     @property
     def schedule(self) -> Point:
-        """See :attr:`Rewind.schedule`."""
         return INIT
 
     @property
     def length(self) -> tuple[int, float]:
-        """See :attr:`Rewind.length`."""
         return self.epochs, self.lr
 
 
 def rewind_of(rule: "Rewind | str | int") -> Rewind:
-    """The rule that an argument asks for.
+    """Converts an argument to a rewinding rule.
 
     Args:
-        rule: A rule; or the point to which all returns, such as ``"500 steps"``, ``"2 epochs"``, ``"1%"``.
+        rule: A rule; or the point that everything returns to, such as ``"500 steps"``, ``"2 epochs"``, ``"1%"``.
 
     Raises:
-        ConfigurationError: It is neither.
+        ConfigurationError: The argument is neither.
     """
     rule = plain(rule)
     if isinstance(rule, (str, int)):
@@ -269,7 +261,7 @@ def rewind_of(rule: "Rewind | str | int") -> Rewind:
         return ToEpoch(int(point.amount)) if point.unit == "epochs" else ToStep(str(point))
     if not isinstance(rule, Rewind):
         raise ConfigurationError(
-            f"rewind={rule!r} is no rewinding rule. Write for example rewind=ToStep(500), or a point: {_FORMS}."
+            f"rewind={rule!r} is not a rewinding rule. Write for example rewind=ToStep(500), or a point: {_FORMS}."
         )
     return rule
 
@@ -277,8 +269,8 @@ def rewind_of(rule: "Rewind | str | int") -> Rewind:
 def _check_late(rule: Rewind, argument: str, value: object, point: Point) -> None:
     if isinstance(rule, ToEpoch) != (point.unit == "epochs"):
         raise ConfigurationError(
-            f"{type(rule).__name__}({argument}={value!r}) is a point in {point.unit}. Write ToStep for steps and "
-            "percentages, ToEpoch for epochs."
+            f"{type(rule).__name__}({argument}={value!r}) is a point in {point.unit}. Use ToStep for steps and "
+            "percentages, and ToEpoch for epochs."
         )
     if point.amount == 0:
         raise ConfigurationError(
@@ -289,6 +281,6 @@ def _check_late(rule: Rewind, argument: str, value: object, point: Point) -> Non
 def _check_optimizer(optimizer: object) -> None:
     if optimizer not in ("restore", "fresh"):
         raise ConfigurationError(
-            f"optimizer={optimizer!r} is neither 'restore' nor 'fresh'. 'restore' takes the optimizer's state at "
-            "the point, 'fresh' starts without moments."
+            f"optimizer={optimizer!r} is neither 'restore' nor 'fresh'. 'restore' uses the optimizer state at the "
+            "point, 'fresh' starts without state."
         )

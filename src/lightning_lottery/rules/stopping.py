@@ -1,4 +1,4 @@
-"""Stop rules: when there is nothing more to gain from further rounds, or from going on with one."""
+"""Stop rules: when further rounds, or the rest of a round, are not worth training."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,37 +13,37 @@ from lightning_lottery.storage import RoundRecord
 
 @dataclass(frozen=True)
 class Stop(ABC):
-    """Ends rounds, or the training of one, early. A rule of your own is one frozen dataclass like those below.
+    """Base class of stop rules: ends the search, or a single round, early. Write your own as a frozen dataclass.
 
     Attributes:
-        compares: Whether :meth:`after_round` compares values of the monitored metric with the dense round's.
+        compares: Whether :meth:`after_round` compares the monitored metric with its value in the dense round.
     """
 
     @property
     def compares(self) -> bool:
-        """See :class:`Stop`."""
+        """Whether the rule needs the monitored metric and a dense round."""
         return False
 
     @property
     def window(self) -> int:
-        """How many successive masks :meth:`after_epoch` wants to see; 0 if it has nothing to say."""
+        """Number of consecutive masks that :meth:`after_epoch` needs; 0 if it never ends a round."""
         return 0
 
     @abstractmethod
     def after_round(self, records: Sequence[RoundRecord], mode: str) -> bool:
-        """Whether no further ticket is to be trained.
+        """Whether to train no further ticket.
 
         Args:
-            records: Those of the tickets so far, the dense round's first.
-            mode: ``"min"`` or ``"max"``, of the monitored metric.
+            records: The records of the tickets so far, starting with the dense round.
+            mode: ``"min"`` or ``"max"``, for the monitored metric.
         """
 
     def after_epoch(self, masks: Sequence[Mapping[str, Tensor]], now: Mapping[str, Tensor]) -> bool:
-        """Whether the training of this round is to end, since it is known what its pruning will remove.
+        """Whether to end the training of this round, since it is clear what its pruning will remove.
 
         Args:
-            masks: The masks that pruning would have given after the last epochs, the newest last; at least the
-                last ``window`` of them, if the round has come so far.
+            masks: The masks that pruning after each of the last epochs would have given, the newest last. There
+                are ``window`` of them, or fewer at the beginning of a round.
             now: The masks of the round.
         """
         return False
@@ -51,10 +51,11 @@ class Stop(ABC):
 
 @dataclass(frozen=True)
 class Tolerance(Stop):
-    """No further round when the best value of a round falls below that of the dense one by more than ``drop``.
+    """Trains no further round once the best value is worse than in the dense round by more than ``drop``.
 
     Attributes:
-        drop: In units of the monitored metric, at least 0: 0.01 of an accuracy is a percentage point.
+        drop: Tolerated loss in units of the monitored metric, at least 0. For accuracies, 0.01 is one percentage
+            point.
     """
 
     drop: float
@@ -62,35 +63,35 @@ class Tolerance(Stop):
     def __post_init__(self) -> None:
         make_plain(self)
         if not isinstance(self.drop, (int, float)) or isinstance(self.drop, bool) or not self.drop >= 0:
-            raise ConfigurationError(f"drop={self.drop!r} must be a number of at least 0: Tolerance(drop=0.01).")
+            raise ConfigurationError(
+                f"drop={self.drop!r} must be a number of at least 0, for example Tolerance(drop=0.01)."
+            )
 
     @property
     def compares(self) -> bool:
-        """See :attr:`Stop.compares`."""
         return True
 
     def after_round(self, records: Sequence[RoundRecord], mode: str) -> bool:
-        """See :meth:`Stop.after_round`."""
         dense, last = records[0].best_value, records[-1].best_value
         if dense is None:
             return False
         if last is None:
-            return True  # nothing but NaN
+            return True  # only NaN
         return (dense - last if mode == "max" else last - dense) > self.drop
 
 
 @dataclass(frozen=True)
 class EarlyBird(Stop):
-    """A round ends when the mask that its pruning would give has settled (You et al. 2020, arXiv:1909.11957).
+    """Ends a round once the mask that its pruning would give is stable (You et al. 2020, arXiv:1909.11957).
 
-    After every epoch that mask is found; when the newest differs from all others of the last ``window`` epochs in
-    at most ``tolerance`` of the survivors, the round is over. Masks that remove a fraction p differ in no more
-    than 2p of them, so let the tolerance be small beside ``amount``. The last round trains to its end, a control
-    as long as its ticket, and round 0 at least to the point that is rewound to.
+    The mask is computed after every epoch. The round ends when the newest mask differs from each of the others of
+    the last ``window`` epochs in at most ``tolerance`` of the survivors. Masks that remove a fraction p differ in
+    at most 2p of them, so choose a tolerance well below ``amount``. The last round is never shortened, a control
+    trains as long as its ticket, and round 0 trains at least to the rewind point.
 
     Attributes:
-        window: Epochs to compare, at least 2.
-        tolerance: Largest fraction of different survivors, in [0, 1). The paper takes 0.1, of channels.
+        window: Number of epochs to compare, at least 2.
+        tolerance: Largest fraction of survivors that may differ, in [0, 1). The paper uses 0.1, for channels.
     """
 
     window: int = 5
@@ -100,19 +101,18 @@ class EarlyBird(Stop):
         make_plain(self)
         if not isinstance(self.window, int) or isinstance(self.window, bool) or self.window < 2:
             raise ConfigurationError(
-                f"window={self.window!r} must be an integer of at least 2: EarlyBird(window=5)."
+                f"window={self.window!r} must be an integer of at least 2, for example EarlyBird(window=5)."
             )
         if type(self.tolerance) not in (int, float) or not 0 <= self.tolerance < 1:
             raise ConfigurationError(
-                f"tolerance={self.tolerance!r} must be a number from 0 up to 1: EarlyBird(tolerance=0.1)."
+                f"tolerance={self.tolerance!r} must be a number from 0 to below 1, for example "
+                "EarlyBird(tolerance=0.1)."
             )
 
     def after_round(self, records: Sequence[RoundRecord], mode: str) -> bool:
-        """See :meth:`Stop.after_round`."""
         return False
 
     def after_epoch(self, masks: Sequence[Mapping[str, Tensor]], now: Mapping[str, Tensor]) -> bool:
-        """See :meth:`Stop.after_epoch`."""
         if len(masks) < self.window:
             return False
         newest, others = masks[-1], masks[-self.window : -1]
@@ -120,6 +120,6 @@ class EarlyBird(Stop):
 
 
 def distance(masks: Mapping[str, Tensor], others: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> float:
-    """The fraction of the survivors in ``now`` of which two later masks say different things, in [0, 1]."""
+    """The fraction of the survivors in ``now`` on which two later masks disagree, in [0, 1]."""
     different = sum(int((mask ^ others[name]).count_nonzero()) for name, mask in masks.items())
     return different / sum(int(mask.count_nonzero()) for mask in now.values())

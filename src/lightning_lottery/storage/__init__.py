@@ -1,4 +1,4 @@
-"""The run folder and what is stored in it."""
+"""The run folder and everything stored in it."""
 
 from lightning_lottery.storage.folder import LAST, RunFolder, Tickets
 from lightning_lottery.storage.records import (

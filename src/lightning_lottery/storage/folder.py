@@ -1,4 +1,4 @@
-"""The run folder: every file of a run, by name."""
+"""The run folder: the files of a run."""
 
 import itertools
 import json
@@ -22,17 +22,19 @@ from lightning_lottery.files import is_address, write_whole
 from lightning_lottery.storage.records import TICKET_BRANCH, Records, RoundRecord, round_name
 from lightning_lottery.tickets import Ticket
 
+LAST = "last.pt"  # the last ticket after its training
+
 
 class RunFolder:
-    """The files of one run; every one is written whole and renamed.
+    """Reads and writes the files of one run. Every write is atomic.
 
     Args:
-        path: The folder. It is made when the first file is written.
-        temporary: What removes the folder when nobody needs it any more.
-        is_writer: Whether this process writes; of several that train together, one does.
+        path: The folder. It is created when the first file is written.
+        temporary: Removes the folder when it is no longer needed.
+        is_writer: Whether this process writes. Of several processes that train together, only one does.
 
     Raises:
-        ConfigurationError: There is a file where the folder should be.
+        ConfigurationError: There is a file in place of the folder.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class RunFolder:
     ) -> None:
         for part in (path, *path.parents):
             if part.is_file():
-                raise ConfigurationError(f"{str(path)!r} cannot be a folder, since {str(part)!r} is a file.")
+                raise ConfigurationError(f"{str(path)!r} cannot be a folder, because {str(part)!r} is a file.")
         self.path = path
         self.is_writer = is_writer
         self._temporary = temporary
@@ -48,18 +50,18 @@ class RunFolder:
 
     @classmethod
     def at(cls, path: str | os.PathLike[str] | None) -> "RunFolder | None":
-        """The folder of a run that was begun at this path; ``None`` if that is something else."""
+        """The run folder at this path; ``None`` if no run was started there."""
         if path is None or is_address(path) or not (Path(path) / "lottery.json").is_file():
             return None
         return cls(Path(path))
 
     @classmethod
     def next_free(cls, path: Path, lock: bool = False) -> "RunFolder":
-        """The folder itself, or ``<path>_1``, ``<path>_2``, … if it holds a run already.
+        """The folder, or ``<path>_1``, ``<path>_2``, … if it already contains a run.
 
         Args:
-            path: The first folder to look at.
-            lock: Whether to lock it; one that another process has locked is not free then.
+            path: The first folder to try.
+            lock: Whether to lock the folder; then a folder locked by another process does not count as free.
         """
         for number in itertools.count():
             folder = cls(path if number == 0 else path.with_name(f"{path.name}_{number}"))
@@ -67,19 +69,19 @@ class RunFolder:
             if is_free and (not lock or folder.lock(wait=0)):
                 if not folder.was_begun():
                     return folder
-                folder.unlock()  # another process has begun and ended a run in between
-        raise AssertionError("numbers do not end")
+                folder.unlock()  # another process has started and finished a run in between
+        raise AssertionError("unreachable: there is always a free number")
 
     def lock(self, wait: float) -> bool:
-        """Keeps other processes, and other fits of this one, from training here until :meth:`unlock`.
+        """Prevents other processes, and other fits of this process, from training here until :meth:`unlock`.
 
-        The operating system frees the lock when the process ends, however that happens.
+        The operating system releases the lock when the process ends, even if it is killed.
 
         Args:
-            wait: Seconds to wait for another process, whose data workers may outlive it by some seconds.
+            wait: Seconds to wait for another process. Its data workers may outlive it by a few seconds.
 
         Returns:
-            Whether this process has the lock now; also where the file system knows no locks.
+            Whether this process holds the lock now; also ``True`` if the file system has no locks.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -87,14 +89,14 @@ class RunFolder:
             self._lock.acquire(timeout=wait)
         except Timeout:
             return False
-        except NotImplementedError:  # of a file system without locks
+        except NotImplementedError:  # the file system has no locks
             return True
         except OSError as error:
             raise FolderError(f"{self.path} cannot be written: {error.strerror or error}.") from error
         return True
 
     def unlock(self) -> None:
-        """Lets others train here. May be called twice."""
+        """Releases the lock. May be called twice."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -108,11 +110,11 @@ class RunFolder:
         return self.path / "rounds.jsonl"
 
     def was_begun(self) -> bool:
-        """Whether a run was begun here; it may be training just now."""
+        """Whether a run was started here; it may still be training."""
         return self._description.exists()
 
     def holds_records(self) -> bool:
-        """Whether a run here has finished a round."""
+        """Whether a run has finished a round here."""
         return self._rounds.exists()
 
     def _write(self, name: str, content: bytes) -> None:
@@ -121,7 +123,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Removes the files of an earlier run, and nothing else."""
-        self.tidy()
+        self.remove_leftovers()
         names = (
             "lottery.json",
             "rounds.jsonl",
@@ -135,25 +137,25 @@ class RunFolder:
             if self.is_writer:
                 path.unlink(missing_ok=True)
 
-    def tidy(self) -> None:
-        """Removes the halves of files that a killed process has left."""
+    def remove_leftovers(self) -> None:
+        """Removes temporary files that a killed process has left."""
         for folder in (self.path, self.path / "tickets") if self.is_writer else ():
             for pattern in (".*.safetensors.*", ".*.json.*", ".*.jsonl.*", ".*.pt.*"):
                 for path in folder.glob(pattern):
                     path.unlink(missing_ok=True)
 
-    def describe(self, description: Mapping[str, Any]) -> None:
-        """Writes what the run is; it gets an identity that its checkpoints name."""
+    def write_description(self, description: Mapping[str, Any]) -> None:
+        """Writes the description of the run, with a new id that its checkpoints refer to."""
         content = {"run": uuid.uuid4().hex, **description}
         self._write("lottery.json", (json.dumps(content, indent=2) + "\n").encode())
 
-    def redescribe(self, **changes: Any) -> None:
-        """Writes what has become known of the run since it began."""
+    def update_description(self, **changes: Any) -> None:
+        """Updates the description of the run."""
         content = {**self.description(), **changes}
         self._write("lottery.json", (json.dumps(content, indent=2) + "\n").encode())
 
     def description(self) -> dict[str, Any]:
-        """What the run is; empty if none was begun here, or none that can be read."""
+        """The description of the run; empty if there is none or it cannot be read."""
         try:
             description: dict[str, Any] = json.loads(self._description.read_text())
         except (OSError, ValueError):
@@ -161,37 +163,37 @@ class RunFolder:
         return description
 
     def write_state(self, name: str, state: Mapping[str, Any]) -> None:
-        """Writes plain values and tensors."""
+        """Writes plain values and tensors to a file."""
         if self.is_writer:
             buffer = BytesIO()
             torch.save(state, buffer)
             self._write(name, buffer.getvalue())
 
     def read_state(self, name: str) -> dict[str, Any]:
-        """Reads what :meth:`write_state` wrote, onto the CPU; no code in it is run.
+        """Reads a file written by :meth:`write_state`, to the CPU, without executing code in it.
 
         Raises:
-            LotteryError: The file is missing or damaged, or holds more than plain values.
+            LotteryError: The file is missing or damaged, or contains more than plain values.
         """
         path = self.path / name
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             why = (str(error) or type(error).__name__).splitlines()[0]
-            raise LotteryError(f"{path} cannot be read, so this run cannot be continued: {why}") from error
+            raise LotteryError(f"{path} cannot be read, so this run cannot be resumed: {why}") from error
         return state
 
     def has_state(self, name: str) -> bool:
-        """Whether :meth:`write_state` has written a file of this name."""
+        """Whether there is a file of this name."""
         return (self.path / name).exists()
 
     def write_ticket(self, name: str, ticket: Ticket) -> None:
-        """Writes a ticket under a path relative to the folder; if it is sharded, every process must call this."""
+        """Writes a ticket to a path relative to the folder. If it is sharded, every process must call this."""
         if (whole := ticket.whole(keep=self.is_writer)) is not None:
             whole.save(self.path / name)
 
     def read_ticket(self, name: str) -> Ticket:
-        """Reads what :meth:`write_ticket` wrote, onto the CPU.
+        """Reads a ticket written by :meth:`write_ticket`, to the CPU.
 
         Raises:
             LotteryError: The file is missing or damaged.
@@ -199,11 +201,11 @@ class RunFolder:
         try:
             return Ticket.load(self.path / name)
         except FileNotFoundError as error:
-            raise LotteryError(f"{self.path / name} is missing, so this run cannot be continued.") from error
+            raise LotteryError(f"{self.path / name} is missing, so this run cannot be resumed.") from error
 
     def note_checkpoint(self, path: str, name: str) -> None:
-        """Notes the newest checkpoint, and the round that it was taken in."""
-        if "://" in path:  # an address
+        """Records the path of the newest checkpoint, and the round that it belongs to."""
+        if "://" in path:  # a URL
             newest = {"path": path, "round": name}
         else:
             absolute = Path(path).absolute()
@@ -212,7 +214,7 @@ class RunFolder:
                 "from_here": os.path.relpath(absolute, self.path.absolute()),
                 "round": name,
             }
-        # The one before as well: a checkpoint that another thread writes may not be complete when a process ends.
+        # Keep the previous one too: a checkpoint that another thread writes may be incomplete if the process ends.
         content = [newest, *(entry for entry in self._newest() if entry.get("path") != newest["path"])]
         self._write("newest.json", json.dumps(content[:2]).encode())
 
@@ -224,9 +226,9 @@ class RunFolder:
         return entries
 
     def newest_checkpoint(self, name: str) -> str | None:
-        """The newest checkpoint, if it was taken in this round and is still there."""
+        """The newest checkpoint of a round, if it still exists."""
         for newest in self._newest():
-            # Beside the folder first: both may have been copied or moved.
+            # Relative to the folder first: both may have been copied or moved.
             here = os.path.normpath(self.path / newest.get("from_here", ""))
             paths = (here, newest["path"]) if newest["round"] == name else ()
             if (found := next((path for path in paths if _is_file(path)), None)) is not None:
@@ -234,7 +236,7 @@ class RunFolder:
         return None
 
     def write_records(self, records: Records) -> None:
-        """Writes ``rounds.jsonl``, one line a round."""
+        """Writes ``rounds.jsonl``, one line per round."""
         lines = (json.dumps(_plain(asdict(record))) + "\n" for record in records)
         self._write("rounds.jsonl", "".join(lines).encode())
 
@@ -242,40 +244,37 @@ class RunFolder:
         """Reads ``rounds.jsonl``; empty if no round has finished.
 
         Raises:
-            LotteryError: A line is no record.
+            LotteryError: A line is not a record.
         """
         if not self._rounds.exists():
             return Records()
         records = []
         for number, line in enumerate(self._rounds.read_text().splitlines(), start=1):
             try:
-                record = RoundRecord(**json.loads(line))
-                metrics = {name: nan if value is None else float(value) for name, value in record.metrics.items()}
-                best = None if record.best_value is None else float(record.best_value)
-                records.append(replace(record, metrics=metrics, best_value=best))
+                records.append(_record(json.loads(line)))
             except (ValueError, TypeError, AttributeError) as error:
-                raise LotteryError(f"Line {number} of {self._rounds} is no record: {error}") from error
+                raise LotteryError(f"Line {number} of {self._rounds} is not a record: {error}") from error
         return Records(records)
 
     def ticket_path(self, number: int, branch: str = TICKET_BRANCH) -> Path:
-        """Where the ticket of a round is."""
+        """The path of a round's ticket."""
         return self.path / self.ticket_name(number, branch)
 
     @staticmethod
     def ticket_name(number: int, branch: str = TICKET_BRANCH) -> str:
-        """The path of a round's ticket in the folder."""
+        """The path of a round's ticket, relative to the folder."""
         return f"tickets/{round_name(number, branch)}.safetensors"
 
 
 class Tickets(Mapping[int, Ticket]):
-    """The tickets of a run by round, read from their files at each access.
+    """The tickets of a run by round. Every access reads the file.
 
     ``tickets[3]`` is the ticket of round 3, ``tickets["shuffle_mask"][3]`` that of a control. A ticket is written
-    when its round begins, so there may be one more than there are records.
+    when its round starts, so there may be one more ticket than records.
 
     Args:
-        folder: The run folder; ``None`` if no run has begun.
-        branch: Whose tickets.
+        folder: The run folder; ``None`` if no run has started.
+        branch: The branch of the tickets.
     """
 
     def __init__(self, folder: RunFolder | None, branch: str = TICKET_BRANCH) -> None:
@@ -290,10 +289,10 @@ class Tickets(Mapping[int, Ticket]):
         if isinstance(key, str):
             branches = self._branches()
             if key not in branches and key != TICKET_BRANCH:
-                raise KeyError(f"no ticket of a branch {key!r}; there are those of {branches}")
+                raise KeyError(f"no tickets of branch {key!r}; the branches are {branches}")
             return Tickets(self._folder, key)
         if self._folder is None or key not in self:
-            raise KeyError(f"no ticket {key!r} of branch {self._branch!r}; there are those of rounds {list(self)}")
+            raise KeyError(f"no ticket {key!r} of branch {self._branch!r}; the rounds are {list(self)}")
         return Ticket.load(self._folder.ticket_path(key, self._branch))
 
     def _found(self) -> list[tuple[int, str]]:
@@ -323,13 +322,20 @@ def _is_file(path: str) -> bool:
     return bool(files.isfile(inside))
 
 
+def _record(values: dict[str, Any]) -> RoundRecord:
+    """Makes the record of a line in ``rounds.jsonl``."""
+    if "ticket" in values:  # its name in run folders of earlier versions
+        values["ticket_path"] = values.pop("ticket")
+    record = RoundRecord(**values)
+    metrics = {name: nan if value is None else float(value) for name, value in record.metrics.items()}
+    best = None if record.best_value is None else float(record.best_value)
+    return replace(record, metrics=metrics, best_value=best)
+
+
 def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become ``null``, ``"inf"`` and ``"-inf"``."""
+    """Converts NaN and infinity, which JSON does not have, to ``null``, ``"inf"`` and ``"-inf"``."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, float) and not isfinite(value):
         return None if isnan(value) else str(value)
     return value
-
-
-LAST = "last.pt"  # the last ticket, trained

@@ -1,4 +1,4 @@
-"""The record of every finished round."""
+"""Records of finished rounds."""
 
 import operator
 from collections.abc import Collection, Iterator, Sequence
@@ -13,7 +13,7 @@ TICKET_BRANCH = "ticket"
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """One finished training.
+    """The record of one finished training.
 
     Attributes:
         round: Number of prunings before it; 0 is dense.
@@ -22,18 +22,18 @@ class RoundRecord:
         kept: Surviving prunable weights.
         prunable: Prunable weights.
         parameters: All parameters of the network, prunable or not.
-        metrics: Every scalar that the LightningModule had logged when the training ended, at its last value.
+        metrics: The last value of every scalar that the LightningModule logged.
         best_value: Best value of the monitored metric in the round; ``None`` without ``monitor``.
         best_step: ``global_step`` at that value, the early-stopping iteration of the papers.
-        steps: Optimizer steps of the round; batches if it stepped none that Lightning counts, as with
+        steps: Optimizer steps of the round; batches if Lightning counts no steps, as with
             ``optimizers(use_pl_optimizer=False)``.
         seconds: Duration of the round, validation included.
-        masks_hash: Fingerprint of the masks; equal masks have equal ones.
-        ticket: Path of the ticket file, relative to the run folder.
-        saved_steps: Steps that a stop rule has left out of the round.
-        is_cut_short: Whether a stop rule has ended the round before the Trainer's limits; ``saved_steps`` is 0
-            even so where nothing tells how long it would have been, as with data without a length.
-        logged_steps: The step of loggers whose steps may not fall, at the end of the round.
+        masks_hash: Fingerprint of the masks; equal masks have equal fingerprints.
+        ticket_path: Path of the ticket file, relative to the run folder.
+        saved_steps: Steps that were saved because a stop rule ended the round.
+        is_cut_short: Whether a stop rule ended the round before the Trainer's limits. ``saved_steps`` is 0
+            nevertheless if the full length is unknown, as for data without a length.
+        logged_steps: Step at the end of the round for loggers whose steps must not fall.
     """
 
     round: int
@@ -48,23 +48,23 @@ class RoundRecord:
     steps: int = 0
     seconds: float = 0.0
     masks_hash: str = ""
-    ticket: str = ""
+    ticket_path: str = ""
     saved_steps: int = 0
     logged_steps: int = 0
     is_cut_short: bool = False
 
     @property
     def was_cut_short(self) -> bool:
-        """Whether a stop rule has ended the round; records of older runs only tell the steps that were saved."""
+        """Whether a stop rule ended the round. Records of older versions only contain the saved steps."""
         return self.is_cut_short or self.saved_steps > 0
 
 
 class Records(Collection[RoundRecord]):
-    """All finished rounds in the order of training: first the tickets, so that ``records[r]`` is round r.
+    """All finished rounds in the order of training. Tickets come first, so ``records[r]`` is round r.
 
-    The numbers of the controls' records go on after the last ticket's. With ``prune_at_init`` there is no round 0,
-    and the first number is 1. Negative numbers count from the end, and slices cut by number.
-    ``records["shuffle_mask"]`` gives the records of one branch by round.
+    The records of the controls follow after the last ticket. With ``prune_at_init`` there is no round 0, and the
+    first index is 1. Negative indices count from the end. ``records["shuffle_mask"]`` gives the records of one
+    branch by round.
     """
 
     def __init__(self, records: Sequence[RoundRecord] = ()) -> None:
@@ -94,7 +94,7 @@ class Records(Collection[RoundRecord]):
     def _of_branch(self, branch: str) -> dict[int, RoundRecord]:
         found = {record.round: record for record in self._records if record.branch == branch}
         if not found and branch != TICKET_BRANCH:
-            raise KeyError(f"no record of a branch {branch!r}; there are those of {self.branches()}")
+            raise KeyError(f"no records of branch {branch!r}; the branches are {self.branches()}")
         return found
 
     @property
@@ -103,7 +103,7 @@ class Records(Collection[RoundRecord]):
         return self._records[0].round if self._records and self._records[0].branch == TICKET_BRANCH else 0
 
     def _place(self, number: int | None, is_falling: bool) -> int | None:
-        """Where a bound of a slice lies in the list."""
+        """Converts a bound of a slice to an index of the list."""
         if number is None or number < 0:
             return number
         before_all = -len(self) - 1 if is_falling else 0
@@ -125,15 +125,15 @@ class Records(Collection[RoundRecord]):
         return f"Records({self._records!r})"
 
     def branches(self) -> list[str]:
-        """The branches that have a record, in the order of training."""
+        """The branches with records, in the order of training."""
         return list(dict.fromkeys(record.branch for record in self._records))
 
     def keep(self, rounds: Sequence[tuple[int, str]]) -> None:
-        """Drops the records of all rounds but these, given as round and branch."""
+        """Drops the records of all other rounds than these, given as round and branch."""
         self._records = [record for record in self._records if (record.round, record.branch) in rounds]
 
     def append(self, record: RoundRecord) -> None:
-        """Adds the record of the round that has just finished."""
+        """Adds the record of a round that has just finished."""
         self._records.append(record)
 
 
@@ -150,7 +150,7 @@ class Best:
         self.step: int | None = None
 
     def observe(self, value: float, step: int) -> None:
-        """Takes a value at a step into account; NaN never is the best."""
+        """Updates the best value. NaN is never the best."""
         if value == value and (self.value is None or self._sign * value > self._sign * self.value):
             self.value, self.step = value, step
 
@@ -161,7 +161,7 @@ def round_name(number: int, branch: str = TICKET_BRANCH) -> str:
 
 
 def smallest_matching(records: Records, mode: str, tolerance: float) -> RoundRecord:
-    """The round of the smallest density whose best value matches that of the dense round.
+    """Finds the round of smallest density whose best value matches that of the dense round.
 
     Args:
         records: Records with a monitored metric.
@@ -169,33 +169,35 @@ def smallest_matching(records: Records, mode: str, tolerance: float) -> RoundRec
         tolerance: How much worse than dense still matches, in units of the metric, at least 0.
 
     Returns:
-        The record; that of round 0 if no smaller ticket matches.
+        The record; the one of round 0 if no smaller ticket matches.
 
     Raises:
         ConfigurationError: Nothing was monitored, no round has finished, or the tolerance is negative.
     """
     tolerance = plain(tolerance)
     if not (isinstance(tolerance, (int, float)) and tolerance >= 0):
-        raise ConfigurationError(f"tolerance={tolerance!r} must be a number of at least 0, for example 0.005.")
+        raise ConfigurationError(
+            f"tolerance={tolerance!r} must be a number of at least 0, for example tolerance=0.005."
+        )
     tickets = records[TICKET_BRANCH]
     if not tickets:
-        raise ConfigurationError("No round has finished yet: call trainer.fit first.")
+        raise ConfigurationError("No round has finished yet. Call trainer.fit first.")
     if 0 not in tickets:
         raise ConfigurationError(
-            "Matching compares with the dense round, and prune_at_init=True has trained none. Take a ticket by "
-            "its round, as lottery.tickets[1]."
+            "Matching compares with the dense round, but prune_at_init=True trains none. Choose a ticket by its "
+            "round, for example lottery.tickets[1]."
         )
     dense = tickets[0].best_value
     if dense is None:
         raise ConfigurationError(
-            "Matching compares a monitored metric, and none has a value. Write for example "
+            "Matching compares a monitored metric, but there is none. Write for example "
             "LotteryTicketCallback(..., monitor='val_acc', mode='max')."
         )
     sign = 1 if mode == "max" else -1
     matching = [
         record
         for record in tickets.values()
-        # Of two equal infinities the difference is no number.
+        # The difference of two equal infinities is NaN.
         if record.best_value is not None
         and (record.best_value == dense or sign * (record.best_value - dense) >= -tolerance)
     ]

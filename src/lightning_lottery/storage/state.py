@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a run, and whether a run may go on."""
+"""The state of a run in a checkpoint."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,23 +14,23 @@ from lightning_lottery.tickets import ModuleState
 class RunState:
     """The callback's state in a checkpoint: plain values and tensors, so that it loads with ``weights_only=True``.
 
-    The masks, the starting weights and the records are in the run folder; a checkpoint is of no use without it.
+    Masks, starting weights and records are in the run folder. A checkpoint cannot be resumed without it.
 
     Attributes:
-        run: The identity of the run, as in its ``lottery.json``.
+        run: The id of the run, as in its ``lottery.json``.
         folder: The run folder.
         round: The round that was training.
         branch: Its branch.
         masks_hash: Fingerprint of its masks.
         best_value: Best value of the monitored metric in the round so far.
         best_step: The step at that value.
-        seconds: How long the round had trained.
-        masks_seen: What its pruning would have given after the last epochs, packed to bits.
-        is_cut_short: Whether a stop rule has ended it.
-        module: What Lightning's checkpoint lacks of the network (see ``ModuleState``).
-        moment: What it lacks of the training: the generators of every process at the beginning of the epoch and
-            now, metrics, gradients between steps (see ``RoundsFit.moment``). Empty between two rounds.
-        without_gradient: The parameters that had had no gradient in the round so far.
+        seconds: Duration of the round so far.
+        masks_seen: The masks that pruning after each of the last epochs would have given, packed to bits.
+        is_cut_short: Whether a stop rule has ended the round.
+        module: The state of the network that is missing in Lightning's checkpoint (see ``ModuleState``).
+        moment: The state of the training that is missing there: random generators of every process at the start of
+            the epoch and now, metrics, accumulated gradients (see ``RoundsFit.moment``). Empty between rounds.
+        without_gradient: The parameters that have had no gradient in the round so far.
     """
 
     run: str
@@ -49,17 +49,17 @@ class RunState:
 
     @classmethod
     def load(cls, values: dict[str, Any]) -> "RunState":
-        """Reads what ``vars`` gave.
+        """Makes a state from the dictionary in a checkpoint, as ``vars`` returned it.
 
         Raises:
-            ConfigurationError: Another version has written it.
+            ConfigurationError: The checkpoint was written by another version.
         """
         try:
             return cls(**values)
         except TypeError as error:
             raise ConfigurationError(
-                f"Another version of lightning-lottery has written the checkpoint ({error}). Go on by it; "
-                "or call lottery.resume(trainer) and fit without ckpt_path, from the start of a round."
+                f"The checkpoint was written by another version of lightning-lottery ({error}). Resume with that "
+                "version; or pass the run folder as ckpt_path, to resume at the start of a round."
             ) from error
 
     @property
@@ -67,9 +67,9 @@ class RunState:
         """The name of the round."""
         return round_name(self.round, self.branch)
 
-    def reason_to_begin_again(self, module: nn.Module, goes_on_within_rounds: bool) -> str | None:
-        """Why the round cannot go on where the checkpoint was taken; ``None`` if it can."""
-        if not goes_on_within_rounds:
-            return "averages of weights cannot go on from a checkpoint"
+    def reason_to_restart(self, module: nn.Module, can_resume_within_rounds: bool) -> str | None:
+        """Why the round must restart instead of continuing at the checkpoint; ``None`` if it can continue."""
+        if not can_resume_within_rounds:
+            return "averages of weights cannot be resumed from a checkpoint"
         added = ModuleState(**self.module).missing_layers(module)
-        return f"the layers {added} were added while it trained, and are missing" if added else None
+        return f"the layers {added} were added during the round and are missing now" if added else None

@@ -1,4 +1,4 @@
-"""Lets copies of trained weights begin a round as their originals do."""
+"""Gives copies of trained weights their values at the start of a round."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,16 +8,17 @@ from lightning_lottery.tickets.ticket import Ticket
 
 
 def follow(ticket: Ticket, dense: Ticket, copies: Mapping[str, str | None]) -> Ticket:
-    """Lets copies begin a round as their originals do.
+    """Makes copies start a round like their originals.
 
     Args:
         ticket: The ticket of the round.
-        dense: The ticket whose weights it returns to.
-        copies: The names of originals by those of copies.
+        dense: The dense ticket with the weights that rounds return to.
+        copies: For each copy the name of its original, or ``None``.
 
     Returns:
-        The ticket in which a copy has the values of its original, if it has them in ``dense`` too; else it keeps
-        its own, and zeros where its original is pruned. An average of both then stays zero there.
+        A ticket in which each copy has the values of its original, if both are equal in ``dense``. Otherwise the
+        copy keeps its values, except for zeros where its original is pruned, so that an average of both stays
+        zero.
     """
     weights = dict(ticket.weights)
     for name, original in copies.items():

@@ -59,7 +59,7 @@ class TicketFile:
                 parts, kind = take_apart(weight)
             except TypeError as error:
                 raise TicketError(
-                    f"{name!r} is {error}, which a ticket file cannot hold. Register it with persistent=False."
+                    f"{name!r} is {error}, which a ticket file cannot store. Register it with persistent=False."
                 ) from error
             if kind is None:
                 tensors[f"weight.{name}"] = parts[""]
@@ -99,8 +99,8 @@ class TicketFile:
             raise TicketError(f"{path} is not a ticket file, or it is damaged: {error}") from error
         if metadata.get("format") != _FORMAT or metadata.get("version") != _VERSION:
             raise TicketError(
-                f"{path} says it is {metadata.get('format', 'of no format')!r}, version "
-                f"{metadata.get('version', 'none')!r}; this is read: {_FORMAT!r}, version {_VERSION!r}."
+                f"{path} has format {metadata.get('format', 'none')!r}, version "
+                f"{metadata.get('version', 'none')!r}. Supported is {_FORMAT!r}, version {_VERSION!r}."
             )
         return cls._from_tensors(path, metadata, tensors)
 

@@ -25,23 +25,23 @@ from lightning_lottery.attributes import replace_attribute
 from lightning_lottery.errors import TrainingError
 from lightning_lottery.masks import is_sharded, local
 
-# With zero weights, zero state and zero gradients these leave a weight at zero, weight decay included: each
-# weight's step depends on that weight alone. A subclass may have another step, so the type must be exact.
+# With zero weights, zero state and zero gradients, these optimizers leave a weight at zero, even with weight
+# decay, since the step of a weight depends on that weight alone. A subclass may differ, so the type must be exact.
 _ELEMENTWISE = (ASGD, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop, Rprop)
 
 
 def _calls_hooks(optimizer: Optimizer) -> bool:
-    """Whether hooks of an optimizer's steps are called; a wrapper may never have called ``Optimizer.__init__``."""
-    # That is what marks the step of the class, and makes the dictionaries of hooks; nothing public tells.
+    """Whether an optimizer calls its step hooks. A wrapper may never have called ``Optimizer.__init__``."""
+    # Optimizer.__init__ marks the step of the class and creates the hook dictionaries. No public API tells.
     is_marked = getattr(type(optimizer).step, "hooked", False)
     return bool(is_marked) and "_optimizer_step_post_hooks" in vars(optimizer)
 
 
 class Masking:
-    """Holds the masks against the parameters they belong to.
+    """Applies masks to parameters, their gradients and their optimizer state.
 
-    Parameters are neither wrapped nor renamed. Masking the gradients is enough for the optimizers whose step
-    is elementwise; after the step of any other one the weights are masked as well.
+    Parameters are neither wrapped nor renamed. For optimizers with an elementwise step it is enough to mask the
+    gradients. After the step of any other optimizer, the weights are masked too.
 
     Args:
         parameters: The prunable parameters by name.
@@ -49,22 +49,23 @@ class Masking:
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
-        # A dense layer needs no work, so that the dense round costs nothing.
+        # Dense layers are skipped, so that the dense round costs nothing.
         here = {name: local(mask) for name, mask in masks.items()}
         self._sparse = {name: (parameters[name], mask) for name, mask in here.items() if not bool(mask.all())}
         self._parameters: list[Tensor] = [parameter for parameter, _ in self._sparse.values()]
         self._are_sharded = any(map(is_sharded, self._parameters))
-        # One multiplication over all parameters needs masks of their type and layout; booleans are the truth.
+        # One fused multiplication over all parameters needs masks of their type and layout.
         self._factors = [torch.empty_like(local(p.detach())).copy_(mask) for p, mask in self._sparse.values()]
         self._undo: list[Callable[[], None]] = []
 
     def watch(self, optimizers: Iterable[Optimizer], elementwise: bool = True, by_hand: bool = False) -> None:
-        """Masks the weights after every step of those optimizers whose step is not elementwise.
+        """Masks the weights after every step of optimizers whose step is not elementwise.
 
         Args:
             optimizers: The optimizers of this round, without state.
-            elementwise: ``False`` if something else than the optimizer may change weights or gradients.
-            by_hand: Whether the LightningModule may step them past Lightning, whose hooks else mask gradients.
+            elementwise: ``False`` if anything besides the optimizer may change weights or gradients.
+            by_hand: Whether the LightningModule may step optimizers without Lightning, whose hooks otherwise mask
+                gradients.
         """
         for optimizer in optimizers:
             is_elementwise = elementwise and type(optimizer) in _ELEMENTWISE
@@ -82,7 +83,7 @@ class Masking:
             return [handle.remove for handle in handles]
         step = optimizer.step
 
-        @wraps(step)  # schedulers put a mark on it
+        @wraps(step)  # schedulers mark it with an attribute
         def masked_step(*args: Any, **kwargs: Any) -> Any:
             self.mask_gradients()
             loss = step(*args, **kwargs)
@@ -97,13 +98,13 @@ class Masking:
         return bool(self._sparse)
 
     def release(self) -> None:
-        """Takes the hooks off the optimizers."""
+        """Removes the hooks from the optimizers."""
         while self._undo:
             self._undo.pop()()
 
     def mask_gradients(self) -> None:
         """Sets the gradients of pruned weights to zero."""
-        if not self._parameters:  # called in every step of the dense round as well
+        if not self._parameters:  # also called in every step of the dense round
             return
         pairs = [(p.grad, f) for p, f in zip(self._parameters, self._factors, strict=True) if p.grad is not None]
         grads = [local(grad) for grad, _ in pairs] if self._are_sharded else [grad for grad, _ in pairs]
@@ -120,17 +121,17 @@ class Masking:
 
     @torch.no_grad()
     def mask_state(self, optimizers: Iterable[Optimizer]) -> None:
-        """Sets what optimizers remember of pruned weights, such as moments, to zero."""
+        """Sets the optimizer state of pruned weights, such as moments, to zero."""
         for optimizer in optimizers:
             for parameter, mask in self._sparse.values():
                 for value in getattr(optimizer, "state", {}).get(parameter, {}).values():
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
                         local(value).masked_fill_(~mask, 0)
 
-    def moved(self) -> dict[str, int]:
-        """The number of pruned weights that are not exactly zero, of each parameter that has such, by name.
+    def nonzero(self) -> dict[str, int]:
+        """Counts pruned weights that are not exactly zero, by parameter; parameters without any are left out.
 
-        In a training that has diverged, NaN gradients make pruned weights NaN like all others; these do not count.
+        NaN does not count: when training has diverged, NaN gradients turn all weights into NaN.
         """
         moved = {}
         for name, (parameter, mask) in self._sparse.items():
@@ -140,15 +141,15 @@ class Masking:
         return moved
 
     def check(self) -> None:
-        """Makes sure that every pruned weight is exactly zero.
+        """Checks that every pruned weight is exactly zero.
 
         Raises:
-            TrainingError: One is not, with the name of its layer.
+            TrainingError: A pruned weight is not zero; the message names its layer.
         """
-        if moved := self.moved():
+        if moved := self.nonzero():
             name, count = next(iter(moved.items()))
             raise TrainingError(
-                f"{count} pruned weights of {name!r} are not zero any more. Something besides the optimizer "
-                "writes to them: a callback, or the LightningModule itself, as to a teacher that follows a "
-                f"student. Leave such parameters out by exclude={list(moved)}."
+                f"{count} pruned weights of {name!r} are no longer zero. Something besides the optimizer writes "
+                "to them: a callback, or the LightningModule itself, for example to update a teacher. Leave such "
+                f"parameters out with exclude={list(moved)}."
             )

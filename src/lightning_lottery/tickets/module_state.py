@@ -1,4 +1,4 @@
-"""What a network returns to before every round, besides the weights that a ticket holds."""
+"""The state of a network besides the weights in a ticket: buffers, flags, extra states, metrics."""
 
 import copy
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from torchmetrics import Metric, MetricCollection, MetricTracker
 from lightning_lottery.notices import warn
 from lightning_lottery.tickets.tensors import put
 
-# What collections and trackers of torchmetrics note beside the metrics that they hold; nothing public resets it.
+# Attributes of torchmetrics' collections and trackers besides their metrics. There is no public way to reset them.
 _NOTES = ("_groups", "_groups_checked", "_state_is_copy", "_increment_called")
 
 
 @dataclass(frozen=True)
 class ModuleState:
-    """What a ticket does not carry, or cannot put back by itself, as plain values.
+    """The state of a network that a ticket does not contain or cannot restore, as plain values.
 
     Attributes:
-        buffers: All buffers by layer and name, also those that are not saved; they may appear, vanish or change
-            shape while training.
-        requires_grad: The flags of all parameters.
-        training: The flags of all layers.
+        buffers: All buffers by layer and name, including non-persistent ones. They may appear, vanish or change
+            shape during training.
+        requires_grad: The ``requires_grad`` flags of all parameters.
+        training: The ``training`` flags of all layers.
         extra: The extra states (``get_extra_state``) by layer.
         metrics: The states of torchmetrics' metrics, collections and trackers by layer.
     """
@@ -36,7 +36,7 @@ class ModuleState:
 
     @classmethod
     def of(cls, module: nn.Module) -> "ModuleState":
-        """Copies the present state of a network."""
+        """Copies the current state of a network."""
         layers = dict(module.named_modules())
         return cls(
             buffers={
@@ -50,18 +50,18 @@ class ModuleState:
         )
 
     def missing_layers(self, module: nn.Module) -> list[str]:
-        """The names of layers that were there when the state was taken, and that a network lacks."""
+        """The names of layers in the state that a network does not have."""
         present = {name for name, _ in module.named_modules(remove_duplicate=False)}
         return [name for name in self.training if name not in present]
 
     def _remove_new(self, module: nn.Module) -> None:
-        """Removes what was added since: parameters, layers, and metrics, as ``MetricTracker.increment`` does."""
+        """Removes parameters, layers and metrics that were added, for example by ``MetricTracker.increment``."""
         layers = dict(module.named_modules(remove_duplicate=False))
         known = {id(layer) for name, layer in layers.items() if name in self.training}
         for name, layer in layers.items():
             if name not in self.training and id(layer) not in known:
                 parent, _, key = name.rpartition(".")
-                if parent in self.training:  # else it goes with its parent
+                if parent in self.training:  # otherwise it is removed with its parent
                     delattr(layers[parent], key)
         parameters = dict(module.named_parameters(remove_duplicate=False))
         kept = {id(parameter) for name, parameter in parameters.items() if name in self.requires_grad}
@@ -72,7 +72,7 @@ class ModuleState:
 
     @torch.no_grad()
     def restore(self, module: nn.Module) -> None:
-        """Puts everything back in place.
+        """Restores the state of a network in place.
 
         Args:
             module: The network that the state was taken from.
@@ -87,12 +87,12 @@ class ModuleState:
                 layer.set_extra_state(copy.deepcopy(self.extra[name]))
             if name in self.metrics:
                 if isinstance(layer, Metric):
-                    layer.reset()  # also what it has computed and cached
+                    layer.reset()  # also clears computed and cached values
                 vars(layer).update(copy.deepcopy(self.metrics[name]))
                 if isinstance(layer, Metric):
                     layer.to(layer.device)  # the state may come from a file
         if lost := self.missing_layers(module):
-            warn(f"The layers {lost} were removed or renamed while training, and are not put back.")
+            warn(f"The layers {lost} were removed or renamed during training and cannot be restored.")
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(self.requires_grad.get(name, parameter.requires_grad))
 
@@ -103,11 +103,11 @@ def _remove_parameter(layer: nn.Module, key: str) -> None:
         return
     delattr(layer, key)
     if isinstance(layer, nn.ParameterList):
-        vars(layer)["_size"] -= 1  # nothing public shortens it
+        vars(layer)["_size"] -= 1  # there is no public way to shorten it
 
 
 def _buffers(layer: nn.Module) -> dict[str, Tensor | None]:
-    # named_buffers() leaves out those that are None until the first batch.
+    # named_buffers() omits buffers that are None until the first batch.
     buffers: dict[str, Tensor | None] = vars(layer)["_buffers"]
     return buffers
 
@@ -119,7 +119,7 @@ def _restore_buffers(layer: nn.Module, saved: dict[str, Tensor | None], device: 
     for key, value in saved.items():
         present = buffers.get(key)
         if value is not None and present is not None:
-            put(layer, key, value)  # a cache may have grown since
+            put(layer, key, value)  # its shape may have changed
         else:
             buffers[key] = None if value is None else value.to(device, copy=True)
 
@@ -129,7 +129,7 @@ def _has_extra(layer: nn.Module) -> bool:
 
 
 def is_metric(value: object) -> bool:
-    """Whether something is a metric of torchmetrics, or a collection or tracker of such."""
+    """Whether a value is a torchmetrics metric, collection or tracker."""
     return isinstance(value, (Metric, MetricCollection, MetricTracker))
 
 

@@ -1,4 +1,4 @@
-"""Where a ticket comes from, in strings."""
+"""Describes where a ticket comes from."""
 
 import hashlib
 import json
@@ -10,15 +10,15 @@ from torch import nn
 
 
 def provenance(module: nn.Module, seed: int, described: Mapping[str, str]) -> dict[str, str]:
-    """Describes how tickets of a network are found, for ticket files and ``lottery.json``.
+    """Describes how the tickets of a network are found, for ticket files and ``lottery.json``.
 
     Args:
         module: The network.
-        seed: The seed of the global generator of PyTorch.
-        described: Criterion, scope, pattern and rewinding rule, in words.
+        seed: The seed of PyTorch's global generator.
+        described: Criterion, scope, pattern and rewinding rule, as strings.
 
     Returns:
-        All of these, the seed, a fingerprint of the network's structure, versions.
+        These descriptions, the seed, a fingerprint of the network's structure, and package versions.
     """
     return {
         **described,

@@ -1,4 +1,4 @@
-"""Tensors of every kind that a network may hold: sparse, complex, grown since they were made."""
+"""Handles unusual tensors in a network: sparse, complex, quantised, or with a shape that changes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_lottery.masks import sharding
 
-# What a sparse tensor consists of, as its methods are called: the compressed indices first.
+# The parts of a sparse tensor, named like its methods; compressed indices first.
 _SPARSE = {
     torch.sparse_coo: ("indices", "values"),
     torch.sparse_csr: ("crow_indices", "col_indices", "values"),
@@ -17,23 +17,23 @@ _SPARSE = {
     torch.sparse_bsc: ("ccol_indices", "row_indices", "values"),
 }
 _LAYOUTS = {str(layout).removeprefix("torch."): layout for layout in _SPARSE}
-_COMPLEX = "complex128"  # of all complex numbers, safetensors knows those of single precision
+_COMPLEX = "complex128"  # safetensors supports only single-precision complex numbers
 
 
 @torch.no_grad()
 def put(owner: nn.Module, name: str, value: Tensor) -> None:
-    """Gives a parameter or buffer of a layer other values, in place where shape and layout allow it.
+    """Sets the values of a parameter or buffer, in place if shape and layout allow it.
 
     Args:
         owner: The layer.
-        name: The name of the parameter or buffer in the layer; one of another shape or layout, as of a buffer that
-            has grown, gets those of ``value`` as well.
-        value: Values on any device; whole ones are sharded as they are in the layer.
+        name: The name of the parameter or buffer in the layer. If its shape or layout differs from ``value``, for
+            example because a buffer has grown, it takes those of ``value``.
+        value: The values, on any device. Unsharded values are sharded like the tensor in the layer.
     """
     there = getattr(owner, name)
     target, value = sharding.local(there), sharding.local(sharding.place(value, there))
     if target.layout != value.layout or target.layout not in (torch.strided, torch.sparse_coo):
-        fresh = value.to(target.device, copy=True)  # the data of compressed tensors cannot be exchanged
+        fresh = value.to(target.device, copy=True)  # the data of compressed tensors cannot be replaced
         is_parameter = isinstance(there, nn.Parameter)
         setattr(owner, name, nn.Parameter(fresh, there.requires_grad) if is_parameter else fresh)
     elif target.layout == torch.strided and target.shape == value.shape and not _is_expanded(target):
@@ -47,32 +47,32 @@ def _is_expanded(tensor: Tensor) -> bool:
 
 
 def values_of(tensor: Tensor) -> Tensor:
-    """The numbers in a tensor, also in a sparse one; none of a quantised or nested one."""
+    """The numbers in a dense or sparse tensor; an empty tensor for a quantised or nested one."""
     if tensor.layout in _SPARSE:
         return (tensor.coalesce() if tensor.layout == torch.sparse_coo else tensor).values()
     if tensor.is_quantized or tensor.is_nested:
         return torch.zeros(0)
-    is_tiny = tensor.is_floating_point() and tensor.element_size() == 1  # of eight bits, without arithmetic
+    is_tiny = tensor.is_floating_point() and tensor.element_size() == 1  # eight-bit floats have no arithmetic
     return tensor.float() if is_tiny else tensor
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all numbers in a tensor, or in this process's part of it, are finite."""
+    """Whether all numbers in a tensor (if sharded, in this process's part) are finite."""
     return bool(values_of(sharding.local(tensor)).isfinite().all())
 
 
 def take_apart(tensor: Tensor) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Takes a tensor apart into plain ones, on the CPU, that a safetensors file can hold.
+    """Splits a tensor into plain CPU tensors that a safetensors file can store.
 
     Args:
         tensor: Any tensor.
 
     Returns:
-        The parts by name, and what :func:`put_together` needs besides; a plain tensor is one part of the name
-        ``""``, with ``None``.
+        The parts by name, and what else :func:`put_together` needs. For a plain tensor, a single part named
+        ``""``, and ``None``.
 
     Raises:
-        TypeError: It is quantised or nested.
+        TypeError: The tensor is quantised or nested.
     """
     if tensor.layout in _SPARSE:
         whole: Any = tensor.detach().coalesce() if tensor.layout == torch.sparse_coo else tensor.detach()
@@ -94,16 +94,16 @@ def take_apart(tensor: Tensor) -> tuple[dict[str, Tensor], dict[str, Any] | None
 
 
 def put_together(parts: Mapping[str, Tensor], kind: Mapping[str, Any] | None) -> Tensor:
-    """Puts together what :func:`take_apart` gave.
+    """Reassembles a tensor from the result of :func:`take_apart`.
 
     Raises:
         KeyError: A part is missing.
-        ValueError: The parts do not fit together.
+        ValueError: The parts do not match.
     """
     if kind is None:
         return parts[""]
     if kind["layout"] == _COMPLEX:
-        return torch.view_as_complex(parts["real"].clone())  # which must be aligned to 16 bytes
+        return torch.view_as_complex(parts["real"].clone())  # must be aligned to 16 bytes
     layout = _LAYOUTS[kind["layout"]]
     indices = [parts[name] for name in _SPARSE[layout][:-1]]
     values = put_together({"": parts["values"], "real": parts["values"]}, kind["values"])

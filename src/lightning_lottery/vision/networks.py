@@ -9,13 +9,13 @@ from lightning_lottery.errors import ConfigurationError
 
 
 class MLP(nn.Module):
-    """Fully connected layers with ReLU between them, on flattened images.
+    """Fully connected layers with ReLU between them, for flattened images.
 
     Args:
-        sizes: Units of the input, of each hidden layer and of the output; at least two numbers.
+        sizes: Number of units of the input, of each hidden layer and of the output; at least two numbers.
 
     Raises:
-        ConfigurationError: Fewer than two sizes, or one below 1.
+        ConfigurationError: There are fewer than two sizes, or one is below 1.
     """
 
     def __init__(self, sizes: Sequence[int] = (784, 100, 50, 10)) -> None:
@@ -28,10 +28,10 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classifies.
+        """Classifies images.
 
         Args:
-            images: Shape (batch, …), with as many values an image as the input has units.
+            images: Shape (batch, …), with one value per input unit.
 
         Returns:
             Logits of shape (batch, classes).
