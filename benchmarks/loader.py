@@ -4,7 +4,7 @@ Run: python benchmarks/loader.py [--repeats 7] [--epochs 4]
 
 Trains LeNet-300-100 with a Trainer on the same 5,000 MNIST images, batch 60, SGD: with torchvision's data set,
 ToTensor and a shuffling DataLoader (as most people write it; without and with two workers), and with TensorLoader.
-The systems take turns, so that a slow minute of the machine meets all of them; ratios are taken within a turn.
+The systems take turns, so that slow phases of the machine affect all of them. Ratios are computed within a turn.
 Needs pip install 'lightning-lottery[demo]'.
 """
 
@@ -44,19 +44,19 @@ def write_idx(root: Path) -> None:
 
 
 class Clock(Callback):
-    """Times the training alone, without the Trainer's setting up."""
+    """Measures the time of the training, without the setup of the Trainer."""
 
     def on_train_start(self, *_: object) -> None:
-        """Starts the clock."""
+        """Starts the time."""
         self.started = time.perf_counter()
 
     def on_train_end(self, trainer: Trainer, *_: object) -> None:
-        """Stops the clock."""
+        """Stops the time."""
         self.step = (time.perf_counter() - self.started) / trainer.global_step
 
 
-def seconds_a_step(make_loader: Callable[[], Iterable[object]], epochs: int) -> float:
-    """Trains once."""
+def seconds_per_step(make_loader: Callable[[], Iterable[object]], epochs: int) -> float:
+    """Trains once and returns the seconds per step."""
     seed_everything(0, verbose=False)
     clock = Clock()
     trainer = quiet_trainer(epochs, clock)
@@ -65,7 +65,7 @@ def seconds_a_step(make_loader: Callable[[], Iterable[object]], epochs: int) -> 
 
 
 def main() -> None:
-    """Takes turns and prints a Markdown table."""
+    """Runs all systems in turns and prints a Markdown table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--epochs", type=int, default=4)
@@ -87,11 +87,11 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in systems}
     for turn in range(arguments.repeats + 1):
         for name, make_loader in systems.items():
-            taken = seconds_a_step(make_loader, arguments.epochs)
+            taken = seconds_per_step(make_loader, arguments.epochs)
             if turn:  # the first turn warms up
                 times[name].append(taken)
     ours = times["TensorLoader"]
-    print("| loader | ms a step (median) | as many times slower than TensorLoader: median (min to max) |")
+    print("| loader | ms per step (median) | times slower than TensorLoader: median (min to max) |")
     print("|---|---|---|")
     for name, taken in times.items():
         ratios = [a / b for a, b in zip(taken, ours, strict=True)]

@@ -2,12 +2,12 @@
 
 Run: python benchmarks/overhead.py [--repeats 9] [--networks LeNet-300-100 resnet18]
 
-Trains LeNet-300-100 on 5,000 MNIST images (batch 60, 1,680 steps), and torchvision's resnet18 unedited on images
-of its size, 224 x 224 (batch 16, 16 steps), with SGD and with Adam(fused=True): four plain Trainer.fit in a row,
-and one fit with LotteryTicketCallback(rounds=3, amount=0.2). Both take turns, so that a slow minute of the machine
-meets both; ratios are taken within a turn, from the beginning of the first training to the end of the last, and
-once more without what comes before and between the rounds: pruning, rewinding, and writing tickets, which takes as
-long however long a round is. Needs pip install 'lightning-lottery[demo]'.
+Trains LeNet-300-100 on 5,000 MNIST images (batch 60, 1,680 steps), and torchvision's resnet18 on images of 224 x
+224 (batch 16, 16 steps), with SGD and with Adam(fused=True): four plain Trainer.fit in a row, and one fit with
+LotteryTicketCallback(rounds=3, amount=0.2). Both take turns, so that slow phases of the machine affect both.
+Ratios are computed within a turn, from the start of the first training to the end of the last. A second ratio
+leaves out the time before and between the rounds: pruning, rewinding and writing tickets, which does not depend on
+the length of a round. Needs pip install 'lightning-lottery[demo]'.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def lenet_data() -> TensorLoader:
 
 
 def resnet_data() -> TensorLoader:
-    """Random images: what they show does not matter to the time of a step."""
+    """Random images, since their content does not influence the time of a step."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(64, 3, 224, 224, generator=generator)
     return TensorLoader(images, torch.randint(0, 10, (64,), generator=generator), 16, shuffle=True)
@@ -55,7 +55,7 @@ OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]]
 
 
 def plain(network: str, optimizer: str) -> tuple[float, float]:
-    """Seconds of four fits in a row, each of a new model; twice, since nothing is between them."""
+    """Seconds of four fits in a row, each of a new model. Returned twice, since nothing happens in between."""
     make, data, epochs = CASES[network]
     loader = data()
     started = time.perf_counter()
@@ -67,7 +67,7 @@ def plain(network: str, optimizer: str) -> tuple[float, float]:
 
 
 def rounds(network: str, optimizer: str) -> tuple[float, float]:
-    """Seconds of one fit of four rounds, their tickets and records on disk; and of the rounds alone."""
+    """Seconds of one fit of four rounds with tickets and records on disk, and of the rounds alone."""
     make, data, epochs = CASES[network]
     loader = data()
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +79,7 @@ def rounds(network: str, optimizer: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Takes turns and prints a Markdown table."""
+    """Runs both systems in turns and prints a Markdown table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--networks", nargs="+", choices=list(CASES), default=list(CASES))
@@ -87,7 +87,7 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     print(
-        "| network | optimizer | plain fits (s) | rounds (s) | ratio: median (min to max) | without what is "
+        "| network | optimizer | plain fits (s) | rounds (s) | ratio: median (min to max) | without the time "
         "between the rounds |"
     )
     print("|---|---|---|---|---|---|")
@@ -95,7 +95,7 @@ def main() -> None:
         for optimizer in OPTIMIZERS:
             pairs = []
             for turn in range(arguments.repeats + 1):
-                both = (plain, rounds) if turn % 2 else (rounds, plain)  # neither is always the second
+                both = (plain, rounds) if turn % 2 else (rounds, plain)  # so that neither is always second
                 taken = {run.__name__: run(network, optimizer) for run in both}
                 if turn:  # the first turn warms up
                     pairs.append((taken["plain"], taken["rounds"]))

@@ -1,10 +1,10 @@
-"""What benchmarks share: a Trainer that does nothing but train and validate."""
+"""Shared by the benchmarks: a Trainer that only trains and validates."""
 
 from lightning.pytorch import Callback, Trainer
 
 
 def quiet_trainer(epochs: int, *callbacks: Callback) -> Trainer:
-    """One device; no logger, checkpoints, progress bar, summary or sanity check."""
+    """Makes a Trainer for one device, without logger, checkpoints, progress bar, summary and sanity check."""
     return Trainer(
         max_epochs=epochs,
         callbacks=list(callbacks),

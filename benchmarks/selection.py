@@ -1,11 +1,11 @@
-"""How fast, and in how little memory, the k smallest of N weights are found and masked.
+"""Time and memory for finding and masking the k smallest of N weights.
 
 Run: python benchmarks/selection.py [--sizes 100000 10000000 100000000] [--repeats 5]
 
 Removes 20 % of N normal weights by magnitude: with torch.nn.utils.prune.global_unstructured, and with
-lightning_lottery.masks.prune_smallest into new masks and into masks that are there already (out=...). The systems
-take turns, so that a slow minute of the machine meets all of them; ratios are taken within a turn. Memory is the
-peak of a process of its own, beyond what it had with the weights in place.
+lightning_lottery.masks.prune_smallest into new masks and into existing masks (out=...). The systems take turns, so
+that slow phases of the machine affect all of them. Ratios are computed within a turn. Memory is the peak of a
+separate process, minus its memory with the weights in place.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from lightning_lottery.masks import prune_smallest
 
 
 class Holder(nn.Module):
-    """What global_unstructured wants: a parameter in a module."""
+    """A module with one parameter, as global_unstructured needs."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Holder(nn.Module):
 
 
 def globally(weight: Tensor) -> Callable[[], None]:
-    """One pruning with PyTorch's own tool; the module that it changes is made anew each time."""
+    """One pruning with PyTorch's own tool, in a new module each time, since it changes the module."""
 
     def run() -> None:
         prune.global_unstructured([(holder, "weight")], pruning_method=prune.L1Unstructured, amount=0.2)
@@ -42,9 +42,9 @@ def globally(weight: Tensor) -> Callable[[], None]:
 
 
 def systems(weight: Tensor) -> dict[str, Callable[[], object]]:
-    """What is compared, ready to be called once."""
+    """The systems to compare. Each can be called once."""
     k = round(0.2 * weight.numel())
-    out = [torch.ones(weight.shape, dtype=torch.bool)]  # its memory has been touched
+    out = [torch.ones(weight.shape, dtype=torch.bool)]  # its memory is already mapped
     return {
         "one read of the weights, `weight.sum()`": weight.sum,
         "prune_smallest": lambda: prune_smallest([weight], None, k, magnitude=True),
@@ -61,25 +61,25 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def peak_bytes(name: str, size: int) -> float:
-    """Peak memory beyond the weights, in bytes a weight, in a process of its own."""
+    """Peak memory besides the weights, in bytes per weight, in a separate process."""
     command = [sys.executable, str(Path(__file__)), "--memory-of", name, "--sizes", str(size)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def peak_kilobytes() -> int:
-    """Largest resident memory of this process, as Linux counts it; getrusage would count the parent's as well."""
+    """Peak resident memory of this process from /proc; getrusage would include the parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def measure_memory(name: str, size: int) -> None:
-    """Prints how far the peak of this process rises, in bytes a weight."""
+    """Prints how much the peak memory of this process rises, in bytes per weight."""
     small = torch.randn(200_000)
     for run in systems(small).values():
-        run()  # what libraries allocate once
+        run()  # includes what libraries allocate once
     weight = torch.randn(size)
     k = round(0.2 * size)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = peak_kilobytes()
     if name == "global_unstructured":
         globally(weight)()
@@ -89,7 +89,7 @@ def measure_memory(name: str, size: int) -> None:
 
 
 def main() -> None:
-    """Takes turns and prints a Markdown table."""
+    """Runs all systems in turns and prints a Markdown table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[10**5, 10**7, 10**8])
     parser.add_argument("--repeats", type=int, default=5)
@@ -98,7 +98,7 @@ def main() -> None:
     if arguments.memory_of:
         measure_memory(arguments.memory_of, arguments.sizes[0])
         return
-    print("| weights | system | ms (median) | reads of the weights | times slower | bytes a weight |")
+    print("| weights | system | ms (median) | reads of the weights | times slower | bytes per weight |")
     print("|---|---|---|---|---|---|")
     for size in arguments.sizes:
         times: dict[str, list[float]] = {}
@@ -106,7 +106,7 @@ def main() -> None:
         repeats = arguments.repeats * (20 if size < 10**6 else 1)
         compared = systems(weight)
         for turn in range(repeats + 1):
-            compared["global_unstructured"] = globally(weight)  # it changes its module
+            compared["global_unstructured"] = globally(weight)  # a new one, since it changes its module
             for name, run in compared.items():
                 taken = seconds(run)
                 if turn:  # the first turn warms up

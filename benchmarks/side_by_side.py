@@ -1,14 +1,14 @@
-"""The same work by what people would use: speed, memory, and whether it is the algorithm.
+"""The same work with different libraries: speed, memory, and whether the algorithm is exact.
 
 Run: python benchmarks/side_by_side.py [--repeats 3] [--default-adam] [--root data] [--figure side_by_side.png]
 
 The work: LeNet-300-100 on Fashion-MNIST, batch 60, Adam with learning rate 1.2e-3 (in all systems fused=True,
-since PyTorch's default is slow on a CPU where many gradients are zero), a dense training and three rounds with
-20 % of the surviving weights removed before each, two epochs a training, the 10,000 test images after each epoch.
-The systems take turns, each time in a process of its own; ratios are taken within a turn, so that a slow minute of
-the machine meets all systems, and medians over the turns are shown. Seconds are those of all trainings, without
-imports and without reading the files. Whether counts and rewinding are exact is measured at the first batch of
-every round. Needs Fashion-MNIST: Debian's package dataset-fashion-mnist, or torchvision gets it.
+since PyTorch's default is slow on a CPU where many gradients are zero), a dense training and three rounds that
+each remove 20 % of the surviving weights, two epochs per training, with a test on 10,000 images after each epoch.
+The systems take turns, each in a separate process, so that slow phases of the machine affect all of them. The
+table shows medians over the turns, and ratios computed within a turn. Seconds include all trainings, but not
+imports and reading files. Whether counts and rewinding are exact is measured at the first batch of every round.
+Needs Fashion-MNIST: Debian's package dataset-fashion-mnist, or a download by torchvision.
 """
 
 import argparse
@@ -47,7 +47,7 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
 class Observer:
-    """Looks at the beginning of every training whether it is that of the algorithm."""
+    """Checks at the start of every training whether it follows the algorithm."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -58,9 +58,9 @@ class Observer:
         self.is_fresh: list[bool] = []
 
     def values(self) -> list[tuple[Tensor, Tensor]]:
-        """Weight and bias of every layer, as the forward pass sees them."""
+        """Weight and bias of every layer, as used in the forward pass."""
         layers = [layer for layer in self.network.modules() if isinstance(layer, nn.Linear)]
-        # prune.* keeps the parameter under another name, and the mask apart
+        # prune.* keeps the parameter under another name, separate from the mask
         masks = [getattr(layer, "weight_mask", 1) for layer in layers]
         weights = [getattr(layer, "weight_orig", layer.weight) for layer in layers]
         return [
@@ -68,7 +68,7 @@ class Observer:
             for layer, weight, mask in zip(layers, weights, masks, strict=True)
         ]
 
-    def look(self, optimizer: torch.optim.Optimizer) -> None:
+    def check(self, optimizer: torch.optim.Optimizer) -> None:
         """Compares survivors with their initial values, and counts them."""
         values = self.values()
         self.kept.append(sum(int(weight.count_nonzero()) for weight, _ in values))
@@ -80,12 +80,12 @@ class Observer:
         self.is_fresh.append(not any(bool(value.any()) for value in moments if isinstance(value, Tensor)))
 
     def result(self) -> dict[str, Any]:
-        """What was seen."""
+        """The results of the checks."""
         return vars(self) | {"network": None, "initial": None}
 
 
 class Observe(Callback):
-    """Lets an observer look at the first batch of every training."""
+    """Calls an observer at the first batch of every training."""
 
     def __init__(self, observer: Observer, epochs: int | None = None) -> None:
         self.observer, self.epochs = observer, epochs
@@ -93,14 +93,14 @@ class Observe(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Looks at the first batch of a fit, or of every so many epochs of one fit."""
+        """Checks at the first batch of a fit, or of every given number of epochs of one fit."""
         epoch = trainer.current_epoch
         if batch_idx == 0 and (epoch == 0 if self.epochs is None else epoch % self.epochs == 0):
-            self.observer.look(trainer.optimizers[0])
+            self.observer.check(trainer.optimizers[0])
 
 
 def splits(root: Path) -> tuple[datasets.FashionMNIST, datasets.FashionMNIST]:
-    """Training and test images, as torchvision gives them."""
+    """Training and test images from torchvision."""
     raw = root / "FashionMNIST" / "raw"
     if DEBIAN.is_dir() and not raw.is_dir():
         raw.mkdir(parents=True)
@@ -113,18 +113,18 @@ def splits(root: Path) -> tuple[datasets.FashionMNIST, datasets.FashionMNIST]:
 
 
 def in_memory(dataset: datasets.FashionMNIST) -> tuple[Tensor, Tensor]:
-    """The same values as ToTensor gives, all at once."""
+    """All images with the values of ToTensor."""
     return dataset.data.unsqueeze(1).float() / 255, dataset.targets
 
 
 def torchvision_loaders(root: Path) -> list[Any]:
-    """As most people write it."""
+    """Data loaders as most people write them."""
     train, test = splits(root)
     return [DataLoader(train, BATCH, shuffle=True), DataLoader(test, 1000)]
 
 
 def tensor_loaders(root: Path) -> list[Any]:
-    """Tensors on the training device."""
+    """Loaders over tensors on the training device."""
     train, test = map(in_memory, splits(root))
     return [TensorLoader(*train, BATCH, shuffle=True), TensorLoader(*test, 1000)]
 
@@ -135,7 +135,7 @@ def adam(parameters: Any) -> torch.optim.Optimizer:
 
 
 def loop(root: Path) -> tuple[float, dict[str, Any]]:
-    """A loop in plain PyTorch, as somebody who knows it well writes it."""
+    """A loop in plain PyTorch, as an expert writes it."""
     (images, labels), (test_images, test_labels) = map(in_memory, splits(root))
     started = time.perf_counter()
     network = LeNet300100()
@@ -152,7 +152,7 @@ def loop(root: Path) -> tuple[float, dict[str, Any]]:
             with torch.no_grad():
                 torch._foreach_mul_(weights, masks)
         optimizer = adam(network.parameters())
-        observer.look(optimizer)
+        observer.check(optimizer)
         for _ in range(EPOCHS):
             network.train()
             for index in torch.randperm(len(images)).split(BATCH):
@@ -172,7 +172,7 @@ def loop(root: Path) -> tuple[float, dict[str, Any]]:
 
 
 def plain_lightning(root: Path, loaders: Callable[[Path], list[Any]]) -> tuple[float, dict[str, Any]]:
-    """As many trainings of the dense network: what a fit costs by itself."""
+    """The same number of trainings of the dense network, to measure the cost of a fit itself."""
     train, test = loaders(root)
     started = time.perf_counter()
     for _ in range(ROUNDS + 1):
@@ -182,7 +182,7 @@ def plain_lightning(root: Path, loaders: Callable[[Path], list[Any]]) -> tuple[f
 
 
 def ours(root: Path, loaders: Callable[[Path], list[Any]]) -> tuple[float, dict[str, Any]]:
-    """LotteryTicketCallback, its records and tickets on disk."""
+    """LotteryTicketCallback with its records and tickets on disk."""
     train, test = loaders(root)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
@@ -196,7 +196,7 @@ def ours(root: Path, loaders: Callable[[Path], list[Any]]) -> tuple[float, dict[
 
 
 def model_pruning(root: Path) -> tuple[float, dict[str, Any]]:
-    """Lightning's ModelPruning, as near to the algorithm as it goes: one fit, pruned after every second epoch."""
+    """Lightning's ModelPruning, as close to the algorithm as it gets: one fit, pruned after every second epoch."""
     train, test = torchvision_loaders(root)
     started = time.perf_counter()
     model = Classifier(LeNet300100(), adam)
@@ -214,7 +214,7 @@ def model_pruning(root: Path) -> tuple[float, dict[str, Any]]:
 
 
 def fasterai(root: Path) -> tuple[float, dict[str, Any]]:
-    """The SparsifyCallback of fasterai with its lottery-ticket option: one fit, pruned when a round is over."""
+    """The SparsifyCallback of fasterai with its lottery-ticket option: one fit, pruned after every round."""
     from fastai.callback.core import Callback as FastaiCallback
     from fastai.data.core import DataLoaders
     from fastai.learner import Learner
@@ -224,24 +224,24 @@ def fasterai(root: Path) -> tuple[float, dict[str, Any]]:
     from fasterai.sparse.all import SparsifyCallback, large_final
 
     def part(start: float, end: float, position: float) -> float:
-        # It rounds the position to a thousandth: a little later, so that no reset comes before the last test.
+        # It rounds the position to a thousandth, so add a little, to keep the reset after the last test.
         number = int((ROUNDS + 1) * max(0.0, position - 0.0006))
         return (1 - (1 - AMOUNT) ** number) / (1 - (1 - AMOUNT) ** ROUNDS)
 
     class Look(FastaiCallback):  # type: ignore[misc]
-        order = 1000  # after the resetting
+        order = 1000  # after the reset
         seen = 0.0
 
         def after_step(self) -> None:
             if self.seen != sparsify.current_sparsity:
                 self.seen = sparsify.current_sparsity
-                observer.look(self.learn.opt.opt)
+                observer.check(self.learn.opt.opt)
 
     dataloaders = DataLoaders(*torchvision_loaders(root))
     started = time.perf_counter()
     network = LeNet300100()
     observer = Observer(network)
-    observer.look(adam(network.parameters()))
+    observer.check(adam(network.parameters()))
     sparsify = SparsifyCallback(
         1 - (1 - AMOUNT) ** ROUNDS, "weight", "global", large_final, Schedule(part), lth=True, layer_type=nn.Linear
     )
@@ -271,13 +271,13 @@ SYSTEMS: dict[str, Callable[[Path], tuple[float, dict[str, Any]]]] = {
 
 
 def peak_megabytes() -> float:
-    """Largest resident memory of this process, as Linux counts it; getrusage would count the parent's as well."""
+    """Peak resident memory of this process from /proc; getrusage would include the parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def measure(name: str, root: Path) -> None:
-    """Runs one system in this process and prints what was measured."""
+    """Runs one system in this process and prints the measurements."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     torch.manual_seed(0)
@@ -286,7 +286,7 @@ def measure(name: str, root: Path) -> None:
 
 
 def take_turns(repeats: int, root: Path) -> dict[str, list[dict[str, Any]]]:
-    """Runs all systems in turn, each in a process of its own."""
+    """Runs all systems in turns, each in a separate process."""
     splits(root)
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in SYSTEMS}
     for _ in range(repeats):
@@ -314,11 +314,11 @@ def verdicts(run: dict[str, Any]) -> tuple[str, str]:
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
-    """A Markdown table; the ratios are to the second system."""
+    """A Markdown table with ratios to the first two systems."""
     steps = (ROUNDS + 1) * EPOCHS * 60_000 // BATCH
     first, second = list(SYSTEMS)[:2]
     lines = [
-        "| system | s | ms a step | times the loop | times ours | peak MB | exact counts | back at "
+        "| system | s | ms per step | times the loop | times ours | peak MB | exact counts | back at "
         "initialisation in rounds 1/2/3: weights; biases; optimizer |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -338,7 +338,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Horizontal bars: milliseconds a step, medians of the turns."""
+    """Draws horizontal bars: milliseconds per step, medians of the turns."""
     from matplotlib.figure import Figure
 
     steps = (ROUNDS + 1) * EPOCHS * 60_000 // BATCH
@@ -351,7 +351,7 @@ def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
     axes.bar_label(bars, [f"{value:.2f}" for value in typical], padding=4)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.12 * max(typical))
-    axes.set_xlabel("milliseconds a step, pruning, testing and starting included")
+    axes.set_xlabel("milliseconds per step, including pruning, testing and startup")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title("LeNet-300-100 on Fashion-MNIST: a dense training and three rounds", loc="left", fontsize=11)
     figure.savefig(path, dpi=150)

@@ -1,4 +1,4 @@
-"""Finds tickets of a LightningModule of your own.
+"""Finds tickets of your own LightningModule.
 
 Run: python examples/own_model.py
 
@@ -15,7 +15,7 @@ from lightning_lottery import LotteryTicketCallback, ShuffleMask, Ticket
 
 
 class Digits(LightningModule):
-    """Nothing in here knows about tickets."""
+    """An ordinary LightningModule, without any code for tickets."""
 
     def __init__(self):
         super().__init__()
@@ -49,7 +49,7 @@ def main():
     trainer = Trainer(max_epochs=6, callbacks=[lottery], logger=False, enable_checkpointing=False)
     trainer.fit(Digits(), DataLoader(train, 50, shuffle=True), DataLoader(val, 297))
 
-    # The smallest ticket that is at most one percentage point worse than the dense network, for later.
+    # Save the smallest ticket that is at most one percentage point worse than the dense network.
     lottery.smallest_matching(tolerance=0.01).save("digits_ticket.safetensors")
     ticket = Ticket.load("digits_ticket.safetensors")
     model = Digits()

@@ -24,7 +24,7 @@ class Bar(TQDMProgressBar):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_what_users_have_set_on_objects_is_there_again_after_a_fit(digits, tmp_path, fails):
+def test_attributes_set_by_users_are_restored_after_a_fit(digits, tmp_path, fails):
     class Failing(Callback):
         def on_train_batch_end(self, trainer, pl_module, *_):
             if fails and len(lottery.records) == 1:
@@ -54,7 +54,7 @@ def test_what_users_have_set_on_objects_is_there_again_after_a_fit(digits, tmp_p
     assert "mine" in bar.get_metrics(trainer, trainer.lightning_module)
 
 
-def test_what_others_put_over_ours_stays(digits):
+def test_later_replacements_stay(digits):
     class Over(Callback):
         def setup(self, trainer, pl_module, stage):
             save = trainer.save_checkpoint

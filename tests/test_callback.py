@@ -64,7 +64,7 @@ def test_nan_weights_at_pruning_time_keep_the_rounds_files(digits):
 
 
 @pytest.mark.parametrize("diverging", [0, 1, 2])
-def test_a_training_that_diverges_is_said_when_it_is_to_be_pruned(digits, diverging):
+def test_a_diverged_training_is_reported_at_pruning(digits, diverging):
     class Diverging(Model):
         def training_step(self, batch, batch_idx):
             loss = super().training_step(batch, batch_idx)
@@ -90,7 +90,7 @@ def test_a_training_that_steps_no_optimizer_is_not_pruned(digits):
     assert not lottery.records
 
 
-def test_a_pruned_weight_that_somebody_moves_stops_the_run(digits):
+def test_a_callback_that_writes_pruned_weights_stops_the_run(digits):
     class Vandal(Callback):
         def on_train_batch_end(self, trainer, pl_module, *_):
             with torch.no_grad():
@@ -119,7 +119,7 @@ class Interrupt(Callback):
     ("error", "seen"),
     [(KeyboardInterrupt(), (SystemExit, KeyboardInterrupt)), (ZeroDivisionError("mine"), ZeroDivisionError)],
 )
-def test_an_interrupt_keeps_finished_rounds_and_leaves_the_trainer_alone(digits, error, seen, capsys):
+def test_an_interrupt_keeps_finished_rounds_and_restores_the_trainer(digits, error, seen, capsys):
     class Odd(torch.optim.SGD):
         """An optimizer that needs a hook."""
 
@@ -219,7 +219,7 @@ class Extended(LotteryTicketCallback):
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
-def test_copies_of_the_callback_begin_without_a_run(digits, copied):
+def test_copies_of_the_callback_start_without_a_run(digits, copied):
     class Copying(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             if len(lottery.records) == 1 and batch_idx == 3:
@@ -241,7 +241,7 @@ def test_copies_of_the_callback_begin_without_a_run(digits, copied):
         assert lottery.run_folder.name == "lottery"
 
 
-def test_a_copy_gets_no_mail_of_a_run_in_another_process(digits, tmp_path):
+def test_a_copy_of_the_callback_does_not_receive_the_run_of_another_process(digits, tmp_path):
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
     other = copy.deepcopy(lottery)
     assert vars(other)["_mailbox"] is not vars(lottery)["_mailbox"]

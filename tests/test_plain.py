@@ -31,7 +31,7 @@ from tests.helpers.fits import Model, loaders, quiet_trainer
 TWO, HALF = np.int64(2), np.float32(0.5)
 
 
-def test_numbers_become_those_of_python_and_all_else_stays():
+def test_numbers_become_python_numbers_and_everything_else_stays():
     given = {"a": [np.int32(3), (np.float64(0.5), "x")], np.int64(1): torch.tensor([0.5]), "b": np.bool_(True)}
     assert json.dumps(plain(given)) == '{"a": [3, [0.5, "x"]], "1": [0.5], "b": true}'
     thing = object()
@@ -57,12 +57,12 @@ def test_numbers_become_those_of_python_and_all_else_stays():
         (lambda: SynFlow(steps=TWO), SynFlow(steps=2)),
     ],
 )
-def test_every_rule_takes_them(made, expected):
+def test_rules_accept_numpy_and_pytorch_numbers(made, expected):
     assert made() == expected
     assert repr(made()) == repr(expected)
 
 
-def test_they_do_not_stop_a_run(digits):
+def test_a_run_accepts_numpy_numbers(digits):
     lottery = LotteryTicketCallback(
         rounds=TWO,
         amount=HALF,
@@ -79,6 +79,6 @@ def test_they_do_not_stop_a_run(digits):
     assert (arguments["rounds"], arguments["amount"], arguments["control_rounds"]) == (2, 0.5, [2])
 
 
-def test_a_number_of_weights_may_be_one_of_numpy():
+def test_counts_may_be_numpy_numbers():
     masks = prune_smallest({"w": torch.tensor([3.0, 1.0, 2.0])}, None, np.int64(1))
     assert masks["w"].tolist() == [True, False, True]

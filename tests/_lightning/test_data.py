@@ -52,9 +52,7 @@ def fitted(digits, curriculum, every=1, rewind="1 epochs", **options):
 @pytest.mark.parametrize("curriculum", [False, True])
 @pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize("rewind", ["1 epochs", "2 epochs", "3 steps"])
-def test_rounds_that_begin_late_see_the_batches_of_round_0_though_loaders_are_reloaded(
-    digits, curriculum, every, rewind
-):
+def test_late_rounds_see_the_batches_of_round_0_with_reloaded_loaders(digits, curriculum, every, rewind):
     first, *others = fitted(digits, curriculum, every, rewind)
     assert len(others) == 2
     if curriculum and every == 1:
@@ -79,7 +77,7 @@ class StopAt(Callback):
 @pytest.mark.parametrize("curriculum", [False, True])
 @pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize("steps", [None, 3], ids=["between epochs", "in an epoch"])
-def test_a_resumed_run_has_the_data_of_one_that_was_not_interrupted(digits, tmp_path, curriculum, every, steps):
+def test_a_resumed_run_sees_the_same_data(digits, tmp_path, curriculum, every, steps):
     def fit(name, *others, resume=False):
         torch.manual_seed(3)
         model = Curriculum(digits) if curriculum else Model()

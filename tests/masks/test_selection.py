@@ -87,7 +87,7 @@ def test_three_hundred_thousand_scores(kind, magnitude):
 
 
 @pytest.mark.parametrize("miss", ["above", "below", "empty"])
-def test_a_bracket_that_misses_costs_time_but_no_exactness(monkeypatch, miss):
+def test_selection_is_exact_when_the_bracket_misses(monkeypatch, miss):
     low, high = {"above": (1.0, 1.1), "below": (-9.0, -8.0), "empty": (0.3, 0.3)}[miss]
     brackets = []
     monkeypatch.setattr(selection, "_bracket", lambda *_: brackets.append(1) or (low, high))
@@ -97,7 +97,7 @@ def test_a_bracket_that_misses_costs_time_but_no_exactness(monkeypatch, miss):
     assert torch.equal(kept[0], by_sorting(scores, [torch.ones(20_000, dtype=torch.bool)], 4_000, False)[0])
 
 
-def test_masks_are_written_where_they_are_asked_for():
+def test_masks_are_written_to_out():
     scores, alive = {"w": torch.randn(40_000)}, {"w": torch.rand(40_000) < 0.5}
     out = {"w": torch.empty(40_000, dtype=torch.bool)}
     expected = masks.prune_smallest(scores, alive, 1_000)
@@ -127,7 +127,7 @@ def test_nan_is_refused_at_any_size_and_infinities_are_not(size):
 
 
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=40), st.data())
-def test_the_kth_key_and_how_many_like_it_go(keys, data):
+def test_the_kth_key_and_the_number_of_equal_ones(keys, data):
     k = data.draw(st.integers(1, len(keys)))
     parts = [torch.tensor(keys[:3]), torch.tensor(keys[3:], dtype=torch.int64)]
     found, ties = kth(lambda: parts, k, 32, torch.device("cpu"), False)
@@ -149,7 +149,7 @@ def test_the_order_of_keys_is_that_of_the_numbers(bits, data):
 
 @pytest.mark.parametrize("magnitude", [False, True])
 @pytest.mark.parametrize("seed", range(8))
-def test_counts_are_exact_where_a_line_is_alike_and_the_sum_is_no_number(seed, magnitude):
+def test_counts_are_exact_for_constant_lines_and_a_sum_of_nan(seed, magnitude):
     """NaN that does not count, infinities of both signs, rows of scales of their own: brackets miss."""
     generator = torch.Generator().manual_seed(seed)
     score = torch.randn(256, 512, generator=generator) * 10 ** torch.randn(256, 1, generator=generator)
@@ -186,7 +186,7 @@ def test_peak_memory_with_the_new_mask_is_at_most_14_bytes_for_ten_weights(monke
 
 @pytest.mark.parametrize("alive", [False, True])
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.8])
-def test_many_equal_scores_go_in_order_of_position_without_going_over_digits(monkeypatch, alive, share):
+def test_many_equal_scores_are_removed_by_position_without_radix_selection(monkeypatch, alive, share):
     generator = torch.Generator().manual_seed(2)
     scores = [torch.randn(500, 700, generator=generator).relu(), torch.randn(9, generator=generator).relu()]
     masks_before = [torch.rand(score.shape, generator=generator) < 0.9 for score in scores] if alive else None

@@ -9,7 +9,7 @@ from tests.helpers.scripts import run_script
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3, 4])
-def test_selection_over_shards_is_that_of_one_process(processes):
+def test_selection_over_shards_equals_one_process(processes):
     pytest.importorskip("torch.distributed.tensor", reason="PyTorch 2.5 or newer has DTensor there")
     for _ in range(3):
         done = run_script("sharded", processes)

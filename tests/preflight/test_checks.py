@@ -189,7 +189,7 @@ def test_without_dirpath_an_earlier_run_is_never_in_the_way(digits, tmp_path):
         assert lottery.run_folder == tmp_path / expected
 
 
-def test_a_checkpoint_to_go_on_from(digits, tmp_path):
+def test_a_checkpoint_without_a_round_is_refused(digits, tmp_path):
     trainer = quiet_trainer(max_epochs=1)
     trainer.fit(Model(), *loaders(digits))
     trainer.save_checkpoint(tmp_path / "some.ckpt")
@@ -200,7 +200,7 @@ def test_a_checkpoint_to_go_on_from(digits, tmp_path):
     )
 
 
-def test_fast_dev_run_tries_every_round_and_leaves_no_run_folder_behind(digits, tmp_path):
+def test_fast_dev_run_tries_every_round_without_a_run_folder(digits, tmp_path):
     lottery = LotteryTicketCallback(rounds=2, amount=0.5, dirpath=tmp_path / "run", verbose=False)
     quiet_trainer(callbacks=[lottery], fast_dev_run=True).fit(Model(), *loaders(digits))
     assert [record.steps for record in lottery.records] == [1, 1, 1]
@@ -231,7 +231,7 @@ def test_what_controls_draw_does_not_change_the_training(digits):
     assert all(same_bits(one, other) for one, other in zip(*ends, strict=True))
 
 
-def test_a_finetuning_callback_and_a_later_point(digits):
+def test_a_finetuning_callback_with_late_rewinding_is_refused(digits):
     class Unfreeze(BaseFinetuning):
         def freeze_before_training(self, pl_module):
             pass
@@ -248,7 +248,7 @@ def test_a_finetuning_callback_and_a_later_point(digits):
     )
 
 
-def test_fine_tuning_where_schedulers_are_stepped_by_hand(digits):
+def test_fine_tuning_with_manually_stepped_schedulers_is_refused(digits):
     class Manual(Model):
         automatic_optimization = False
 
@@ -274,7 +274,7 @@ def test_a_trainer_of_another_package():
         LotteryTicketCallback(rounds=1, amount=0.5).setup(Trainer(), Model(), "fit")
 
 
-def test_a_finder_that_starts_over_when_a_run_goes_on(digits, tmp_path):
+def test_a_tuner_in_a_resumed_run_is_refused(digits, tmp_path):
     path = interrupted(digits, tmp_path)
     trainer, model, data, _ = build(tmp_path, "steps", digits, LearningRateFinder(num_training_steps=2))
     with pytest.raises(ConfigurationError, match="LearningRateFinder runs when a fit begins"):
@@ -285,7 +285,7 @@ def test_a_folder_that_is_not_local(digits):
     refused(digits, "which is not a local folder. Write for example", default_root_dir="memory://runs")
 
 
-def test_an_optimizer_that_the_module_keeps_to_itself(digits):
+def test_an_optimizer_unknown_to_lightning_is_refused(digits):
     class Own(Model):
         automatic_optimization = False
 

@@ -76,7 +76,7 @@ def test_different_things_are_described_differently(first, second):
     assert described(first) == described(first)
 
 
-def test_the_same_function_of_another_process_is_described_alike(tmp_path):
+def test_the_same_function_has_the_same_description_in_another_process(tmp_path):
     (tmp_path / "mine.py").write_text("def f(x):\n    return lambda w: w * x if w in {'b', 'a', 'c'} else w\n")
     script = (
         "import mine; from lightning_lottery.preflight.description import described as d; "
@@ -96,7 +96,7 @@ def test_the_same_function_of_another_process_is_described_alike(tmp_path):
     assert "<function f.<locals>.<lambda>>, code " in said.pop()
 
 
-def test_objects_that_lead_back_to_themselves_or_are_large_are_no_trouble():
+def test_cyclic_and_large_objects_can_be_described():
     class Knot:
         def __call__(self):
             pass
@@ -111,7 +111,7 @@ def test_objects_that_lead_back_to_themselves_or_are_large_are_no_trouble():
     assert described(torch.sparse_coo_tensor([[0]], [1.0], (2,)))
 
 
-def test_descriptions_of_older_versions_are_those_without_contents():
+def test_descriptions_of_older_versions_match_without_contents():
     new = described(criterion_of(lambda w: w.abs()))
     old = new.split(", code")[0] + new.split(", code")[1][9:]
     assert alike(old, new)
@@ -122,7 +122,7 @@ def test_descriptions_of_older_versions_are_those_without_contents():
 
 
 @pytest.mark.parametrize("argument", ["criterion", "controls"])
-def test_a_run_does_not_go_on_with_another_function(digits, tmp_path, argument):
+def test_a_run_is_not_resumed_with_another_function(digits, tmp_path, argument):
     def fit(function, *others, resume=True):
         values = {
             "criterion": lambda weight: function(weight),

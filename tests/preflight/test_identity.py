@@ -19,7 +19,7 @@ from tests.helpers.resuming import Stop, build, interrupted
 
 
 @pytest.mark.parametrize("logger", ["none", "csv", "tensorboard", "sub_dir", "named version", "no version"])
-def test_the_run_is_found_where_it_was_begun_and_nowhere_else(digits, tmp_path, monkeypatch, logger):
+def test_the_run_is_found_where_it_was_started(digits, tmp_path, monkeypatch, logger):
     make = {
         "none": lambda: False,
         "csv": lambda: CSVLogger(".", "logs"),
@@ -45,7 +45,7 @@ def test_the_run_is_found_where_it_was_begun_and_nowhere_else(digits, tmp_path, 
     assert tmp_path / "b" in fit("b").resolve().parents
 
 
-def test_the_seeds_of_one_script_are_runs_of_their_own(digits, monkeypatch):
+def test_different_seeds_are_different_runs(digits, monkeypatch):
     folders = []
     for seed in (1, 2, 1):
         seed_everything(seed, verbose=False)
@@ -56,7 +56,7 @@ def test_the_seeds_of_one_script_are_runs_of_their_own(digits, monkeypatch):
     assert folders == ["lottery", "lottery_1", "lottery"]
 
 
-def test_another_experiment_begins_a_run_of_its_own(digits, tmp_path):
+def test_another_experiment_starts_its_own_run(digits, tmp_path):
     for amount, expected in ((0.5, "lottery"), (0.3, "lottery_1"), (0.5, "lottery")):
         lottery = LotteryTicketCallback(rounds=1, amount=amount, verbose=False)
         trainer = quiet_trainer(callbacks=[lottery], max_epochs=1)
@@ -92,7 +92,7 @@ def refused(digits, path, message, model=None, trainer=None, **arguments):
     assert not spy.starts
 
 
-def test_other_arguments_another_network_and_another_trainer_are_refused_with_what_differs(digits, tmp_path):
+def test_other_arguments_network_or_trainer_are_refused_with_the_differences(digits, tmp_path):
     path = interrupted(digits, tmp_path)
     before = (tmp_path / "run" / "rounds.jsonl").read_bytes()
     controls = "controls was .*Reinitialize.* and is \\[\\]"
@@ -152,7 +152,7 @@ def test_functions_among_arguments_and_hparams_are_the_same_in_another_process(d
     assert len(lottery.records) == 3
 
 
-def test_no_warning_says_what_is_not_true(digits, tmp_path):
+def test_no_wrong_warning_is_shown(digits, tmp_path):
     """An epoch goes on exactly, and checkpoint callbacks remember, also in another folder."""
     path = interrupted(digits, tmp_path)
     with warnings.catch_warnings(record=True) as said:
@@ -176,7 +176,7 @@ def test_a_run_whose_epochs_another_callback_lengthens_is_found(digits):
     assert lottery.run_folder.name == "lottery"
 
 
-def test_a_trainer_that_validates_or_clips_otherwise_is_refused(digits, tmp_path):
+def test_a_trainer_with_other_validation_or_clipping_is_refused(digits, tmp_path):
     path = interrupted(digits, tmp_path)
     for options, message in [
         ({"gradient_clip_val": 0.1}, "gradient_clip_val was 'None' and is '0.1'"),
@@ -192,7 +192,7 @@ def test_sets_are_the_same_in_every_order():
     assert described({"b", "a", "c"}) == described({"c", "b", "a"}) == "{'a', 'b', 'c'}"
 
 
-def test_a_round_with_layers_that_came_while_it_trained_begins_again(digits, tmp_path, capsys):
+def test_a_round_with_layers_added_during_training_restarts(digits, tmp_path, capsys):
     class Tracking(Model):
         def __init__(self):
             super().__init__()

@@ -26,7 +26,7 @@ def fit(digits, resume=False, others=(), logger=False, model=None, **arguments):
     return lottery
 
 
-def test_to_ask_for_the_run_to_go_on_with_changes_nothing(digits, tmp_path):
+def test_resume_has_no_side_effects(digits, tmp_path):
     first = fit(digits, dirpath=tmp_path / "run")
     kept = {path.name: path.read_bytes() for path in first.run_folder.iterdir() if path.is_file()}
     lottery = LotteryTicketCallback(rounds=2, amount=0.5, verbose=False, dirpath=tmp_path / "run", overwrite=True)
@@ -43,7 +43,7 @@ def test_to_ask_for_the_run_to_go_on_with_changes_nothing(digits, tmp_path):
         trainer.fit(Model(), *loaders(digits))
 
 
-def test_the_run_folder_is_what_a_run_without_checkpoints_goes_on_with(digits, tmp_path):
+def test_a_run_without_checkpoints_resumes_from_its_folder(digits, tmp_path):
     with pytest.raises(ZeroDivisionError):
         fit(digits, others=[Stop(2)], dirpath=tmp_path / "run")
     starts = []
@@ -178,7 +178,7 @@ def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/run", "gs://b/r", Path("s3://bucket/run"), "file:///tmp/run"])
-def test_an_address_is_not_a_folder(tmp_path, address):
+def test_a_url_is_not_a_folder(tmp_path, address):
     with pytest.raises(ConfigurationError, match=r"is a URL.*dirpath='runs/mine'"):
         LotteryTicketCallback(rounds=1, amount=0.5, dirpath=address)
     ticket = Ticket({"w": torch.tensor([True])}, {"w": torch.ones(1)})
@@ -202,7 +202,7 @@ class NoId(Paths):
     version = None
 
 
-def test_a_logger_of_nothing_but_a_path(digits):
+def test_a_logger_with_only_a_path(digits):
     assert fit(digits, logger=NoId()).run_folder == Path("logged/lottery")
 
 
@@ -230,7 +230,7 @@ def test_what_resume_ignores(digits, tmp_path):
     assert len(go(run_name="exp-10:53", ignore=["run_*"]).records) == 2
 
 
-def test_other_command_lines_are_not_told_of_options_that_they_lack(digits, capsys):
+def test_other_command_lines_do_not_mention_missing_options(digits, capsys):
     trainer = quiet_trainer(callbacks=[LotteryTicketCallback(rounds=1, amount=0.5), Stop(1)], max_epochs=1)
     with pytest.raises(ZeroDivisionError):
         trainer.fit(Model(), *loaders(digits))

@@ -41,7 +41,7 @@ def test_the_table(capsys):
     ]
 
 
-def test_layers_that_compete_apart_have_a_row_each_and_rounds_that_are_not_trained_have_none(capsys):
+def test_separate_pools_have_one_row_each_and_untrained_rounds_have_none(capsys):
     lottery = LotteryTicketCallback(
         densities=[0.5, 0.25], scope=Layerwise(), criterion=Random(), prune_at_init=True
     )

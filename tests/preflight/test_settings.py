@@ -81,12 +81,12 @@ def test_controls_take_the_chosen_rounds_or_all_but_the_dense_one():
         ({"scope": Global}, "is not a scope"),
     ],
 )
-def test_arguments_that_do_not_go_together_are_refused(options, message):
+def test_incompatible_arguments_are_refused(options, message):
     with pytest.raises(ConfigurationError, match=message):
         LotteryTicketCallback(rounds=1, amount=0.5, **options)
 
 
-def test_shuffled_masks_would_tear_patterns_apart():
+def test_shuffle_mask_with_a_pattern_is_refused():
     for pattern in (NofM(), Channels(), Block()):
         with pytest.raises(ConfigurationError, match="ShuffleMask moves single weights"):
             LotteryTicketCallback(rounds=1, amount=0.5, pattern=pattern, controls=[ShuffleMask()])

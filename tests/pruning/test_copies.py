@@ -34,7 +34,7 @@ def check_students(run):
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_a_momentum_teacher_is_left_out_and_averages_what_is_masked(digits, frozen):
+def test_a_momentum_teacher_is_not_pruned_and_averages_masked_weights(digits, frozen):
     run = rounds(digits, Momentum(frozen))
     check_students(run)
     for number, name, mask, slow in ends(run, "teacher"):
@@ -46,7 +46,7 @@ def test_a_momentum_teacher_is_left_out_and_averages_what_is_masked(digits, froz
 
 
 @pytest.mark.parametrize("late", [True, False])
-def test_an_average_inside_the_module_is_left_out_and_of_masked_weights(digits, late):
+def test_an_average_inside_the_module_is_not_pruned_and_averages_masked_weights(digits, late):
     run = rounds(digits, Averaged(late))
     check_students(run)
     for _, name, mask, average in ends(run, "average.module"):
@@ -65,7 +65,7 @@ def test_each_round_is_a_fit_of_the_masked_student_alone(digits, make):
             assert torch.equal(first[name], value), name
 
 
-def test_controls_change_the_copies_as_well(digits):
+def test_controls_change_the_copies_too(digits):
     class Starts(Callback):
         def on_train_start(self, trainer, pl_module):
             pairs = zip(pl_module.network.parameters(), pl_module.teacher.parameters(), strict=True)
@@ -96,7 +96,7 @@ def test_from_a_later_point_a_teacher_keeps_its_values_and_gets_the_mask(digits,
 
 
 @pytest.mark.parametrize("checkpointing", [True, False])
-def test_copies_are_known_when_a_run_goes_on(digits, tmp_path, checkpointing):
+def test_copies_are_known_in_a_resumed_run(digits, tmp_path, checkpointing):
     def fit(*others, folder="run"):
         lottery = LotteryTicketCallback(rounds=2, amount=0.5, dirpath=tmp_path / folder, verbose=False)
         trainer = quiet_trainer(
@@ -115,7 +115,7 @@ def test_copies_are_known_when_a_run_goes_on(digits, tmp_path, checkpointing):
     assert all(map(torch.equal, model.state_dict().values(), other.state_dict().values()))
 
 
-def test_a_teacher_that_begins_elsewhere_is_left_out_after_the_first_epoch(digits, capsys):
+def test_a_teacher_with_other_initial_values_is_left_out_after_the_first_epoch(digits, capsys):
     class Other(Momentum):
         def __init__(self):
             super().__init__()
@@ -158,7 +158,7 @@ class AllAveraged(Averaged):
 
 @pytest.mark.parametrize("make", [All, AtTheEnd, AllAveraged])
 @pytest.mark.parametrize("epochs", [1, 2])
-def test_what_an_optimizer_holds_in_vain_is_left_out_as_well(digits, make, epochs):
+def test_copies_inside_an_optimizer_are_left_out_too(digits, make, epochs):
     run = rounds(digits, make(), max_epochs=epochs)
     part = "average.module" if make is AllAveraged else "teacher"
     for _, _, mask, slow in ends(run, part):

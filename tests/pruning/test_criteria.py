@@ -57,6 +57,6 @@ def test_a_plain_function_is_a_criterion():
 
 
 @pytest.mark.parametrize("wrong", ["magnitude", 3, Magnitude])
-def test_what_is_no_criterion_is_refused(wrong):
+def test_other_objects_are_not_criteria(wrong):
     with pytest.raises(ConfigurationError, match=r"is not a criterion\. Write an instance"):
         criterion_of(wrong)

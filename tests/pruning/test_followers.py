@@ -28,7 +28,7 @@ class Fixed(Model):
 
 
 @pytest.mark.parametrize("exclude", [["frozen"], ["reference.*"], []])
-def test_equal_weights_that_do_not_move_are_no_copies(digits, exclude):
+def test_equal_weights_that_do_not_change_are_not_copies(digits, exclude):
     run = rounds(
         digits, Fixed(), lottery=LotteryTicketCallback(rounds=2, amount=0.5, exclude=exclude, verbose=False)
     )
@@ -93,7 +93,7 @@ class Shadow(Model):
             getattr(self.shadow, name.replace(".", "")).lerp_(parameter, 0.1)
 
 
-def test_an_average_in_buffers_is_one_of_masked_weights(digits):
+def test_an_average_in_buffers_averages_masked_weights(digits):
     run = rounds(digits, Shadow())
     for number, end in enumerate(run.spy.ends):
         for name, mask in run.lottery.tickets[number].masks.items():
@@ -102,7 +102,7 @@ def test_an_average_in_buffers_is_one_of_masked_weights(digits):
             assert average[mask].any()
 
 
-def test_of_two_equal_networks_the_one_that_is_followed_is_the_original(digits):
+def test_among_equal_networks_the_followed_one_is_the_original(digits):
     class Twins(Model):
         def __init__(self):
             super().__init__()
@@ -137,7 +137,7 @@ def test_of_two_equal_networks_the_one_that_is_followed_is_the_original(digits):
                     assert not end[part + name.removeprefix(source)][~mask].any(), (part, name)
 
 
-def test_pruned_before_any_training_all_that_move_are_named_after_the_first_epoch(digits):
+def test_with_prune_at_init_all_copies_are_named_after_the_first_epoch(digits):
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, prune_at_init=True, criterion=Random(), verbose=False)
     trainer = quiet_trainer(callbacks=[lottery], max_epochs=9)
     teachers = [name.replace("network", "teacher") for name in PRUNED]
@@ -154,7 +154,7 @@ def test_pruned_before_any_training_all_that_move_are_named_after_the_first_epoc
     assert trainer.current_epoch == 0
 
 
-def test_weights_that_nothing_but_the_module_writes_cannot_be_pruned(digits):
+def test_weights_that_only_the_module_writes_cannot_be_pruned(digits):
     class ByHand(Model):
         @torch.no_grad()
         def on_train_batch_end(self, *_):
@@ -199,7 +199,7 @@ def test_the_original_of_an_average_is_the_network_that_it_was_made_of():
 
 @pytest.mark.parametrize("clears", [True, False])
 @pytest.mark.parametrize("backward", ["backward", "manual_backward"])
-def test_gradients_that_are_gone_when_the_batch_ends_count(digits, clears, backward):
+def test_gradients_that_are_cleared_before_the_end_of_the_batch_count(digits, clears, backward):
     class Manual(Model):
         automatic_optimization = False
 

@@ -201,7 +201,7 @@ def test_synflow_leaves_masks_among_the_buffers_as_they_are():
     assert scores_of(SynFlow(), context)["layer.weight"].isfinite().all()
 
 
-def test_synflow_says_what_it_calls_when_that_fails(setting):
+def test_synflow_reports_its_input_when_forward_fails(setting):
     module, _, context = setting
     wrong = Context(
         context.weights, context.weights, context.masks, module, Batches(module, [(torch.ones(2, 9), 0)]), 0
@@ -212,7 +212,7 @@ def test_synflow_says_what_it_calls_when_that_fails(setting):
         scores_of(SynFlow(), wrong)
 
 
-def test_synflow_is_a_magnitude_also_where_flow_would_be_negative():
+def test_synflow_is_a_magnitude_for_negative_flow():
     """Through layer normalisation a larger weight may mean less; the paper's scores are |w dR/dw|."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 3))

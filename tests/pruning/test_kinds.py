@@ -85,14 +85,14 @@ def test_networks_of_transformers(kind):
     )
 
 
-def test_gpt2_whose_matrices_are_of_a_class_of_its_own():
+def test_gpt2_with_its_own_class_of_matrices():
     module = small("gpt2")
     blocks = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
     expected = {f"transformer.h.{number}.{block}.weight" for number in range(2) for block in blocks}
     assert matrices(module) == expected | {"score.weight"}
 
 
-def test_lora_prunes_its_adapters_and_the_new_head_alone():
+def test_lora_prunes_only_its_adapters_and_the_new_head():
     peft = needs("peft")
     options = {"task_type": "SEQ_CLS", "target_modules": ["c_attn"], "fan_in_fan_out": True, "use_dora": True}
     module = peft.get_peft_model(small("gpt2"), peft.LoraConfig(r=4, **options))
@@ -159,7 +159,7 @@ class Tables(nn.Module):
             self.register_parameter(name, nn.Parameter(torch.rand(8, 4)))
 
 
-def test_tables_by_their_names_and_layers_whose_class_is_named_otherwise():
+def test_tables_and_layers_are_recognised_by_their_names():
     assert set(kinds_of(Tables()).values()) == {Kind.TABLE}
     assert matrices(PatchEmbedding(1, 4, 3)) == {"weight"}
     rows = nn.Module()
@@ -175,7 +175,7 @@ def test_matrices_of_any_class():
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_where_norms_lie_apart():
+def test_dimensions_of_separate_norms():
     cases = [
         (nn.utils.weight_norm(nn.Linear(4, 3)), "weight_v", (0,)),
         (nn.utils.weight_norm(nn.Linear(4, 3), dim=None), "weight_v", ()),

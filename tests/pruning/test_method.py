@@ -121,7 +121,7 @@ def test_floors_cost_as_little_as_possible(seed, density, kind):
     assert all(torch.equal(masks[name], expected[name]) for name in masks)
 
 
-def test_a_layer_that_would_die_is_named_and_keeps_its_largest():
+def test_a_layer_that_would_become_empty_is_named_and_keeps_its_largest_weight():
     weights = weights_of(0, "faint")
     _, ((masks, rescued),) = run(Method(Magnitude(), Global(), Unstructured()), Sizes(densities=[0.2]), weights)
     assert rescued == ["b"]
@@ -180,7 +180,7 @@ class Given(Criterion):
         ({**weights_of(0), "b": torch.full((6, 8), torch.nan)}, "'b' contains NaN"),
     ],
 )
-def test_scores_that_are_none_are_refused(scores, message):
+def test_invalid_scores_are_refused(scores, message):
     with pytest.raises(TrainingError, match=message):
         run(Method(Given(scores), Global(), Unstructured()), Sizes(densities=[0.5]), weights_of(0))
 
@@ -224,13 +224,13 @@ def test_a_layer_in_no_pool_is_never_pruned():
     assert pruner.counts == [total, total - 86]
 
 
-def test_layers_with_amounts_of_their_own_need_not_follow_the_sizes_of_all():
+def test_layers_with_their_own_amounts_need_not_follow_the_common_sizes():
     scope = Layerwise(layer_amounts={"*": 0.1})
     pruner = Method(Magnitude(), scope, NofM(2, 4)).plan(LAYERS, Sizes(rounds=5, amount=0.2))
     assert pruner.counts[-1] > 0.5 * pruner.counts[0]
 
 
-def test_a_network_that_a_pattern_leaves_whole_is_refused():
+def test_a_network_that_a_pattern_cannot_prune_is_refused():
     with pytest.raises(ConfigurationError, match="keeps all of d, so nothing can be pruned"):
         Method(Magnitude(), Global(), Channels()).plan(LAYERS[-1:], Sizes(densities=[0.5]))
 
@@ -290,7 +290,7 @@ def test_norms_of_enormous_and_tiny_scores_neither_overflow_nor_vanish():
 
 
 @pytest.mark.parametrize("scope", [Layerwise(), ERK()])
-def test_a_layer_by_itself_that_only_keep_alive_spares_is_named(scope):
+def test_a_layer_that_only_keep_alive_protects_is_named(scope):
     layers = [Layer("large", (50, 40), nn.Linear), Layer("small", (2, 3), nn.Linear)]
     weights = {layer.name: torch.randn(layer.shape) for layer in layers}
     masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
@@ -306,7 +306,7 @@ def test_a_layer_by_itself_that_only_keep_alive_spares_is_named(scope):
 @pytest.mark.parametrize("scope", [Global(), Global(keep_alive=False), Layerwise(), ERK()], ids=str)
 @pytest.mark.parametrize("pattern", [Unstructured(), Block(2, 4)], ids=str)
 @pytest.mark.parametrize("make", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
-def test_every_row_that_is_divided_by_its_norm_keeps_a_weight(scope, pattern, make):
+def test_every_normalised_row_keeps_a_weight(scope, pattern, make):
     """Also where a whole row is smaller than all others; counts stay exact and the largest stays."""
     network = nn.Sequential(make(nn.Linear(64, 32)), nn.ReLU(), nn.Linear(32, 12))
     parameters = prunable_parameters(network)
@@ -329,7 +329,7 @@ def test_every_row_that_is_divided_by_its_norm_keeps_a_weight(scope, pattern, ma
     assert network(torch.rand(3, 64)).isfinite().all()
 
 
-def test_patterns_that_could_empty_a_row_that_is_divided_by_its_norm_are_refused():
+def test_patterns_that_could_empty_a_normalised_row_are_refused():
     network = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(64, 32)), nn.Linear(32, 10))
     layers = layers_of(network, prunable_parameters(network))
     with pytest.raises(ConfigurationError, match=r"divided by norms along dimension 0.*exclude="):
@@ -338,7 +338,7 @@ def test_patterns_that_could_empty_a_row_that_is_divided_by_its_norm_are_refused
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 1000))
-def test_the_largest_of_each_place_is_that_of_a_loop(rows, columns, seed):
+def test_largest_agrees_with_a_loop(rows, columns, seed):
     scores = torch.randint(0, 4, (rows, columns), generator=torch.Generator().manual_seed(seed)).float()
     for dims in ((), (0,), (1,)):
         expected = torch.zeros(rows, columns, dtype=torch.bool)

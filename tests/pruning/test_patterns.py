@@ -25,7 +25,7 @@ def test_single_weights_are_their_own_units():
 @given(
     st.sampled_from([(1, 2), (2, 4), (1, 4), (3, 5)]), st.sampled_from([(), (2,), (2, 3)]), st.integers(0, 2**31)
 )
-def test_of_every_group_of_inputs_the_n_largest_survivors_may_not_go(numbers, kernel, seed):
+def test_the_n_largest_survivors_of_every_group_are_not_removable(numbers, kernel, seed):
     n, m = numbers
     generator = torch.Generator().manual_seed(seed)
     shape = (3, 2 * m, *kernel)
@@ -113,7 +113,7 @@ def test_blocks_cover_a_matrix_also_at_its_edges(rows, columns, h, w, is_kernel)
         (lambda: Block().check(layer(8)), r"needs matrices, but 'w' has shape \(8,\)"),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_the_reason(make, message):
+def test_invalid_values_are_refused_with_the_reason(make, message):
     with pytest.raises(ConfigurationError, match=message):
         make()
 

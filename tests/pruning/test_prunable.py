@@ -87,7 +87,7 @@ def test_a_pattern_that_matches_nothing_is_refused_with_the_names(argument):
         prunable_parameters(Everything(), **{argument: ["nothing*"]})
 
 
-def test_what_is_normalised_is_pruned_and_its_gain_is_not():
+def test_normalised_weights_are_pruned_but_not_their_gains():
     with pytest.warns(FutureWarning):
         old = nn.utils.weight_norm(nn.Linear(3, 3))
     assert list(prunable_parameters(old)) == ["weight_v"]
@@ -97,7 +97,7 @@ def test_what_is_normalised_is_pruned_and_its_gain_is_not():
     assert list(prunable_parameters(spectral)) == ["parametrizations.weight.original"]
 
 
-def test_a_parametrization_that_may_turn_zeros_into_others_is_left_out_and_named():
+def test_a_parametrization_that_changes_zeros_is_left_out_and_named():
     network = nn.Sequential(nn.Linear(3, 3), nn.utils.parametrizations.orthogonal(nn.Linear(3, 3)))
     selection = select(network)
     assert list(selection.parameters) == ["0.weight"]
@@ -148,7 +148,7 @@ def test_a_network_that_pytorch_has_pruned_is_refused():
         warn_if_sparse(network, prunable_parameters(network))
 
 
-def test_weights_that_begin_at_zero_as_a_whole_are_no_sign_of_pruning(recwarn):
+def test_parameters_that_start_at_zero_do_not_count_as_sparse(recwarn):
     network = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     nn.init.zeros_(network[1].weight)
     warn_if_sparse(network, prunable_parameters(network))

@@ -90,7 +90,7 @@ def test_erk_is_nested_and_exact_within_its_bounds(shapes, amount, rounds, least
         assert pool.keep[-1] >= layer.least
 
 
-def test_what_a_layer_keeps_at_least():
+def test_min_density_limits_every_layer():
     found = Global(min_density={"first": 1.0, "*.weight": 0.25}).with_least(LENET)
     assert [layer.least for layer in found] == [235_200, 7_500, 250]
     assert [layer.least for layer in Global().with_least(LENET)] == [1, 1, 1]
@@ -120,7 +120,7 @@ def test_what_a_layer_keeps_at_least():
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_the_reason(make, message):
+def test_invalid_values_are_refused_with_the_reason(make, message):
     with pytest.raises(ConfigurationError, match=message):
         make()
 

@@ -67,7 +67,7 @@ def test_bad_sizes_are_refused(arguments, message):
         Sizes(**arguments)
 
 
-def test_numbers_of_numpy_are_numbers():
+def test_numpy_numbers_are_accepted():
     assert Sizes(1, amount=np.float32(0.5)).counts(100) == [100, 50]
     assert Sizes(np.int64(2), target_density=torch.tensor(0.25)).counts(100) == [100, 50, 25]
     assert Sizes(densities=np.array([0.5, 0.25])) == Sizes(densities=[0.5, 0.25])

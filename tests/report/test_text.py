@@ -14,7 +14,7 @@ RECORDS = Records(
 )
 
 
-def test_a_line_a_round():
+def test_one_line_per_round():
     assert report.line(RECORDS[0], 6, "val_acc") == (
         "round 0/6 · density 1.0000 · val_acc 0.9400 · best 0.9500 at step 640 · 800 steps in 1.2 s"
     )
@@ -47,7 +47,7 @@ def test_scalars_keep_controls_apart():
     }
 
 
-def test_the_figure_shows_every_branch_over_density_dense_at_the_left(tmp_path):
+def test_the_figure_shows_every_branch_against_density(tmp_path):
     needs("matplotlib")
     points = report.curves(RECORDS, "val_acc")
     assert points == {"ticket": [(1.0, 0.94), (0.5, 0.955)], "shuffle_mask": [(0.5, 0.89)]}

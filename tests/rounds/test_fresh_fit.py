@@ -148,7 +148,7 @@ def test_survivors_start_from_the_saved_weights_and_pruned_ones_are_zero(digits)
             assert not spy.ends[number][name][~mask].any()
 
 
-def test_data_order_goes_on_without_same_data_order(digits):
+def test_generators_continue_without_same_data_order(digits):
     orders = {}
     for same in (True, False):
         spy = Spy()
@@ -159,7 +159,7 @@ def test_data_order_goes_on_without_same_data_order(digits):
     assert len(set(orders[False])) == 3
 
 
-def test_random_numbers_of_a_train_dataloader_hook_return_too(digits):
+def test_random_numbers_in_a_train_dataloader_hook_are_rewound(digits):
     class OwnData(Model):
         def train_dataloader(self):
             images, labels = digits
@@ -178,7 +178,7 @@ def test_random_numbers_of_a_train_dataloader_hook_return_too(digits):
 @pytest.mark.parametrize("sanity_steps", [0, 2])
 @pytest.mark.parametrize("own_generator", [False, True])
 @pytest.mark.parametrize("reload", [0, 1])
-def test_loaders_that_hooks_make_with_random_numbers_of_their_own(digits, sanity_steps, own_generator, reload):
+def test_loaders_created_in_hooks_with_their_own_random_numbers(digits, sanity_steps, own_generator, reload):
     """Every round sees the order, and the validation images, of a fresh fit."""
 
     class OwnData(Model):
@@ -219,7 +219,7 @@ def test_loaders_that_hooks_make_with_random_numbers_of_their_own(digits, sanity
     assert all(order == seen[0] for order in seen)
 
 
-def test_non_persistent_buffers_and_frozen_flags_return(digits):
+def test_non_persistent_buffers_and_frozen_flags_are_rewound(digits):
     class Counting(Net):
         def __init__(self):
             super().__init__()

@@ -87,7 +87,7 @@ def test_pruning_at_initialisation_trains_no_dense_round(digits):
         LotteryTicketCallback.smallest_matching(lottery)
 
 
-def test_synflow_prunes_in_a_hundred_steps_without_data_of_its_own(digits):
+def test_synflow_prunes_in_a_hundred_steps_without_data(digits):
     """Against a loop of its own: magnitudes forward, scores, a part of the way, again."""
     lottery = LotteryTicketCallback(densities=[0.05], criterion=SynFlow(20), prune_at_init=True, verbose=False)
     model = Looking(Net())
@@ -132,7 +132,7 @@ def test_patterns_hold_in_training(digits, pattern, scope, exclude):
         assert not done.spy.ends[-1][name][~mask].any()
 
 
-def test_a_run_that_dies_while_it_scores_before_round_1_goes_on(digits, tmp_path):
+def test_a_run_that_was_killed_while_scoring_before_round_1_resumes(digits, tmp_path):
     """The folder is there, and neither a ticket nor a record."""
 
     def fit(dirpath, resume=False, **options):
@@ -207,7 +207,7 @@ def test_what_cannot_work_is_refused_before_training(digits, model, options, err
     assert len(lottery.records) == 0
 
 
-def test_a_head_that_is_zero_until_it_trains_is_no_reason_to_refuse(digits):
+def test_a_head_that_is_zero_before_training_is_accepted(digits):
     model = Model()
     nn.init.zeros_(model.network.output.weight)
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, criterion=SNIP(), verbose=False)
@@ -224,7 +224,7 @@ class Iterative(SNIP):
         return 5
 
 
-def test_iterations_see_the_network_without_what_is_gone(digits):
+def test_iterations_see_the_network_without_removed_weights(digits):
     masks, losses = [], []
 
     @dataclass(frozen=True)

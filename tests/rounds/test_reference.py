@@ -15,7 +15,7 @@ PRUNABLE = ["convolution.weight", "hidden.weight", "output.weight"]
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
 @pytest.mark.parametrize("scheduler", ["none", "step"])
-def test_masks_and_weights_are_those_of_plain_pytorch_in_every_round(digits, optimizer, scheduler):
+def test_masks_and_weights_are_bit_equal_to_plain_pytorch_in_every_round(digits, optimizer, scheduler):
     network = Net()
     train, val = loaders(digits, train=300)
     expected = iterative_magnitude_pruning(

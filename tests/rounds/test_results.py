@@ -4,13 +4,13 @@ import pickle
 from lightning_lottery.rounds.results import Mailbox
 
 
-def test_mail_from_the_process_itself_is_never_sent(tmp_path):
+def test_nothing_is_sent_within_one_process(tmp_path):
     box = Mailbox()
     box.send(tmp_path)
     assert box.receive() is None
 
 
-def test_a_copy_in_another_process_says_once_where_the_folder_is(tmp_path):
+def test_a_copy_in_another_process_sends_the_run_folder_once(tmp_path):
     box = Mailbox()
     if not (child := os.fork()):
         copy = pickle.loads(pickle.dumps(box))
@@ -21,7 +21,7 @@ def test_a_copy_in_another_process_says_once_where_the_folder_is(tmp_path):
     assert box.receive() is None
 
 
-def test_a_folder_that_is_gone_is_no_news(tmp_path):
+def test_a_deleted_folder_is_not_received(tmp_path):
     box = Mailbox()
     if not (child := os.fork()):
         box.send(tmp_path / "gone")

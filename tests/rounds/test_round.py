@@ -86,7 +86,7 @@ class InTheStep(Model):
 
 @pytest.mark.parametrize("is_first", [False, True])
 @pytest.mark.parametrize("kind", [OwnAverage, InBatches, OtherNetwork, InTheStep])
-def test_an_average_that_is_swapped_in_for_validation_is_noticed(digits, kind, is_first):
+def test_an_average_swapped_in_for_validation_is_detected(digits, kind, is_first):
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, monitor="val_acc", mode="max", verbose=False)
     others, model = ([], InTheStep()) if kind is InTheStep else ([kind()], Model())
     callbacks = [*others, lottery] if is_first else [lottery, *others]
@@ -98,7 +98,7 @@ def test_an_average_that_is_swapped_in_for_validation_is_noticed(digits, kind, i
 
 
 @pytest.mark.parametrize("is_first", [False, True])
-def test_an_average_that_is_copied_in_at_the_end_is_noticed_and_masked(digits, is_first):
+def test_an_average_copied_in_at_the_end_is_detected_and_masked(digits, is_first):
     model = Model()
     lottery = LotteryTicketCallback(rounds=2, amount=0.5, verbose=False)
     callbacks = [AverageAtTheEnd(), lottery] if is_first else [lottery, AverageAtTheEnd()]
@@ -109,7 +109,7 @@ def test_an_average_that_is_copied_in_at_the_end_is_noticed_and_masked(digits, i
         assert not model.get_parameter(name)[~mask].any()
 
 
-def test_a_round_that_ends_in_nan_is_said_also_the_last_one(digits):
+def test_a_round_that_ends_in_nan_is_reported_including_the_last(digits):
     class Diverging(Model):
         rounds = 0
 
@@ -126,7 +126,7 @@ def test_a_round_that_ends_in_nan_is_said_also_the_last_one(digits):
     assert len(lottery.records) == 3
 
 
-def test_a_layer_that_is_replaced_while_training_is_named_after_the_epoch(digits):
+def test_a_layer_replaced_during_training_is_named_after_the_epoch(digits):
     class Replacing(Model):
         def on_train_epoch_start(self):
             if self.current_epoch == 1:
@@ -137,7 +137,7 @@ def test_a_layer_that_is_replaced_while_training_is_named_after_the_epoch(digits
         quiet_trainer(callbacks=[lottery], max_epochs=3).fit(Replacing(), *loaders(digits))
 
 
-def test_nan_in_buffers_is_said(digits):
+def test_nan_in_buffers_is_reported(digits):
     class Spoiled(Model):
         def on_train_epoch_end(self):
             self.network.norm.running_var.fill_(float("nan"))
@@ -147,7 +147,7 @@ def test_nan_in_buffers_is_said(digits):
         quiet_trainer(callbacks=[lottery]).fit(Spoiled(), *loaders(digits))
 
 
-def test_a_layer_that_is_replaced_when_a_round_has_ended_is_named_before_the_next(digits):
+def test_a_layer_replaced_at_the_end_of_a_round_is_named_before_the_next(digits):
     class Replacing(Model):
         def on_train_end(self):
             self.network.output = nn.Linear(24, 10)

@@ -97,7 +97,7 @@ def initialise(network):
         nn.init.normal_(parameter, std=0.5)
 
 
-def test_an_own_initialisation_is_drawn_by_the_function_that_is_given():
+def test_a_custom_initialisation_is_drawn_by_the_given_function():
     module = Net()
     initialise(module)
     dense, sparse = dense_and_sparse(module)
@@ -109,7 +109,7 @@ def test_an_own_initialisation_is_drawn_by_the_function_that_is_given():
     assert not torch.isin(weight[mask], dense.weights["hidden.weight"]).any()
 
 
-def test_without_the_function_initial_values_are_dealt_out_anew_and_that_is_said():
+def test_without_the_function_initial_values_are_shuffled_with_a_warning():
     class Free(Net):
         def __init__(self):
             super().__init__()
@@ -191,13 +191,13 @@ def test_a_control_of_another_size_is_refused_before_training(digits, changed, m
 
 
 @pytest.mark.parametrize("name", ["Ticket", "Lottery"])
-def test_a_control_does_not_take_the_name_of_the_tickets(name):
+def test_a_control_must_not_have_a_reserved_name(name):
     control = type(name, (ShuffleMask,), {})
     with pytest.raises(ConfigurationError, match=rf"control is '{name.lower()}'.*Rename its class"):
         LotteryTicketCallback(rounds=1, amount=0.5, controls=[control()])
 
 
-def test_a_control_that_writes_into_its_tickets_leaves_those_of_the_run_alone(digits):
+def test_a_control_cannot_change_the_tickets_of_the_run(digits):
     @dataclass(frozen=True)
     class Careless(Control):
         def ticket(self, ticket, dense, module, seed):
@@ -213,7 +213,7 @@ def test_a_control_that_writes_into_its_tickets_leaves_those_of_the_run_alone(di
     assert all(weight.any() for name, weight in dense.weights.items() if name in dense.masks)
 
 
-def test_infinity_that_the_ticket_has_as_well_is_no_fault_of_the_control():
+def test_infinity_in_the_ticket_is_allowed_in_the_control():
     module = nn.Linear(4, 4)
     module.bias.data[0] = -torch.inf
     dense, sparse = dense_and_sparse(module)
@@ -259,7 +259,7 @@ def test_controls_keep_a_weight_for_every_norm(digits, norm, dim):
 
 
 @pytest.mark.parametrize("kind", ["iterable", "manual", "schedule"])
-def test_a_control_trains_as_long_as_its_ticket_also_where_the_length_of_a_round_is_unknown(digits, kind):
+def test_a_control_trains_as_long_as_its_ticket_even_if_the_length_of_a_round_is_unknown(digits, kind):
     class Stream(IterableDataset):
         def __iter__(self):
             return iter(zip(*(part[:200] for part in digits), strict=True))
@@ -278,7 +278,7 @@ def test_a_control_trains_as_long_as_its_ticket_also_where_the_length_of_a_round
 
 
 @pytest.mark.parametrize("where", ["initialize", "ticket"])
-def test_a_control_that_fails_leaves_the_network_as_it_was(digits, where):
+def test_a_failing_control_restores_the_network(digits, where):
     def spoil(module):
         for parameter in module.parameters():
             parameter.data.fill_(7)

@@ -22,7 +22,8 @@ from lightning_lottery import (
     ToStep,
     TrainingError,
 )
-from lightning_lottery.rules.rewind import Point, rewind_of
+from lightning_lottery.rules.rewind import Point, Rewind, rewind_of
+from tests.helpers.contracts import concrete
 from tests.helpers.fits import LateSpy, Model, Net, loaders, make_optimizer, quiet_trainer, same_bits
 from tests.helpers.reference_rewind import Experiment
 
@@ -88,6 +89,11 @@ def test_every_rule_is_that_of_plain_pytorch_in_every_round(digits, case, optimi
     assert trainer.max_epochs == EPOCHS
 
 
+def test_every_rule_is_compared_with_plain_pytorch():
+    compared = {type(rewind_of(rule)) for rule, _, _ in CASES.values()}
+    assert compared == concrete(Rewind)
+
+
 def test_controls_take_the_weights_of_the_point(digits):
     spy = LateSpy()
     lottery = LotteryTicketCallback(
@@ -134,7 +140,7 @@ def test_a_validation_that_is_due_at_the_point_belongs_to_round_0(digits):
         assert spy.steps == [14] * 3
 
 
-def test_the_data_order_goes_on_from_the_point_without_same_data_order(digits):
+def test_generators_continue_from_the_point_without_same_data_order(digits):
     orders = {}
     for same in (True, False):
         spy = LateSpy()
@@ -156,7 +162,7 @@ def test_the_data_order_goes_on_from_the_point_without_same_data_order(digits):
         (3.5, "rewind=3.5 is not a rewinding rule"),
     ],
 )
-def test_what_is_no_rule_is_refused(rule, message):
+def test_other_objects_are_not_rules(rule, message):
     with pytest.raises(ConfigurationError, match=message):
         LotteryTicketCallback(rounds=1, amount=0.5, rewind=rule)
 
@@ -289,7 +295,7 @@ class TwoSteps(Model):
         ]
 
 
-def test_steps_by_hand_are_counted_and_their_number_is_not_guessed(digits):
+def test_manual_steps_are_counted(digits):
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind="20 steps", verbose=False)
     quiet_trainer(callbacks=[lottery]).fit(TwoSteps(), *loaders(digits))
     assert [record.steps for record in lottery.records] == [28, 8]
@@ -306,7 +312,7 @@ def test_an_epoch_that_max_steps_does_not_reach_is_refused_before_training(digit
     assert len(lottery.records) == 0
 
 
-def test_a_scheduler_may_look_at_a_metric_before_the_first_validation_of_a_round(digits):
+def test_a_scheduler_may_use_a_metric_before_the_first_validation_of_a_round(digits):
     """Step 6 of 7 with a validation every 3: none is left in the epoch, at whose end the scheduler looks."""
     lottery = LotteryTicketCallback(
         rounds=1, amount=0.5, rewind="6 steps", monitor="val_acc", mode="max", verbose=False

@@ -55,7 +55,7 @@ def test_the_distance_is_the_fraction_of_survivors_that_differ():
     assert distance({"a": mask(0)["w"], "b": empty}, {"a": mask()["w"], "b": empty}, now) == 1 / 40
 
 
-def test_a_bird_is_early_when_the_newest_mask_is_near_all_others_of_the_window():
+def test_early_bird_stops_when_the_newest_mask_is_close_to_all_others_in_the_window():
     rule, now = EarlyBird(window=3, tolerance=0.1), {"w": torch.ones(10, dtype=torch.bool)}
     far, near, same = mask(5, 6), mask(0), mask(0, 1)
     assert not rule.after_epoch([near, same], now)
@@ -67,7 +67,7 @@ def test_a_bird_is_early_when_the_newest_mask_is_near_all_others_of_the_window()
 
 
 @pytest.mark.parametrize("density", [1.0, 0.3, 0.05])
-def test_masks_that_have_nothing_in_common_never_settle(density):
+def test_disjoint_masks_are_never_stable(density):
     generator = torch.Generator().manual_seed(0)
     now = {"w": torch.rand(10_000, generator=generator) < density}
     masks = [{"w": now["w"] & (torch.rand(10_000, generator=generator) < 0.8)} for _ in range(5)]
@@ -151,7 +151,7 @@ def test_controls_train_as_long_as_their_tickets(digits):
         assert lottery.records[control][1].steps == lottery.records[1].steps
 
 
-def test_round_0_is_not_cut_before_the_point_that_is_rewound_to(digits):
+def test_round_0_is_not_shortened_before_the_rewind_point(digits):
     lottery = LotteryTicketCallback(
         rounds=1, amount=0.3, stop=[EarlyBird(window=2, tolerance=0.9)], rewind="4 epochs", verbose=False
     )

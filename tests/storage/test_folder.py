@@ -11,7 +11,7 @@ from lightning_lottery.storage.folder import RunFolder, Tickets
 from tests.helpers.records import record
 
 
-def test_records_are_written_a_line_a_round_and_read_back(tmp_path):
+def test_records_are_written_one_per_line_and_read_back(tmp_path):
     folder = RunFolder(tmp_path / "run")
     assert len(folder.read_records()) == 0
     records = Records([record(0, best=0.5, metrics={"val_acc": 0.5, "bad": math.nan}), record(1, "shuffle_mask")])
@@ -23,7 +23,7 @@ def test_records_are_written_a_line_a_round_and_read_back(tmp_path):
     assert math.isnan(folder.read_records()[0].metrics["bad"])
 
 
-def test_a_foreign_line_is_said(tmp_path):
+def test_an_invalid_line_is_reported(tmp_path):
     (tmp_path / "rounds.jsonl").write_text('{"round": 0}\n')
     with pytest.raises(LotteryError, match=r"Line 1 of .*rounds.jsonl is not a record"):
         RunFolder(tmp_path).read_records()
@@ -120,7 +120,7 @@ def test_states_are_read_without_running_code(tmp_path):
         folder.read_state("evil.pt")
 
 
-def test_the_newest_checkpoint_counts_while_it_is_there_and_of_the_same_round(tmp_path):
+def test_the_newest_checkpoint_must_exist_and_belong_to_the_round(tmp_path):
     folder = RunFolder(tmp_path / "run")
     assert folder.newest_checkpoint("round_01") is None
     path = tmp_path / "some.ckpt"
@@ -149,7 +149,7 @@ def test_only_the_writer_writes(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_halves_of_files_that_a_killed_process_left_are_removed(tmp_path):
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path):
     folder = RunFolder(tmp_path)
     (tmp_path / "tickets").mkdir()
     left = [
@@ -163,7 +163,7 @@ def test_halves_of_files_that_a_killed_process_left_are_removed(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == [".hidden", "rounds.jsonl", "tickets"]
 
 
-def test_a_checkpoint_that_is_not_there_leaves_the_one_before(tmp_path):
+def test_a_missing_checkpoint_is_replaced_by_the_previous_one(tmp_path):
     folder = RunFolder(tmp_path / "run")
     first = tmp_path / "first.ckpt"
     first.touch()
@@ -175,7 +175,7 @@ def test_a_checkpoint_that_is_not_there_leaves_the_one_before(tmp_path):
     assert folder.newest_checkpoint("round_01") is None
 
 
-def test_a_checkpoint_at_an_address(tmp_path):
+def test_a_checkpoint_at_a_url(tmp_path):
     folder, address = RunFolder(tmp_path / "run"), "memory://bucket/a.ckpt"
     folder.note_checkpoint(address, "round_00")
     assert folder.newest_checkpoint("round_00") is None

@@ -18,7 +18,7 @@ def test_records_by_round_and_by_branch():
     assert len(records[:2]) == 2
 
 
-def test_records_without_a_dense_round_go_by_their_round_as_well():
+def test_records_without_a_dense_round_are_indexed_by_round():
     records = Records([record(1), record(2), record(1, "shuffle_mask"), record(2, "shuffle_mask")])
     assert (records[1].round, records[2].round) == (1, 2)
     assert (records[3].branch, records[3].round) == ("shuffle_mask", 1)
@@ -37,7 +37,7 @@ def test_records_without_a_dense_round_go_by_their_round_as_well():
         records[5]
 
 
-def test_a_branch_that_is_not_there_is_named_with_those_that_are():
+def test_an_unknown_branch_raises_a_key_error_with_the_known_ones():
     with pytest.raises(KeyError, match=r"no records of branch 'typo'.*\['ticket', 'shuffle_mask'\]"):
         Records([record(0), record(1, "shuffle_mask")])["typo"]
     assert Records()["ticket"] == {}
@@ -71,7 +71,7 @@ def test_smallest_matching(mode, values, tolerance, expected):
     assert smallest_matching(records, mode, tolerance).round == expected
 
 
-def test_smallest_matching_says_what_is_missing():
+def test_smallest_matching_reports_what_is_missing():
     with pytest.raises(ConfigurationError, match="No round has finished"):
         smallest_matching(Records(), "max", 0)
     with pytest.raises(ConfigurationError, match="monitor='val_acc'"):

@@ -23,7 +23,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("kind", _ELEMENTWISE)
-def test_elementwise_optimizers_keep_zero_weights_and_move_the_others_as_without_pruned_ones(kind):
+def test_elementwise_optimizers_keep_zero_weights_and_train_the_others_exactly(kind):
     for options in [{}, *OPTIONS.get(kind, [])]:
         layer, masks, masking = masked_layer()
         mask = masks["weight"]
@@ -71,7 +71,7 @@ def test_a_subclass_of_a_known_optimizer_is_not_trusted():
     assert optimizer._optimizer_step_post_hooks
 
 
-def test_a_pruned_weight_that_moved_stops_the_run_by_name():
+def test_a_nonzero_pruned_weight_stops_the_run_and_is_named():
     layer, masks, masking = masked_layer()
     with torch.no_grad():
         layer.weight[~masks["weight"]] = -1e-30
@@ -80,7 +80,7 @@ def test_a_pruned_weight_that_moved_stops_the_run_by_name():
         masking.check()
 
 
-def test_weights_of_a_training_that_has_diverged_are_no_matter_of_masks():
+def test_diverged_weights_do_not_count_as_unmasked():
     layer, _, masking = masked_layer()
     with torch.no_grad():
         layer.weight.fill_(torch.nan)

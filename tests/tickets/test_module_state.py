@@ -12,7 +12,7 @@ from lightning_lottery.tickets.module_state import ModuleState
 from tests.helpers.fits import Model, loaders, quiet_trainer
 
 
-def test_everything_that_a_ticket_does_not_hold_returns():
+def test_everything_outside_a_ticket_is_rewound():
     module = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
     module.register_buffer("cache", torch.zeros(3), persistent=False)
     module.register_buffer("later", None)
@@ -47,7 +47,7 @@ def test_buffers_that_keep_their_shape_stay_the_same_objects():
     assert not module.running_mean.any()
 
 
-def test_extra_state_returns():
+def test_extra_state_is_rewound():
     class Counting(nn.Module):
         def __init__(self):
             super().__init__()
@@ -67,7 +67,7 @@ def test_extra_state_returns():
         assert module[0].seen == [0]
 
 
-def test_metrics_return():
+def test_metrics_are_rewound():
     module = nn.ModuleDict({"best": MaxMetric()})
     module["best"].update(0.25)
     state, fresh = ModuleState.of(module), copy.deepcopy(module["best"])
@@ -78,7 +78,7 @@ def test_metrics_return():
     assert module["best"].update_count == fresh.update_count
 
 
-def test_layers_and_metrics_that_come_while_training_are_gone_after_a_rewind(digits):
+def test_layers_and_metrics_added_during_training_are_removed_by_a_rewind(digits):
     class Tracking(Model):
         """Keeps the best value of the training, and a list of what it has seen."""
 
@@ -113,7 +113,7 @@ def test_layers_and_metrics_that_come_while_training_are_gone_after_a_rewind(dig
     assert seen == [(1, 0, True)] * 3  # the metric that the others are copies of
 
 
-def test_parameters_that_are_added_while_training_are_gone_after_a_rewind():
+def test_parameters_added_during_training_are_removed_by_a_rewind():
     module = nn.Module()
     module.layer = nn.Linear(2, 2)
     module.items, module.named = nn.ParameterList([torch.ones(1)]), nn.ParameterDict({"a": torch.ones(1)})
@@ -131,7 +131,7 @@ def test_parameters_that_are_added_while_training_are_gone_after_a_rewind():
     assert [p.numel() for p in module.items] == [1, 5], "the list works on"
 
 
-def test_a_metric_collection_returns_with_its_groups():
+def test_a_metric_collection_is_rewound_with_its_groups():
     def collection():
         return MetricCollection({"a": MulticlassAccuracy(3), "b": MulticlassPrecision(3)})
 

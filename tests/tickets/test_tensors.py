@@ -45,7 +45,7 @@ def test_parts_make_the_whole(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_tickets_keep_them(kind, tmp_path):
+def test_tickets_store_unusual_tensors(kind, tmp_path):
     layer = nn.Linear(2, 2)
     layer.register_buffer("kept", KINDS[kind].clone())
     mask = torch.tensor([[True, False], [False, True]])
@@ -60,7 +60,7 @@ def test_tickets_keep_them(kind, tmp_path):
     assert torch.equal(layer.weight, mask.float())
 
 
-def test_nan_is_found_in_all_of_them():
+def test_nan_is_found_in_unusual_tensors():
     for value in KINDS.values():
         assert not values_of(value).isnan().any()
         if value.is_floating_point() or value.is_complex():
@@ -71,13 +71,13 @@ def test_nan_is_found_in_all_of_them():
                 assert values_of(broken.to_sparse(layout=value.layout)).isnan().any()
 
 
-def test_what_no_file_can_hold_is_named(tmp_path):
+def test_tensors_that_cannot_be_stored_are_named(tmp_path):
     quantised = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
     with pytest.raises(TicketError, match=r"'q' is a quantised tensor.*persistent=False"):
         Ticket({}, {"q": quantised}).save(tmp_path / "t.safetensors")
 
 
-def test_values_come_in_place_where_they_fit():
+def test_values_are_set_in_place_if_they_fit():
     layer = nn.Module()
     layer.register_buffer("kept", torch.zeros(3))
     target, address = layer.kept, layer.kept.data_ptr()

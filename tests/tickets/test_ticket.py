@@ -56,7 +56,7 @@ def test_a_saved_ticket_comes_back_bit_for_bit(tmp_path, dtype, density):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["ticket.safetensors"]
 
 
-def test_the_file_holds_only_survivors_and_a_bit_a_mask_entry(tmp_path):
+def test_the_file_contains_only_survivors_and_one_bit_per_mask_entry(tmp_path):
     layer = nn.Linear(1000, 100, bias=False)
     ticket = Ticket({"weight": torch.arange(100_000).view(100, 1000) % 10 == 0}, starting_values(layer))
     ticket.save(tmp_path / "ticket.safetensors")
@@ -64,7 +64,7 @@ def test_the_file_holds_only_survivors_and_a_bit_a_mask_entry(tmp_path):
     assert 10_000 * 4 + 12_500 < size < 10_000 * 4 + 12_500 + 1_500
 
 
-def test_apply_copies_in_place_and_leaves_no_trace():
+def test_apply_copies_in_place_and_shares_no_memory():
     source, target = Net(), Net()
     ticket = ticket_of(source)
     parameters = dict(target.named_parameters())
@@ -98,7 +98,7 @@ def test_masks_that_do_not_fit_are_refused():
         Ticket({"x": torch.ones(2, dtype=torch.bool)}, {"x": torch.ones(3)})
 
 
-def test_a_missing_file_is_said():
+def test_a_missing_file_is_reported():
     with pytest.raises(FileNotFoundError, match="no ticket file nowhere"):
         Ticket.load("nowhere.safetensors")
 
@@ -113,7 +113,7 @@ def test_a_truncated_file_is_refused(tmp_path, length):
 
 
 @given(st.binary(max_size=200))
-def test_any_other_bytes_are_refused(tmp_path_factory, content):
+def test_arbitrary_bytes_are_refused(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("bytes") / "ticket.safetensors"
     path.write_bytes(content)
     with pytest.raises(TicketError):

@@ -50,7 +50,7 @@ def test_the_loader_draws_a_new_order_each_pass_from_the_global_generator():
     assert not torch.equal(first, second)
 
 
-def test_the_loader_refuses_what_cannot_be():
+def test_the_loader_refuses_invalid_arguments():
     with pytest.raises(ConfigurationError, match="There are 3 images but 2 labels"):
         TensorLoader(torch.rand(3, 1), torch.arange(2), 1)
     with pytest.raises(ConfigurationError, match="batch_size=0"):

@@ -38,7 +38,7 @@ def one(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn", "ddp_fork"])
-def test_two_processes_find_the_tickets_of_one_on_the_same_global_batches(one, tmp_path, strategy):
+def test_two_processes_find_the_tickets_of_one_process(one, tmp_path, strategy):
     two = run(strategy, tmp_path / "two")
     first, second = ranks(two)
     assert first == second
@@ -73,13 +73,13 @@ def test_processes_agree_on_where_the_rounds_end(tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_draw_alike_without_a_seed_of_the_user(tmp_path):
+def test_processes_draw_the_same_numbers_without_a_seed(tmp_path):
     folder = run("ddp unseeded", tmp_path)
     assert [len(rank) for rank in ranks(folder)] == [4, 4]
 
 
 @pytest.mark.slow
-def test_every_process_goes_on_with_its_own_random_numbers(tmp_path):
+def test_every_process_resumes_with_its_own_random_numbers(tmp_path):
     whole = run("ddp whole", tmp_path / "whole")
     run("ddp stop", tmp_path / "run", error="ZeroDivisionError")
     resumed = run("ddp resume", tmp_path / "run")
@@ -99,7 +99,7 @@ def test_processes_agree_on_a_run_folder_by_default(one, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
-def test_lines_and_warnings_are_those_of_one_process(tmp_path, strategy):
+def test_lines_and_warnings_appear_on_one_process(tmp_path, strategy):
     said = (run(f"{strategy} speak", tmp_path) / "said.txt").read_text()
     assert said.count("Pruning 15,880 weights") == 2, "of the preview and of the run"
     assert said.count("round 2/2 · density") == 1
@@ -125,7 +125,7 @@ def test_masks_that_differ_between_processes_stop_the_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_weights_of_which_every_process_holds_a_shard_are_those_of_ddp(tmp_path):
+def test_sharded_weights_are_equal_to_ddp(tmp_path):
     """FSDP2 against replicas: the same data, up to the order of floating-point sums."""
     sharded, replicated = run("sharded", tmp_path / "sharded"), run("replicated", tmp_path / "replicated")
     assert (

@@ -39,7 +39,7 @@ def test_pruned_weights_are_zero_after_every_step_with_any_optimizer(digits):
     assert not trainer.optimizers[0]._optimizer_step_post_hooks, "the hook was left on the user's optimizer"
 
 
-def test_manual_optimization_with_bare_backward_and_two_optimizers(digits):
+def test_manual_optimization_with_plain_backward_and_two_optimizers(digits):
     class Manual(Model):
         automatic_optimization = False
 
@@ -105,7 +105,7 @@ class Faint(Net):
         self.output.weight.requires_grad_(False)
 
 
-def test_a_layer_about_to_die_is_named_and_keeps_its_last_weight(digits):
+def test_a_layer_about_to_become_empty_is_named_and_keeps_its_last_weight(digits):
     lottery = LotteryTicketCallback(densities=[0.5], verbose=False)
     model = Model(Faint())
     largest = model.network.output.weight.abs().flatten().argmax()
@@ -116,14 +116,14 @@ def test_a_layer_about_to_die_is_named_and_keeps_its_last_weight(digits):
     assert lottery.records[1].kept == round(0.5 * lottery.records[0].kept)
 
 
-def test_a_layer_that_may_die_is_named(digits):
+def test_a_layer_that_becomes_empty_is_named(digits):
     lottery = LotteryTicketCallback(densities=[0.5], scope=Global(keep_alive=False), verbose=False)
     with pytest.warns(UserWarning, match="round_01 keeps no weight of 'network.output.weight'"):
         quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Model(Faint()), *loaders(digits))
     assert lottery.tickets[1].layer_densities()["network.output.weight"] == 0
 
 
-def test_a_plain_state_dict_comes_out(digits):
+def test_the_state_dict_is_that_of_the_plain_model(digits):
     model = Model()
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
     quiet_trainer(callbacks=[lottery], max_epochs=1).fit(model, *loaders(digits))

@@ -32,7 +32,7 @@ def test_every_callback_sees_start_and_end_once_a_round(digits, lottery_first):
     assert spy.steps == [14] * 6
 
 
-def test_the_module_holds_the_last_ticket_trained_and_metrics_are_its_own(digits):
+def test_the_module_contains_the_trained_last_ticket_with_its_metrics(digits):
     for controls in ([], [ShuffleMask(), Reinitialize()]):
         spy = Spy()
         lottery = LotteryTicketCallback(
@@ -221,7 +221,7 @@ def test_weight_averages_never_bring_pruned_weights_back_and_are_pruned(digits, 
         assert not dict(model.named_parameters())[name][~mask].any()
 
 
-def test_gradients_that_another_callback_changes_are_masked_all_the_same(digits):
+def test_gradients_changed_by_another_callback_are_masked(digits):
     class Noise(Callback):
         def on_after_backward(self, trainer, pl_module):
             for parameter in pl_module.parameters():
@@ -236,7 +236,7 @@ def test_gradients_that_another_callback_changes_are_masked_all_the_same(digits)
             assert not dict(model.named_parameters())[name][~mask].any()
 
 
-def test_a_callback_s_own_state_returns_with_each_round(digits):
+def test_the_state_of_a_callback_is_rewound(digits):
     class Counter(Callback):
         def __init__(self):
             self.count, self.seen = 0, []
@@ -259,7 +259,7 @@ def test_a_callback_s_own_state_returns_with_each_round(digits):
     assert counter.seen == [14, 14, 14]
 
 
-def test_the_state_of_a_data_module_returns_with_each_round(digits):
+def test_the_state_of_a_data_module_is_rewound(digits):
     class Data(LightningDataModule):
         def __init__(self):
             super().__init__()
@@ -282,7 +282,7 @@ def test_the_state_of_a_data_module_returns_with_each_round(digits):
     assert data.log == [0, 0, 0]
 
 
-def test_the_learning_rate_finder_before_the_fit_is_left_alone(digits):
+def test_the_learning_rate_finder_before_the_fit_works(digits):
     class Tunable(Model):
         def __init__(self):
             super().__init__()
@@ -303,7 +303,7 @@ def test_the_learning_rate_finder_before_the_fit_is_left_alone(digits):
     assert same_bits(lottery.tickets[0].weights, initial)
 
 
-def test_the_batch_size_finder_before_the_fit_is_left_alone(digits):
+def test_the_batch_size_finder_before_the_fit_works(digits):
     class Scalable(Model):
         def __init__(self):
             super().__init__()

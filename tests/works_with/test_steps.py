@@ -68,7 +68,7 @@ def test_an_optimizer_that_calls_no_hooks(digits, with_hooks, scheduler):
 
 @pytest.mark.parametrize("backward", ["manual_backward", "backward"])
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
-def test_steps_that_go_past_lightning(digits, backward, kind):
+def test_steps_that_lightning_does_not_count(digits, backward, kind):
     class Past(Model):
         automatic_optimization = False
 
@@ -94,7 +94,7 @@ def test_steps_that_go_past_lightning(digits, backward, kind):
     assert lotteries[0].records[1].metrics == lotteries[1].records[1].metrics
 
 
-def test_steps_that_nobody_counts_are_no_point_to_return_to(digits):
+def test_a_rewind_point_in_uncounted_steps_is_refused(digits):
     class Past(Model):
         automatic_optimization = False
 
@@ -123,7 +123,7 @@ class Growing(Model):
             self.trainer.optimizers[0].add_param_group({"params": self.more.parameters()})
 
 
-def test_layers_that_are_added_while_training_are_named(digits):
+def test_layers_added_during_training_are_named(digits):
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
     model = Growing()
     trainer = quiet_trainer(callbacks=[lottery])

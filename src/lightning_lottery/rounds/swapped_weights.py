@@ -23,8 +23,7 @@ class ValidationWatch:
     """Warns once per round if the validated weights are not those of the ticket.
 
     It checks at the first batch of a validation: before it, when the network is called (``validation_step`` may
-        swap
-    weights itself), and after it.
+    swap weights itself), and after it.
 
     Args:
         name: Name of the round.

@@ -1,0 +1,170 @@
+"""Contracts of criteria, scopes and patterns: over all of them, and over each scope with each pattern."""
+
+import copy
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from lightning_lottery import ERK, ConfigurationError, Context, Global, Magnitude, NofM, Sizes
+from lightning_lottery.pruning.layers import Layer
+from lightning_lottery.pruning.method import Method, check_scores
+from tests.helpers.contracts import CRITERIA, PATTERNS, SCOPES
+
+
+@dataclass
+class Batches:
+    """Two batches of random numbers, and a loss that depends on all weights."""
+
+    module: nn.Module
+    made: list[tuple[Tensor, Tensor]] = field(init=False)
+
+    def __post_init__(self):
+        generator = torch.Generator().manual_seed(0)
+        self.made = [
+            (torch.randn(16, 8, generator=generator), torch.randint(4, (16,), generator=generator)) for _ in "ab"
+        ]
+
+    def batches(self, number):
+        return self.made[:number]
+
+    def loss(self, batch):
+        return nn.functional.cross_entropy(self.module(batch[0]), batch[1])
+
+    def average(self, tensors):
+        return dict(tensors)
+
+    def ones(self):
+        return torch.ones(1, 8)
+
+
+def context(seed=3, moved=True):
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.Linear(8, 12), nn.Tanh(), nn.Linear(12, 4))
+    weights = {name: p for name, p in module.named_parameters() if p.dim() == 2}
+    start = {name: w.detach() + (0.1 * torch.randn_like(w) if moved else 0) for name, w in weights.items()}
+    masks = {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}
+    return Context(weights, start, masks, module, Batches(module), seed)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA, ids=repr)
+def test_a_criterion_scores_every_weight_and_changes_nothing(criterion):
+    given_context = context()
+    before = {name: copy.deepcopy(getattr(given_context, name)) for name in ("weights", "start", "masks")}
+    buffers = copy.deepcopy(given_context.module.state_dict())
+    generator = torch.get_rng_state()
+    scores = criterion.score(given_context)
+    assert torch.equal(generator, torch.get_rng_state())
+    for name, tensors in before.items():
+        assert all(torch.equal(tensor, getattr(given_context, name)[key]) for key, tensor in tensors.items())
+    assert all(torch.equal(value, given_context.module.state_dict()[key]) for key, value in buffers.items())
+    assert given_context.module.training
+    check_scores(criterion, scores, given_context.masks, may_be_alike=False)
+    assert all(score.isfinite().all() for score in scores.values())
+    assert all(parameter.grad is None for parameter in given_context.module.parameters())
+
+
+@pytest.mark.parametrize("criterion", CRITERIA, ids=repr)
+def test_a_criterion_depends_only_on_its_context(criterion):
+    first, second = (criterion.score(context()) for _ in "ab")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA, ids=repr)
+def test_a_criterion_says_whether_it_needs_training(criterion):
+    scores = criterion.score(context(moved=False))
+    values = torch.cat([score.detach().flatten() for score in scores.values()])
+    assert criterion.needs_training == (values.unique().numel() == 1)
+    assert criterion.iterations >= 1
+
+
+LAYERS = [
+    Layer("convolution.weight", (8, 4, 3, 3), nn.Conv2d),
+    Layer("hidden.weight", (16, 32), nn.Linear),
+    Layer("output.weight", (8, 16), nn.Linear, is_last=True),
+]
+
+
+def prune_all_rounds(method, layers, sizes):
+    """The masks of all rounds by random magnitudes, as a run makes them."""
+    pruner = method.plan(layers, sizes)
+    generator = torch.Generator().manual_seed(5)
+    weights = {layer.name: torch.randn(layer.shape, generator=generator) for layer in layers}
+    masks = [{layer.name: torch.ones(layer.shape, dtype=torch.bool) for layer in layers}]
+    for number in range(1, sizes.last_round + 1):
+        made, _ = pruner.masks(
+            number, masks[-1], lambda m: Context(weights, weights, m, nn.Module(), None, seed=0)
+        )
+        masks.append(made)
+    return pruner, masks
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=repr)
+@pytest.mark.parametrize("scope", SCOPES, ids=repr)
+def test_every_scope_keeps_exact_counts_of_nested_units_with_every_pattern(scope, pattern):
+    pruner, masks = prune_all_rounds(Method(Magnitude(), scope, pattern), LAYERS, Sizes(densities=[0.8, 0.6]))
+    pooled = [name for pool in pruner.pools for name in pool.names]
+    assert len(pooled) == len(set(pooled)), "a layer competes in one pool"
+    for number, made in enumerate(masks):
+        alive = {name: pattern.alive(mask) for name, mask in made.items()}
+        for name, mask in made.items():
+            assert torch.equal(pattern.mask(alive[name], tuple(mask.shape)), mask), "whole units"
+            assert number == 0 or not (mask & ~masks[number - 1][name]).any(), "nested"
+        for pool in pruner.pools:
+            assert pool.keep[number] == sum(int(alive[name].sum()) for name in pool.names)
+
+
+@st.composite
+def problems(draw):
+    shapes = draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=5))
+    layers = [Layer(f"{n}.weight", shape, nn.Linear, n == len(shapes) - 1) for n, shape in enumerate(shapes)]
+    densities = sorted(draw(st.lists(st.floats(0.05, 0.95), min_size=1, max_size=4, unique=True)), reverse=True)
+    return layers, Sizes(densities=densities)
+
+
+@pytest.mark.parametrize("scope", SCOPES, ids=repr)
+@settings(max_examples=60)
+@given(problem=problems())
+def test_pools_start_whole_never_rise_and_keep_what_must_stay(scope, problem):
+    layers, sizes = problem
+    try:
+        pruner = Method(Magnitude(), scope, PATTERNS[0]).plan(layers, sizes)
+    except ConfigurationError:
+        reject()  # a round would remove nothing, or too little may be removed
+    by_name = pruner.layers
+    for pool in pruner.pools:
+        assert pool.keep[0] == sum(by_name[name].units for name in pool.names)
+        assert list(pool.keep) == sorted(pool.keep, reverse=True)
+        assert pool.keep[-1] >= sum(by_name[name].least for name in pool.names)
+        assert len(pool.keep) == sizes.last_round + 1
+    if isinstance(scope, (Global, ERK)):
+        assert pruner.counts == sizes.counts(sum(layer.units for layer in by_name.values()))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=repr)
+@settings(max_examples=60)
+@given(
+    rows=st.integers(1, 4),
+    columns=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+    kernel=st.sampled_from([(), (3,)]),
+)
+def test_units_masks_and_scores_of_a_pattern_agree(pattern, rows, columns, seed, kernel):
+    shape = (2 * rows, 4 * columns, *kernel)
+    scores = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    units = pattern.scores(scores)
+    assert units.numel() == pattern.units(shape)
+    alive = torch.rand(units.shape, generator=torch.Generator().manual_seed(seed + 1)) < 0.7
+    mask = pattern.mask(alive, shape)
+    assert mask.shape == shape
+    assert mask.dtype == torch.bool
+    assert torch.equal(pattern.alive(mask), alive)
+    removable = pattern.removable(units, alive)
+    assert removable.shape == alive.shape
+    if isinstance(pattern, NofM):
+        left = (alive & ~removable).reshape(shape).transpose(1, -1).reshape(-1, pattern.m)
+        had = alive.reshape(shape).transpose(1, -1).reshape(-1, pattern.m)
+        assert torch.equal(left.sum(1), had.sum(1).clamp(max=pattern.n))
