@@ -7,8 +7,8 @@ from dataclasses import FrozenInstanceError, fields, is_dataclass
 import pytest
 
 import lightning_lottery
-from lightning_lottery.preflight.description import described
 from lightning_lottery.pruning.criteria import Function
+from lightning_lottery.rules.description import described
 from tests.helpers.contracts import BASES, concrete
 
 INSTANCES = [instance for instances in BASES.values() for instance in instances]

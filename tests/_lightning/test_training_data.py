@@ -22,7 +22,7 @@ from lightning_lottery import (
     Taylor,
     TrainingError,
 )
-from lightning_lottery.preflight.settings import described
+from lightning_lottery.rules.settings import described
 from tests.helpers.fits import Model, loaders, quiet_trainer
 from tests.helpers.looking import rounds
 from tests.helpers.rounds import Rounds

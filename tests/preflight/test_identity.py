@@ -13,7 +13,7 @@ from torchmetrics import MetricTracker
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_lottery import ConfigurationError, LotteryTicketCallback, Reinitialize, ShuffleMask
-from lightning_lottery.preflight.settings import described
+from lightning_lottery.rules.settings import described
 from tests.helpers.fits import Model, Spy, loaders, quiet_trainer
 from tests.helpers.resuming import Stop, build, interrupted
 

@@ -28,7 +28,7 @@ from lightning_lottery import (
 )
 from lightning_lottery.pruning.layers import layers_of
 from lightning_lottery.pruning.method import Method, largest
-from lightning_lottery.pruning.prunable import prunable_parameters
+from lightning_lottery.pruning.prunable import select
 
 SHAPES = {"a": (8, 12), "b": (6, 8), "c": (4, 4, 3, 3), "d": (5, 4)}
 LAYERS = [
@@ -309,7 +309,7 @@ def test_a_layer_that_only_keep_alive_protects_is_named(scope):
 def test_every_normalised_row_keeps_a_weight(scope, pattern, make):
     """Also where a whole row is smaller than all others; counts stay exact and the largest stays."""
     network = nn.Sequential(make(nn.Linear(64, 32)), nn.ReLU(), nn.Linear(32, 12))
-    parameters = prunable_parameters(network)
+    parameters = select(network).parameters
     name = next(iter(parameters))
     with torch.no_grad():
         parameters[name][:8] *= 1e-3
@@ -331,7 +331,7 @@ def test_every_normalised_row_keeps_a_weight(scope, pattern, make):
 
 def test_patterns_that_could_empty_a_normalised_row_are_refused():
     network = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(64, 32)), nn.Linear(32, 10))
-    layers = layers_of(network, prunable_parameters(network))
+    layers = layers_of(network, select(network).parameters)
     with pytest.raises(ConfigurationError, match=r"divided by norms along dimension 0.*exclude="):
         Method(Magnitude(), Global(), Channels()).plan(layers, Sizes(1, 0.5))
     Method(Magnitude(), Global(), NofM(2, 4)).plan(layers, Sizes(1, 0.25))

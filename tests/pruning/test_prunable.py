@@ -5,7 +5,6 @@ from torch.nn.utils import prune
 
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.pruning.prunable import (
-    prunable_parameters,
     refuse_lazy,
     refuse_pruned,
     select,
@@ -54,18 +53,18 @@ def test_weights_of_the_named_layers_and_nothing_else():
         "frozen.weight",
         "free",
     }
-    found = prunable_parameters(Everything())
+    found = select(Everything()).parameters
     assert set(found) == expected
     assert list(found) == [name for name, _ in Everything().named_parameters() if name in expected]
 
 
 def test_patterns_add_and_leave_out():
     module = Everything()
-    assert "position" in prunable_parameters(module, include=["position"])
-    assert "linear.bias" in prunable_parameters(module, include=["linear.*"])
-    assert "embedding.weight" in prunable_parameters(module, include=["emb*.weight"])
-    assert not [name for name in prunable_parameters(module, exclude=["lstm.*"]) if name.startswith("lstm")]
-    assert list(prunable_parameters(module, exclude=["*.*"])) == ["free"]
+    assert "position" in select(module, include=["position"]).parameters
+    assert "linear.bias" in select(module, include=["linear.*"]).parameters
+    assert "embedding.weight" in select(module, include=["emb*.weight"]).parameters
+    assert not [name for name in select(module, exclude=["lstm.*"]).parameters if name.startswith("lstm")]
+    assert list(select(module, exclude=["*.*"]).parameters) == ["free"]
 
 
 def test_tied_parameters_are_listed_once_and_embeddings_win():
@@ -77,24 +76,24 @@ def test_tied_parameters_are_listed_once_and_embeddings_win():
             self.head, self.embedding = nn.Linear(4, 9, bias=False), nn.Embedding(9, 4)
             self.embedding.weight = self.head.weight
 
-    assert list(prunable_parameters(Tied())) == ["first.weight"]
-    assert list(prunable_parameters(Tied(), include=["head.weight"])) == ["first.weight", "head.weight"]
+    assert list(select(Tied()).parameters) == ["first.weight"]
+    assert list(select(Tied(), include=["head.weight"]).parameters) == ["first.weight", "head.weight"]
 
 
 @pytest.mark.parametrize("argument", ["include", "exclude"])
 def test_a_pattern_that_matches_nothing_is_refused_with_the_names(argument):
     with pytest.raises(ConfigurationError, match=rf"{argument}='nothing\*' matches no parameter.*linear.weight"):
-        prunable_parameters(Everything(), **{argument: ["nothing*"]})
+        select(Everything(), **{argument: ["nothing*"]})
 
 
 def test_normalised_weights_are_pruned_but_not_their_gains():
     with pytest.warns(FutureWarning):
         old = nn.utils.weight_norm(nn.Linear(3, 3))
-    assert list(prunable_parameters(old)) == ["weight_v"]
+    assert list(select(old).parameters) == ["weight_v"]
     new = nn.Sequential(nn.Linear(3, 3), nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)))
-    assert list(prunable_parameters(new)) == ["0.weight", "1.parametrizations.weight.original1"]
+    assert list(select(new).parameters) == ["0.weight", "1.parametrizations.weight.original1"]
     spectral = nn.utils.parametrizations.spectral_norm(nn.Conv2d(2, 3, 3))
-    assert list(prunable_parameters(spectral)) == ["parametrizations.weight.original"]
+    assert list(select(spectral).parameters) == ["parametrizations.weight.original"]
 
 
 def test_a_parametrization_that_changes_zeros_is_left_out_and_named():
@@ -107,10 +106,10 @@ def test_a_parametrization_that_changes_zeros_is_left_out_and_named():
 
 def test_frozen_leaves_out_what_is_not_trained():
     network = nn.Sequential(nn.Linear(3, 3).requires_grad_(False), nn.Linear(3, 2))
-    assert list(prunable_parameters(network)) == ["0.weight", "1.weight"]
-    assert list(prunable_parameters(network, exclude=["frozen"])) == ["1.weight"]
+    assert list(select(network).parameters) == ["0.weight", "1.weight"]
+    assert list(select(network, exclude=["frozen"]).parameters) == ["1.weight"]
     with pytest.raises(ConfigurationError, match=r"exclude leaves out '0.weight'"):
-        prunable_parameters(network[:1], exclude=["frozen"])
+        select(network[:1], exclude=["frozen"])
 
 
 def test_the_line_says_what_is_pruned_what_is_left_out_and_that_frozen_weights_compete():
@@ -130,9 +129,9 @@ def test_the_line_says_what_is_pruned_what_is_left_out_and_that_frozen_weights_c
 def test_complex_weights_are_left_out_and_cannot_be_included():
     network = nn.Linear(3, 3)
     network.spectrum = nn.Parameter(torch.zeros(2, 2, dtype=torch.complex64))
-    assert list(prunable_parameters(network)) == ["weight"]
+    assert list(select(network).parameters) == ["weight"]
     with pytest.raises(ConfigurationError, match=r"names 'spectrum' of type torch.complex64"):
-        prunable_parameters(network, include=["spectrum"])
+        select(network, include=["spectrum"])
 
 
 def test_a_network_that_pytorch_has_pruned_is_refused():
@@ -145,28 +144,28 @@ def test_a_network_that_pytorch_has_pruned_is_refused():
     prune.remove(network[0], "weight")
     refuse_pruned(network)
     with pytest.warns(UserWarning, match=r"69\.2% of the prunable weights are exactly zero .*'0.weight'"):
-        warn_if_sparse(network, prunable_parameters(network))
+        warn_if_sparse(network, select(network).parameters)
 
 
 def test_parameters_that_start_at_zero_do_not_count_as_sparse(recwarn):
     network = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     nn.init.zeros_(network[1].weight)
-    warn_if_sparse(network, prunable_parameters(network))
+    warn_if_sparse(network, select(network).parameters)
     assert not recwarn.list
 
 
 def test_the_advice_names_no_normalisation_and_no_embedding():
     network = nn.Sequential(nn.Embedding(4, 4), nn.LayerNorm(4))
     with pytest.raises(ConfigurationError) as error:
-        prunable_parameters(network)
+        select(network)
     assert "'*.weight'" not in str(error.value)
 
 
 def test_nothing_prunable_is_refused():
     with pytest.raises(ConfigurationError, match=r"no prunable parameter.*weight, bias"):
-        prunable_parameters(nn.LayerNorm(4))
+        select(nn.LayerNorm(4))
     with pytest.raises(ConfigurationError, match="no prunable parameter"):
-        prunable_parameters(nn.Linear(2, 2), exclude=["*"])
+        select(nn.Linear(2, 2), exclude=["*"])
 
 
 def test_lazy_layers_are_refused_until_they_have_seen_a_batch():
@@ -175,4 +174,4 @@ def test_lazy_layers_are_refused_until_they_have_seen_a_batch():
         refuse_lazy(network)
     network(torch.rand(2, 5))
     refuse_lazy(network)
-    assert list(prunable_parameters(network)) == ["0.weight"]
+    assert list(select(network).parameters) == ["0.weight"]

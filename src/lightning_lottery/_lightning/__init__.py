@@ -5,7 +5,7 @@ since the oldest supported version, 2.5.0, unless its comment names a later one.
 """
 
 from lightning_lottery._lightning.fit import RoundsFit
-from lightning_lottery._lightning.hooks import Hooks
+from lightning_lottery._lightning.loop import Hooks
 from lightning_lottery._lightning.progress import validation_interval
 
 __all__ = ["Hooks", "RoundsFit", "validation_interval"]

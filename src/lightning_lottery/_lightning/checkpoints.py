@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import MLFlowLogger
 
-from lightning_lottery._lightning.callback_state import CHECKPOINT_ATTRIBUTES, attributes
+from lightning_lottery._lightning.other_callbacks import CHECKPOINT_ATTRIBUTES, attributes
 from lightning_lottery.attributes import replace_attribute
 
 

@@ -1,4 +1,4 @@
-"""The fit loop that trains round after round."""
+"""A fit of many rounds: rewinding, saving and restoring everything that the Trainer holds."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -11,18 +11,18 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lightning_lottery._lightning import metrics, position
-from lightning_lottery._lightning.callback_state import CallbackState
+from lightning_lottery._lightning import loop_state, metrics
 from lightning_lottery._lightning.checkpoints import RoundCheckpoints, take
-from lightning_lottery._lightning.data import DataOrder
-from lightning_lottery._lightning.hooks import Hooks, install
+from lightning_lottery._lightning.data_order import DataOrder
 from lightning_lottery._lightning.loggers import RoundLoggers
+from lightning_lottery._lightning.loop import Hooks, install
+from lightning_lottery._lightning.other_callbacks import CallbackState
 from lightning_lottery._lightning.progress import Progress
 from lightning_lottery._lightning.training_data import TrainingData, training_data
 
 
 class RoundsFit:
-    """Makes the fit loop of a Trainer train round after round.
+    """A fit that trains round after round.
 
     Attributes:
         trainer: The Trainer.
@@ -62,7 +62,7 @@ class RoundsFit:
         trainer = self.trainer
         self._memories = [CallbackState(part) for part in self._parts()]
         self._data.save_start()
-        self._optimization = position.FirstOptimization(trainer)
+        self._optimization = loop_state.FirstOptimization(trainer)
         self._precision = copy.deepcopy(trainer.precision_plugin.state_dict())
         self._remember_limits()
 
@@ -90,7 +90,7 @@ class RoundsFit:
             CallbackState(part, take(states, CallbackState(part, {}).name)) for part in self._parts()
         ]
         self._data.restore_start(start["data"][self.trainer.global_rank])
-        self._optimization = position.FirstOptimization(self.trainer, start["optimization"])
+        self._optimization = loop_state.FirstOptimization(self.trainer, start["optimization"])
         self._precision = start["precision"]
         self._remember_limits()
 
@@ -120,7 +120,7 @@ class RoundsFit:
         trainer.should_stop = False  # otherwise the next round would train no batch
         loop.max_epochs, trainer.accumulate_grad_batches = self._limits
         axis = loop.epoch_loop._batches_that_stepped  # the step that loggers see
-        position.reset(loop)
+        loop_state.reset(loop)
         loop.epoch_loop._batches_that_stepped = 0
         trainer._logger_connector.reset_results()  # as before every fit; otherwise metrics of one round
         trainer._logger_connector.reset_metrics()  # would count as those of the next
@@ -131,14 +131,14 @@ class RoundsFit:
         self._optimization.restore()
         trainer.precision_plugin.load_state_dict(copy.deepcopy(self._precision))  # the scale of 16-bit gradients
         if point is not None:
-            position.load_optimization(trainer, point["optimization"], fresh_optimizer)
+            loop_state.load_optimization(trainer, point["optimization"], fresh_optimizer)
         at_point = [] if point is None else list(point["memories"])
         for memory in self._memories:
             memory.restore(trainer, take(at_point, memory.name))
         self._data.rewind(same_data_order, None if point is None else self._own(point["data"]))
         if point is not None:
             metrics.put_back(trainer, point["metrics"])  # a scheduler may need one before the next validation
-            position.settle(trainer, validate=False)
+            loop_state.settle(trainer, validate=False)
         if not self.loggers.have_children:
             loop.epoch_loop._batches_that_stepped = axis
         if shortened is not None:
@@ -161,7 +161,7 @@ class RoundsFit:
     def point(self) -> dict[str, Any]:
         """The current state as plain values, for :meth:`rewind`. Call it between batches or epochs."""
         return {
-            "optimization": position.optimization(self.trainer),
+            "optimization": loop_state.optimization(self.trainer),
             "memories": [(memory.name, memory.at_point()) for memory in self._memories],
             "metrics": metrics.keep(self.trainer),
             "data": self.gather(self._data.moment()),
@@ -171,7 +171,7 @@ class RoundsFit:
         """The state that is missing in Lightning's checkpoints to resume bit for bit, as plain values."""
         trainer = self.trainer
         # In the middle of a batch, for example in a signal handler, other processes cannot be asked.
-        is_exact = not trainer.interrupted and not position.is_within_batch(trainer)
+        is_exact = not trainer.interrupted and not loop_state.is_within_batch(trainer)
         gradients = {n: p.grad for n, p in trainer.lightning_module.named_parameters() if p.grad is not None}
         return {
             "is_exact": is_exact,
@@ -230,7 +230,7 @@ class RoundsFit:
         metrics.restore(trainer, moment["metrics"])
         self._data.restore_moment(self._own(moment["data"]))
         trainer.should_stop = moment["should_stop"]  # it may cause a validation
-        position.settle(trainer, validate=True)
+        loop_state.settle(trainer, validate=True)
         metrics.settle(trainer)
         self.checkpoints.restore(moment["checkpoints"])
         for name, parameter in trainer.lightning_module.named_parameters():

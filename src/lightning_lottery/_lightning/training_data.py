@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader
 
-from lightning_lottery._lightning.data import DataOrder
+from lightning_lottery._lightning.data_order import DataOrder
 from lightning_lottery.attributes import replace_attribute
 from lightning_lottery.errors import ConfigurationError, TrainingError
 from lightning_lottery.tickets import ModuleState

@@ -1,4 +1,4 @@
-"""The command line, with one file per command."""
+"""The command line: LightningCLI, and the other commands."""
 
 from lightning_lottery.cli.main import LotteryCLI, main
 

@@ -31,7 +31,7 @@ _INFINITE = float("inf")
 
 
 @dataclass(frozen=True)
-class Selection:
+class SmallestScores:
     """The tensors to select from.
 
     Attributes:

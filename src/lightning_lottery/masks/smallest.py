@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_lottery.errors import ConfigurationError, TrainingError
 from lightning_lottery.masks import sharding
-from lightning_lottery.masks.selection import Selection
+from lightning_lottery.masks.selection import SmallestScores
 from lightning_lottery.plain import plain
 
 
@@ -117,7 +117,7 @@ def _prune_smallest(
             local = sharding.local(target)
             local.fill_(True) if masks is None else local.copy_(sharding.local(masks[index]))
         return kept
-    if Selection(scores, masks, kept, magnitude).remove(k, total):
+    if SmallestScores(scores, masks, kept, magnitude).remove(k, total):
         _refuse_nan(names, scores, masks)
     return kept
 

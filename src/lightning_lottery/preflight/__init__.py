@@ -1,4 +1,4 @@
-"""Everything before the first step: arguments, checks, the preview, the run folder, the identity of a run."""
+"""Everything before the first step: checks, preview, choosing the run folder, what makes two runs the same."""
 
 from lightning_lottery.preflight.checks import (
     check_finders,
@@ -10,11 +10,9 @@ from lightning_lottery.preflight.checks import (
 from lightning_lottery.preflight.identity import check_same, describe_run, describe_trainer
 from lightning_lottery.preflight.locate import choose_folder, find_run, folder_of, lock_folder
 from lightning_lottery.preflight.preview import Preview
-from lightning_lottery.preflight.settings import Settings
 
 __all__ = [
     "Preview",
-    "Settings",
     "check_finders",
     "check_module",
     "check_resume",

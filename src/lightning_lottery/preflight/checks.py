@@ -19,9 +19,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.masks import count, is_sharded, like, local
-from lightning_lottery.preflight.settings import Settings
 from lightning_lottery.pruning import Layer, Magnitude, Pruner, Selection, Unstructured, examine, layers_of
-from lightning_lottery.rules import make_control
+from lightning_lottery.rules import Settings, make_control
 from lightning_lottery.tickets import dense_ticket
 
 _FINDERS = (LearningRateFinder, BatchSizeFinder)

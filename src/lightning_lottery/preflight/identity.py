@@ -12,8 +12,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning_lottery._lightning import validation_interval
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import plain
-from lightning_lottery.preflight.description import alike, described
-from lightning_lottery.preflight.settings import Settings
+from lightning_lottery.rules import Settings, alike, described
 from lightning_lottery.storage import RunFolder
 from lightning_lottery.tickets import Ticket
 

@@ -12,9 +12,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_lottery.errors import ConfigurationError, LotteryError
 from lightning_lottery.files import is_address
-from lightning_lottery.preflight.description import alike
 from lightning_lottery.preflight.identity import describe_trainer
-from lightning_lottery.preflight.settings import Settings
+from lightning_lottery.rules import Settings, alike
 from lightning_lottery.storage import RunFolder, RunState
 
 PATIENCE = 10.0  # seconds; the data workers of a killed process live a little longer and hold its lock

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.preflight.settings import Settings
 from lightning_lottery.pruning import Pruner, Selection, examine, layers_of
 from lightning_lottery.report import aligned
+from lightning_lottery.rules import Settings
 
 
 @dataclass(frozen=True)

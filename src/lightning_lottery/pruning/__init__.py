@@ -1,4 +1,4 @@
-"""Which weights are pruned: criteria, scopes, patterns, sizes, and which parameters are prunable."""
+"""Which weights are pruned: prunable parameters and their copies, criteria, scopes, patterns, sizes."""
 
 from lightning_lottery.pruning.copies import GradientWatch, are_equal, find_copies
 from lightning_lottery.pruning.criteria import (

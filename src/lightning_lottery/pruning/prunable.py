@@ -240,13 +240,6 @@ def examine(
     return selection
 
 
-def prunable_parameters(
-    module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()
-) -> dict[str, nn.Parameter]:
-    """The parameters that :func:`select` finds, by their names in ``state_dict``."""
-    return select(module, include, exclude).parameters
-
-
 def warn_if_unclear(selection: Selection) -> None:
     """Warns about parameters left out that the user may want to prune."""
     if names := selection.unclear:

@@ -1,6 +1,5 @@
 """Training round after round inside one fit."""
 
-from lightning_lottery.rounds.resumable import Resumable
 from lightning_lottery.rounds.run import Run
 
-__all__ = ["Resumable", "Run"]
+__all__ = ["Run"]

@@ -12,8 +12,8 @@ from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.errors import ConfigurationError, TrainingError
 from lightning_lottery.masks import Masks, local
 from lightning_lottery.notices import warn
-from lightning_lottery.preflight import Settings
 from lightning_lottery.pruning import Context, Data, Pruner, check_scores, layers_of
+from lightning_lottery.rules import Settings
 from lightning_lottery.storage import round_name
 from lightning_lottery.tickets import Ticket
 

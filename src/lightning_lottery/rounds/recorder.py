@@ -7,7 +7,7 @@ from lightning_lottery import report
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.errors import TrainingError
 from lightning_lottery.notices import say
-from lightning_lottery.preflight import Settings
+from lightning_lottery.rules import Settings
 from lightning_lottery.storage import Records, RoundRecord, RunFolder, round_name
 from lightning_lottery.tickets import Ticket
 

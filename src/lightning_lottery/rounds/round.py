@@ -12,10 +12,10 @@ from lightning_lottery import report
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.masks import Masks, fingerprint, pack, sharding, unpack
 from lightning_lottery.notices import warn
-from lightning_lottery.preflight import Settings
 from lightning_lottery.pruning import GradientWatch, find_copies
-from lightning_lottery.rounds.guard import check_left
+from lightning_lottery.rounds.checks import check_left
 from lightning_lottery.rounds.swapped_weights import REWIND_AVERAGE
+from lightning_lottery.rules import Settings
 from lightning_lottery.storage import Best, RoundRecord, RunFolder, RunState, round_name
 from lightning_lottery.tickets import (
     Masking,

@@ -8,17 +8,17 @@ from lightning.pytorch import LightningModule
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.errors import TrainingError
 from lightning_lottery.masks import fingerprint, sharding
-from lightning_lottery.preflight import Settings
 from lightning_lottery.pruning import Selection
-from lightning_lottery.rounds.guard import check_parameters, check_steps, check_unseen, has_changed, warn_if_added
+from lightning_lottery.rounds.checks import check_parameters, check_steps, check_unseen, has_changed, warn_if_added
+from lightning_lottery.rounds.follow import follow
 from lightning_lottery.rounds.next_masks import NextMasks, seed_of
 from lightning_lottery.rounds.recorder import Recorder
 from lightning_lottery.rounds.rewind_point import RewindPoint
 from lightning_lottery.rounds.round import Round
 from lightning_lottery.rounds.swapped_weights import ValidationWatch
-from lightning_lottery.rules import first_unfinished, make_control, place_of
+from lightning_lottery.rules import Settings, first_unfinished, make_control, place_of
 from lightning_lottery.storage import LAST, TICKET_BRANCH, Records, RunFolder, RunState, round_name
-from lightning_lottery.tickets import ModuleState, Ticket, dense_ticket, follow, starting_values
+from lightning_lottery.tickets import ModuleState, Ticket, dense_ticket, starting_values
 
 
 class Run:

@@ -6,17 +6,12 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_lottery.notices import warn
+from lightning_lottery.rounds.checks import replaced
 from lightning_lottery.tickets import Masking, is_metric
 
 REWIND_AVERAGE = (
     "Let its state_dict return the average, so that it is rewound, or use Lightning's EMAWeightAveraging."
 )
-
-
-def replaced(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> list[str]:
-    """The names of parameters that were replaced or removed in a network."""
-    present = dict(module.named_parameters())
-    return [name for name, parameter in parameters.items() if present.get(name) is not parameter]
 
 
 class ValidationWatch:

@@ -1,6 +1,7 @@
-"""The rules that rounds follow: rewinding, controls, stopping, and the plan of a run."""
+"""The rules that rounds follow: all arguments of a run, rewinding, controls, stopping, the plan."""
 
 from lightning_lottery.rules.controls import Control, Reinitialize, ShuffleMask, make_control
+from lightning_lottery.rules.description import alike, described
 from lightning_lottery.rules.plan import first_unfinished, next_checkpoint, place_of
 from lightning_lottery.rules.rewind import (
     FineTune,
@@ -12,6 +13,7 @@ from lightning_lottery.rules.rewind import (
     ToStep,
     rewind_of,
 )
+from lightning_lottery.rules.settings import Settings
 from lightning_lottery.rules.stopping import EarlyBird, Stop, Tolerance
 
 __all__ = [
@@ -22,12 +24,15 @@ __all__ = [
     "Point",
     "Reinitialize",
     "Rewind",
+    "Settings",
     "ShuffleMask",
     "Stop",
     "ToEpoch",
     "ToInit",
     "ToStep",
     "Tolerance",
+    "alike",
+    "described",
     "first_unfinished",
     "make_control",
     "next_checkpoint",

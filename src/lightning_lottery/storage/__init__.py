@@ -1,4 +1,4 @@
-"""The run folder and everything stored in it."""
+"""The run folder with its records and tickets, and the state of a run in checkpoints."""
 
 from lightning_lottery.storage.folder import LAST, RunFolder, Tickets
 from lightning_lottery.storage.records import (

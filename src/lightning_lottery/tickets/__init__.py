@@ -1,6 +1,5 @@
-"""Tickets: masks with the weights to start from, their file, and masking while they train."""
+"""Tickets: masks with the weights to start from, their file, and masking and module state during training."""
 
-from lightning_lottery.tickets.copies import follow
 from lightning_lottery.tickets.masking import Masking
 from lightning_lottery.tickets.module_state import ModuleState, is_metric
 from lightning_lottery.tickets.tensors import is_finite, put, values_of
@@ -11,7 +10,6 @@ __all__ = [
     "ModuleState",
     "Ticket",
     "dense_ticket",
-    "follow",
     "is_finite",
     "is_metric",
     "put",

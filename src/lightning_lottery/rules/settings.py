@@ -8,9 +8,11 @@ from typing import Any
 
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import make_plain
-from lightning_lottery.preflight.description import described
 from lightning_lottery.pruning import Method, Sizes, Unstructured
-from lightning_lottery.rules import Control, Point, Rewind, ShuffleMask, Stop, ToInit
+from lightning_lottery.rules.controls import Control, ShuffleMask
+from lightning_lottery.rules.description import described
+from lightning_lottery.rules.rewind import Point, Rewind, ToInit
+from lightning_lottery.rules.stopping import Stop
 from lightning_lottery.storage import TICKET_BRANCH, Records, RoundRecord
 
 # Names with another meaning in records, files and loggers.

@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 
 from lightning_lottery import preflight, report
 from lightning_lottery._lightning import Hooks, RoundsFit
+from lightning_lottery.callback.resuming import Resumable
 from lightning_lottery.files import local_path
 from lightning_lottery.notices import say
-from lightning_lottery.preflight import Preview, Settings
+from lightning_lottery.preflight import Preview
 from lightning_lottery.pruning import (
     Criterion,
     Method,
@@ -27,8 +28,8 @@ from lightning_lottery.pruning import (
     refuse_lazy,
     scope_of,
 )
-from lightning_lottery.rounds import Resumable, Run
-from lightning_lottery.rules import Control, Rewind, Stop, rewind_of
+from lightning_lottery.rounds import Run
+from lightning_lottery.rules import Control, Rewind, Settings, Stop, rewind_of
 from lightning_lottery.storage import Records, RunFolder
 from lightning_lottery.tickets import dense_ticket
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from lightning_lottery.pruning import are_equal
-from lightning_lottery.tickets.ticket import Ticket
+from lightning_lottery.tickets import Ticket
 
 
 def follow(ticket: Ticket, dense: Ticket, copies: Mapping[str, str | None]) -> Ticket:

@@ -9,8 +9,13 @@ from lightning_lottery.errors import TrainingError
 from lightning_lottery.masks import local
 from lightning_lottery.notices import warn
 from lightning_lottery.pruning import Kind, kinds_of
-from lightning_lottery.rounds.swapped_weights import replaced
 from lightning_lottery.rules import Rewind
+
+
+def replaced(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> list[str]:
+    """The names of parameters that were replaced or removed in a network."""
+    present = dict(module.named_parameters())
+    return [name for name, parameter in parameters.items() if present.get(name) is not parameter]
 
 
 def check_parameters(name: str, module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:

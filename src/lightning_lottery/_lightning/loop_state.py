@@ -1,4 +1,4 @@
-"""The position of a training: loops, optimizers, schedulers. Resetting, saving and resuming it."""
+"""The state of loops, optimizers and schedulers: resetting, saving and resuming it."""
 
 import copy
 from typing import Any

@@ -8,8 +8,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from lightning_lottery._lightning import position
-from lightning_lottery._lightning.data import DataOrder
+from lightning_lottery._lightning import loop_state
+from lightning_lottery._lightning.data_order import DataOrder
 from lightning_lottery.attributes import replace_attribute
 
 
@@ -85,7 +85,7 @@ def _loop_class(base: Any, is_ours: Callable[[], bool], hooks: Hooks, data: Data
     def train(loop: Any) -> None:
         epochs = loop.epoch_progress.current
         if epochs.ready > epochs.processed and loop.skip:  # resumed after the last batch
-            position.end_epoch(loop)
+            loop_state.end_epoch(loop)
         elif epochs.processed and loop.skip:  # resumed after the last epoch
             loop.on_run_start()
             loop.on_run_end()

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_lottery import ConfigurationError, LotteryTicketCallback, Reinitialize
-from lightning_lottery.preflight.description import alike, described
 from lightning_lottery.pruning.criteria import criterion_of
+from lightning_lottery.rules.description import alike, described
 from tests.helpers.fits import Model, loaders, quiet_trainer
 from tests.helpers.resuming import Stop
 

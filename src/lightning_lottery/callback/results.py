@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 from typing_extensions import Self
 
 from lightning_lottery.files import write_whole
-from lightning_lottery.preflight import Settings
+from lightning_lottery.rules import Settings
 from lightning_lottery.storage import Records, RunFolder, Tickets, smallest_matching
 from lightning_lottery.tickets import Ticket
 

@@ -8,10 +8,9 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_lottery import preflight
 from lightning_lottery._lightning import RoundsFit
+from lightning_lottery.callback.results import Results
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.preflight import Settings
-from lightning_lottery.rounds.results import Results
-from lightning_lottery.rules import next_checkpoint
+from lightning_lottery.rules import Settings, next_checkpoint
 from lightning_lottery.storage import RunFolder, RunState
 
 

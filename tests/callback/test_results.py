@@ -1,7 +1,7 @@
 import os
 import pickle
 
-from lightning_lottery.rounds.results import Mailbox
+from lightning_lottery.callback.results import Mailbox
 
 
 def test_nothing_is_sent_within_one_process(tmp_path):
