@@ -47,7 +47,7 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
 class Observer:
-    """Checks at the start of every training whether it follows the algorithm."""
+    """Checks at the start of every training whether counts and rewinding follow the algorithm."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -363,7 +363,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--root", type=Path, default=Path("data"))
     parser.add_argument("--figure", type=Path, default=Path("side_by_side.png"))
-    parser.add_argument("--default-adam", action="store_true", help="Adam as PyTorch has it, without fused=True")
+    parser.add_argument("--default-adam", action="store_true", help="PyTorch's default Adam, without fused=True")
     parser.add_argument("--system", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.system:

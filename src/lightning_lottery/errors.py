@@ -13,7 +13,7 @@ class LotteryError(Exception):
 
 
 class ConfigurationError(LotteryError, ValueError):
-    """An argument, the model or the Trainer cannot work. During a fit it is raised before training starts."""
+    """An argument is invalid, or the model or Trainer is not supported. A fit raises it before training starts."""
 
 
 class TicketError(LotteryError, ValueError):

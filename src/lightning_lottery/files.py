@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning_lottery.errors import ConfigurationError, FolderError
 
 
-def is_address(path: str | os.PathLike[str]) -> bool:
+def is_url(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a URL such as ``s3://bucket/run``, also after ``Path`` has turned it into ``s3:/…``."""
     # A single letter is a Windows drive.
     return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", os.fspath(path)) is not None
@@ -24,7 +24,7 @@ def local_path(path: str | Path, example: str) -> Path:
     Raises:
         ConfigurationError: The path is a URL. ``Path`` would turn it into a local folder named after the protocol.
     """
-    if is_address(path):
+    if is_url(path):
         raise ConfigurationError(
             f"{os.fspath(path)!r} is a URL, but only local folders can be written and read. Write "
             f"{example}, and copy the result afterwards."
@@ -32,7 +32,7 @@ def local_path(path: str | Path, example: str) -> Path:
     return Path(path).expanduser()
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file atomically: under a temporary name in the same folder, then renamed.
 
     After a crash at any moment, the file has either its old content or the new one.

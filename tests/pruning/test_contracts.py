@@ -62,7 +62,7 @@ def test_a_criterion_scores_every_weight_and_changes_nothing(criterion):
         assert all(torch.equal(tensor, getattr(given_context, name)[key]) for key, tensor in tensors.items())
     assert all(torch.equal(value, given_context.module.state_dict()[key]) for key, value in buffers.items())
     assert given_context.module.training
-    check_scores(criterion, scores, given_context.masks, may_be_alike=False)
+    check_scores(criterion, scores, given_context.masks, allow_equal=False)
     assert all(score.isfinite().all() for score in scores.values())
     assert all(parameter.grad is None for parameter in given_context.module.parameters())
 

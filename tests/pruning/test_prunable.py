@@ -5,8 +5,8 @@ from torch.nn.utils import prune
 
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.pruning.prunable import (
-    refuse_lazy,
-    refuse_pruned,
+    check_not_lazy,
+    check_not_pruned,
     select,
     warn_if_sparse,
     warn_if_unclear,
@@ -140,9 +140,9 @@ def test_a_network_that_pytorch_has_pruned_is_refused():
     with pytest.raises(
         ConfigurationError, match=r"already pruned.* masks on '0.weight'.*prune.remove\(model.get_submodule"
     ):
-        refuse_pruned(network)
+        check_not_pruned(network)
     prune.remove(network[0], "weight")
-    refuse_pruned(network)
+    check_not_pruned(network)
     with pytest.warns(UserWarning, match=r"69\.2% of the prunable weights are exactly zero .*'0.weight'"):
         warn_if_sparse(network, select(network).parameters)
 
@@ -171,7 +171,7 @@ def test_nothing_prunable_is_refused():
 def test_lazy_layers_are_refused_until_they_have_seen_a_batch():
     network = nn.Sequential(nn.LazyLinear(3), nn.LazyBatchNorm1d())
     with pytest.raises(ConfigurationError, match=r"lazy layers of '0.weight'.*'1.running_mean'"):
-        refuse_lazy(network)
+        check_not_lazy(network)
     network(torch.rand(2, 5))
-    refuse_lazy(network)
+    check_not_lazy(network)
     assert list(select(network).parameters) == ["0.weight"]

@@ -56,7 +56,7 @@ def test_clear_removes_a_run_and_nothing_else(tmp_path):
     (tmp_path / "tickets" / "best.safetensors").write_text("mine too")
     assert folder.description()["arguments"] == {"a": 1}
     folder.clear()
-    assert not folder.was_begun()
+    assert not folder.has_run()
     assert not folder.holds_records()
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["best.safetensors", "notes.txt"]
 

@@ -114,7 +114,7 @@ def test_two_jobs_of_two_processes_with_one_folder_are_kept_apart(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.lock(wait=0)
     run("ddp", tmp_path, error="is training in the run folder")
-    assert not folder.was_begun()
+    assert not folder.has_run()
     folder.unlock()
     run("ddp", tmp_path)
 

@@ -1,7 +1,7 @@
 """All use of Lightning's internals: many trainings inside one ``Trainer.fit``.
 
-No other part of the package uses a private name of Lightning. A comment at each use says why. Each name exists
-since the oldest supported version, 2.5.0, unless its comment names a later one.
+No other part of the package uses a private name of Lightning. A comment at each use says why. Each name has
+existed since the oldest supported version, 2.5.0, unless its comment names a later one.
 """
 
 from lightning_lottery._lightning.fit import RoundsFit

@@ -45,12 +45,12 @@ class RoundCheckpoints:
         """Restores folders and file names. May be called twice."""
         for checkpoint, (folder, file) in self._own.items():
             checkpoint.filename = file
-            if not (checkpoint.save_last and "://" in str(folder)):  # links do not work there for ckpt_path="last"
+            if not (checkpoint.save_last and "://" in str(folder)):  # no links there: "last" needs this folder
                 checkpoint.dirpath = folder
         self._own.clear()
 
     def leave_after_exception(self) -> None:
-        """Does the same after ``on_exception`` of all callbacks, since some of them write a checkpoint there."""
+        """Calls :meth:`leave` after ``on_exception`` of all callbacks, since some write a checkpoint there."""
         strategy = self._trainer.strategy
         on_exception = strategy.on_exception  # Lightning calls it after those of callbacks and data
 

@@ -49,7 +49,7 @@ class DataOrder:
         self._generators: dict[str, torch.Generator] = {}
         self._asked: dict[str, LoaderRequest] = {}
         self._iterator: GeneratorState | None = (
-            None  # before the iterator was created; None if the request created it
+            None  # before the iterator was created; None if setup_data created it
         )
         self._fetching = GeneratorState()  # before the first batch of the epoch, which also draws
         self._before_loading: GeneratorState | None = None
@@ -96,7 +96,7 @@ class DataOrder:
             if self._repeat is not None:  # generators that were unknown before the request
                 self._repeat.restore_own(found)
             states = GeneratorState.capture(self._generators).own
-            # A loader that had not been requested then had the same state as now.
+            # A loader that had not been requested at that moment had the same generator state as now.
             for known in (moment, self._before_loading, self._after_loading):
                 if known is not None:
                     known.own.update({name: s for name, s in states.items() if name not in known.own})
@@ -117,7 +117,7 @@ class DataOrder:
             self._before_loading = None
         self._loop.setup_data()  # run() does this first
         self._after_loading = GeneratorState.capture(self._generators)
-        # The sanity check has loaded the validation data with its own random numbers. They stay for all rounds.
+        # The sanity check has loaded the validation data, with its own random numbers. They stay for all rounds.
         self._val = self._asked.get("val") if self._val_loop._combined_loader is not None else None
         self._keep_val_loaders()
 
@@ -256,13 +256,13 @@ class DataOrder:
         self.restore_current()
 
     def begin_epoch(self) -> None:
-        """Starts an epoch where the resumed training was, whatever earlier hooks have drawn."""
+        """Restores the generators before the first epoch of a resumed training; hooks may have drawn numbers."""
         self.restore_current()
         if self._reload_epoch is not None:
             self._loop._last_train_dl_reload_epoch, self._reload_epoch = self._reload_epoch, None
 
     def restore_current(self) -> None:
-        """Restores the generators of the resumed training, if that has not happened yet."""
+        """Restores the generators of a resumed training, until its first epoch has begun."""
         if self._pending:
             GeneratorState(**self._pending["now"]).restore(self._generators)
 
@@ -270,7 +270,7 @@ class DataOrder:
         """Advances the iterator of a resumed epoch to its next batch."""
         progress = self._loop.epoch_loop.batch_progress
         done = progress.current.completed
-        if not done:  # a whole epoch is left; only before 2.5.3 has Lightning already created its iterator
+        if not done:  # a whole epoch is left; since 2.5.3 Lightning does not create its iterator when resuming
             if self._trainer.current_epoch > 0 and self._iterator is not None:
                 self._iterator.restore(self._generators)
                 iter(fetcher)

@@ -62,7 +62,7 @@ class RoundsFit:
         trainer = self.trainer
         self._memories = [CallbackState(part) for part in self._parts()]
         self._data.save_start()
-        self._optimization = loop_state.FirstOptimization(trainer)
+        self._optimization = loop_state.InitialOptimizers(trainer)
         self._precision = copy.deepcopy(trainer.precision_plugin.state_dict())
         self._remember_limits()
 
@@ -90,7 +90,7 @@ class RoundsFit:
             CallbackState(part, take(states, CallbackState(part, {}).name)) for part in self._parts()
         ]
         self._data.restore_start(start["data"][self.trainer.global_rank])
-        self._optimization = loop_state.FirstOptimization(self.trainer, start["optimization"])
+        self._optimization = loop_state.InitialOptimizers(self.trainer, start["optimization"])
         self._precision = start["precision"]
         self._remember_limits()
 
@@ -104,7 +104,7 @@ class RoundsFit:
         same_data_order: bool,
         point: dict[str, Any] | None = None,
         fresh_optimizer: bool = False,
-        shortened: tuple[int, float] | None = None,
+        fine_tuning: tuple[int, float] | None = None,
     ) -> None:
         """Rewinds everything except the weights: loops, optimizers, callbacks, data, generators.
 
@@ -114,7 +114,7 @@ class RoundsFit:
             same_data_order: Whether the random generators are rewound too; otherwise they continue.
             point: The result of :meth:`point` where the round starts; by default the beginning.
             fresh_optimizer: Whether optimizers start without their per-weight state at the point.
-            shortened: Number of epochs and constant learning rate of the round; by default the schedule applies.
+            fine_tuning: Number of epochs and constant learning rate of the round; by default the schedule applies.
         """
         trainer, loop = self.trainer, self.trainer.fit_loop
         trainer.should_stop = False  # otherwise the next round would train no batch
@@ -126,7 +126,7 @@ class RoundsFit:
         trainer._logger_connector.reset_metrics()  # would count as those of the next
         trainer.lightning_module.zero_grad(set_to_none=True)
         trainer.strategy.setup_optimizers(trainer)
-        # setup_optimizers creates them as before the fit. The strategy then moves their state, which is done here.
+        # At the start of a fit, the strategy then moves their state to its device. Do the same here.
         _optimizers_to_device(trainer.strategy.optimizers, trainer.strategy.root_device)
         self._optimization.restore()
         trainer.precision_plugin.load_state_dict(copy.deepcopy(self._precision))  # the scale of 16-bit gradients
@@ -137,20 +137,22 @@ class RoundsFit:
             memory.restore(trainer, take(at_point, memory.name))
         self._data.rewind(same_data_order, None if point is None else self._own(point["data"]))
         if point is not None:
-            metrics.put_back(trainer, point["metrics"])  # a scheduler may need one before the next validation
+            metrics.restore_last_values(
+                trainer, point["metrics"]
+            )  # a scheduler may need one before the next validation
             loop_state.settle(trainer, validate=False)
         if not self.loggers.have_children:
             loop.epoch_loop._batches_that_stepped = axis
-        if shortened is not None:
-            self.shorten(*shortened)
+        if fine_tuning is not None:
+            self.fine_tune(*fine_tuning)
         self.progress.start_round()
 
     def allow_epochs(self, epochs: int) -> None:
-        """Allows Lightning to load a checkpoint of a round with more epochs."""
+        """Allows Lightning to load a checkpoint of a round that has more epochs than ``max_epochs``."""
         loop = self.trainer.fit_loop
         self._max_epochs, loop.max_epochs = loop.max_epochs, max(epochs, loop.max_epochs or 0)
 
-    def shorten(self, epochs: int, lr: float) -> None:
+    def fine_tune(self, epochs: int, lr: float) -> None:
         """Sets a constant learning rate and a number of epochs for a round."""
         self.trainer.fit_loop.max_epochs = epochs
         self.trainer.strategy.lr_scheduler_configs = []
@@ -238,7 +240,7 @@ class RoundsFit:
                 parameter.grad = moment["gradients"][name].to(parameter.device)
 
     def keep_final(self) -> dict[str, Any]:
-        """Saves metrics and checkpoint states after the last ticket, to restore them after the controls."""
+        """The metrics and checkpoint states after the last ticket, to be restored after the controls."""
         return {"checkpoints": self.checkpoints.memories(), "metrics": metrics.keep(self.trainer)}
 
     def restore_final(self, final: dict[str, Any]) -> None:
@@ -246,10 +248,10 @@ class RoundsFit:
         self.checkpoints.restore(final["checkpoints"])
         if self.trainer.is_global_zero:
             self.checkpoints.restore_last()
-        metrics.put_back(self.trainer, final["metrics"])
+        metrics.restore_last_values(self.trainer, final["metrics"])
 
     def stop_on_sigterm(self) -> None:
-        """Ends the fit like Lightning if the process has received SIGTERM during the round."""
+        """Ends the fit, as Lightning does, if the process received SIGTERM during the round."""
         if self.trainer.received_sigterm:
             raise SIGTERMException
 

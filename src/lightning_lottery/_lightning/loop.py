@@ -18,23 +18,23 @@ class Hooks:
     """The functions that a fit of many rounds calls.
 
     Attributes:
-        begin: Before training begins. Returns whether to train at all.
-        boundary: After each round. Returns whether another one follows.
-        batch: After all hooks of a batch, before a validation.
-        epoch: Before an epoch begins.
-        loading: Before a checkpoint is loaded, with its path or ``None``. Returns whether the path is a run
+        before_training: Before training begins. Returns whether to train at all.
+        after_round: After each round. Returns whether another one follows.
+        after_batch: After all hooks of a batch, before a validation.
+        before_epoch: Before an epoch begins.
+        before_loading: Before a checkpoint is loaded, with its path or ``None``. Returns whether the path is a run
             folder, which Lightning must not load.
-        saved: After a checkpoint was written, with its path.
-        bar: Returns texts for the progress bar, by name.
+        after_saving: After a checkpoint was written, with its path.
+        progress_texts: Returns texts for the progress bar, by name.
     """
 
-    begin: Callable[[], bool]
-    boundary: Callable[[], bool]
-    batch: Callable[[], None]
-    epoch: Callable[[], None]
-    loading: Callable[[str | os.PathLike[str] | None], bool]
-    saved: Callable[[str], None]
-    bar: Callable[[], dict[str, str]]
+    before_training: Callable[[], bool]
+    after_round: Callable[[], bool]
+    after_batch: Callable[[], None]
+    before_epoch: Callable[[], None]
+    before_loading: Callable[[str | os.PathLike[str] | None], bool]
+    after_saving: Callable[[str], None]
+    progress_texts: Callable[[], dict[str, str]]
 
 
 def install(trainer: Trainer, owner: Callback, hooks: Hooks, data: DataOrder) -> list[Callable[[], None]]:
@@ -66,7 +66,9 @@ def install(trainer: Trainer, owner: Callback, hooks: Hooks, data: DataOrder) ->
     if (progress := trainer.progress_bar_callback) is not None:
         get_metrics = progress.get_metrics  # the only way to add text to any progress bar
         undo.append(
-            replace_attribute(progress, "get_metrics", lambda *args: {**hooks.bar(), **get_metrics(*args)})
+            replace_attribute(
+                progress, "get_metrics", lambda *args: {**hooks.progress_texts(), **get_metrics(*args)}
+            )
         )
     return undo
 
@@ -77,9 +79,9 @@ def _loop_class(base: Any, is_ours: Callable[[], bool], hooks: Hooks, data: Data
     def run(loop: Any) -> None:
         if not is_ours():
             base.run(loop)
-        elif hooks.begin():
+        elif hooks.before_training():
             train(loop)
-            while hooks.boundary():
+            while hooks.after_round():
                 train(loop)
 
     def train(loop: Any) -> None:
@@ -95,7 +97,7 @@ def _loop_class(base: Any, is_ours: Callable[[], bool], hooks: Hooks, data: Data
     def on_advance_start(loop: Any) -> None:
         if is_ours():
             data.begin_epoch()
-            hooks.epoch()
+            hooks.before_epoch()
         base.on_advance_start(loop)
 
     def on_advance_end(loop: Any) -> None:
@@ -113,7 +115,7 @@ def _watch_batches(epoch_loop: Any, is_ours: Callable[[], bool], hooks: Hooks) -
 
     def on_advance_end(fetcher: Any) -> None:
         if is_ours():
-            hooks.batch()
+            hooks.after_batch()
         end(fetcher)
 
     return replace_attribute(epoch_loop, "on_advance_end", on_advance_end)
@@ -136,7 +138,7 @@ def _watch_loading(trainer: Any, hooks: Hooks) -> Callable[[], None]:
     start = trainer._checkpoint_connector.resume_start
 
     def resume_start(checkpoint_path: Any = None, *args: Any, **kwargs: Any) -> None:
-        start(None if hooks.loading(checkpoint_path) else checkpoint_path, *args, **kwargs)
+        start(None if hooks.before_loading(checkpoint_path) else checkpoint_path, *args, **kwargs)
 
     return replace_attribute(trainer._checkpoint_connector, "resume_start", resume_start)
 
@@ -147,6 +149,6 @@ def _watch_saving(trainer: Any, hooks: Hooks) -> Callable[[], None]:
     def save_checkpoint(filepath: Any, weights_only: bool | None = None, *args: Any, **kwargs: Any) -> None:
         save(filepath, weights_only, *args, **kwargs)
         if not weights_only:  # weights alone cannot be resumed
-            hooks.saved(os.fspath(filepath))
+            hooks.after_saving(os.fspath(filepath))
 
     return replace_attribute(trainer, "save_checkpoint", save_checkpoint)

@@ -10,7 +10,7 @@ from lightning.pytorch.loops.progress import _BaseProgress
 
 def reset(loop: _Loop) -> None:
     """Resets the counters of a loop and its inner loops, and the flags of a resumed fit."""
-    clear_marks(loop)
+    clear_resume_flags(loop)
     for part in vars(loop).values():
         if isinstance(part, _BaseProgress):
             part.reset()
@@ -18,7 +18,7 @@ def reset(loop: _Loop) -> None:
             reset(part)
 
 
-def clear_marks(loop: _Loop) -> None:
+def clear_resume_flags(loop: _Loop) -> None:
     """Clears the flags of a resumed fit in a loop and its inner loops; the counters stay."""
     marks = ("_restarting", "_loaded_from_state_dict", "_resuming_from_checkpoint", "_has_run", "_skip_backward")
     for name in marks:
@@ -28,7 +28,7 @@ def clear_marks(loop: _Loop) -> None:
         loop.reset_restart_stage()
     for part in vars(loop).values():
         if isinstance(part, _Loop):
-            clear_marks(part)
+            clear_resume_flags(part)
 
 
 def settle(trainer: Trainer, validate: bool) -> None:
@@ -52,7 +52,7 @@ def settle(trainer: Trainer, validate: bool) -> None:
             loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
         for tracker in (epochs.current, epochs.total):
             tracker.completed = tracker.processed
-        clear_marks(loop)
+        clear_resume_flags(loop)
     else:
         _settle_batch(trainer, validate)
 
@@ -98,7 +98,7 @@ def _settle_batch(trainer: Trainer, validate: bool) -> None:
         if not epoch_loop._should_accumulate():
             epoch_loop._batches_that_stepped += 1
     elif validate:
-        # As if it was killed in the first batch of the validation, so that Lightning runs the whole validation.
+        # As if the process was killed in the first validation batch, so that Lightning runs the whole validation.
         progress = epoch_loop.val_loop.batch_progress
         for tracker in (progress.current, progress.total):
             tracker.reset()
@@ -138,7 +138,7 @@ def load_optimization(trainer: Trainer, state: dict[str, Any], fresh_optimizer: 
     trainer.precision_plugin.load_state_dict(state["precision"])
 
 
-class FirstOptimization:
+class InitialOptimizers:
     """Optimizers and schedulers of the first round, in case configure_optimizers returns them again."""
 
     def __init__(self, trainer: Trainer, states: list[dict[str, Any]] | None = None) -> None:

@@ -42,7 +42,7 @@ def keep(trainer: Trainer) -> dict[str, dict[str, Any]]:
     return {kind: dict(getattr(trainer, kind[1:])) for kind in _KINDS}
 
 
-def put_back(trainer: Trainer, metrics: dict[str, dict[str, Any]]) -> None:
+def restore_last_values(trainer: Trainer, metrics: dict[str, dict[str, Any]]) -> None:
     """Restores the result of :func:`keep`."""
     trainer._logger_connector.reset_results()
     _put(trainer, metrics)
@@ -55,7 +55,7 @@ def _put(trainer: Trainer, metrics: dict[str, dict[str, Any]]) -> None:
 
 
 def _can_be_kept(metric: _ResultMetric) -> bool:
-    """Excludes metric objects of the user, and values per step, which :func:`keep` already contains."""
+    """Whether the average of a metric over the epoch can be saved, and rebuilt in another process."""
     meta = metric.meta
     if metric.is_tensor:
         return meta.on_epoch and meta.sync.group is None and meta.reduce_fx in _REDUCTIONS.values()

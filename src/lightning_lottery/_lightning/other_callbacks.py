@@ -71,9 +71,9 @@ class CallbackState:
         return self.callback.state_key if isinstance(self.callback, Callback) else type(self.callback).__qualname__
 
     def at_point(self) -> dict[str, Any] | None:
-        """The current state, for rounds that start at this point; ``None`` if every round starts without it.
+        """The current state, for rounds that start at this point.
 
-        The latter holds for checkpoints, timers and averages.
+        ``None`` for checkpoint callbacks, timers and averages of weights, which ignore the point.
         """
         return None if self._is_special else self._plain()
 

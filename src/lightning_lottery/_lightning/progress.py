@@ -30,22 +30,22 @@ class Progress:
         """The optimizer steps of the round so far, or its batches if Lightning counts no steps."""
         steps = self._trainer.global_step - self.first_step
         # optimizers(use_pl_optimizer=False) bypass Lightning's step counter, but not its batch counter.
-        return steps if steps or not self.steps_by_hand() else self._batches() - self.first_batch
+        return steps if steps or not self.has_uncounted_steps() else self._batches() - self.first_batch
 
-    def steps_by_hand(self) -> bool:
-        """Whether the LightningModule steps its optimizers without Lightning, as far as is known by now."""
+    def has_uncounted_steps(self) -> bool:
+        """Whether the LightningModule seems to step its optimizers without Lightning: batches, but no steps."""
         by_hand = not self._trainer.lightning_module.automatic_optimization
         return by_hand and self._trainer.global_step == 0 and self._batches() > 0
 
     def _batches(self) -> int:
-        """The batches of the round; ``total_batch_idx`` is off by one."""
+        """All completed batches, also those before a later rewind point; ``total_batch_idx`` is off by one."""
         return int(self._trainer.fit_loop.epoch_loop.batch_progress.total.completed)
 
     def has_seen_batches(self) -> bool:
         """Whether the round has seen data, even if no optimizer stepped."""
         return self._batches() > 0
 
-    def is_between_epochs(self) -> bool:
+    def is_last_batch_of_epoch(self) -> bool:
         """Whether the batch that has just trained is the last of its epoch."""
         # The loop's own rule, which handles data with and without a length.
         return self._trainer.fit_loop.epoch_loop._num_ready_batches_reached()
@@ -58,7 +58,7 @@ class Progress:
 
     def nothing_to_train(self) -> bool:
         """Whether this fit will not train a single batch."""
-        has_trained = self._trainer.global_step > 0 or self.steps_by_hand()
+        has_trained = self._trainer.global_step > 0 or self.has_uncounted_steps()
         return self._trainer.limit_train_batches == 0 or (has_trained and any(self._reached()))
 
     def time_is_up(self) -> bool:
@@ -73,28 +73,28 @@ class Progress:
         in_epochs = loop.max_epochs not in (None, -1) and epochs >= loop.max_epochs
         return bool(in_epochs), bool(loop.max_steps != -1 and self._trainer.global_step >= loop.max_steps)
 
-    def steps_of_a_round(self) -> float:
+    def steps_per_round(self) -> float:
         """The optimizer steps of a complete round; infinite if unknown."""
         loop: Any = self._trainer.fit_loop
         most = math.inf if loop.max_steps == -1 else loop.max_steps
-        return min(self._most_epochs() * self._steps_of_an_epoch(), most)
+        return min(self._most_epochs() * self._steps_per_epoch(), most)
 
-    def epochs_of_a_round(self) -> float:
+    def epochs_per_round(self) -> float:
         """The epochs of a complete round, of which the last may be a fraction; infinite if unknown."""
-        steps, most = self._steps_of_an_epoch(), self._trainer.fit_loop.max_steps
+        steps, most = self._steps_per_epoch(), self._trainer.fit_loop.max_steps
         epochs = self._most_epochs()
         return epochs if most == -1 or math.isinf(steps) else min(epochs, most / steps)
 
     def steps_left(self) -> int:
         """The optimizer steps that a complete round would still take; 0 if its length is unknown."""
-        left = self.steps_of_a_round() - self._trainer.global_step
+        left = self.steps_per_round() - self._trainer.global_step
         return 0 if math.isinf(left) else max(0, int(left))
 
     def _most_epochs(self) -> float:
         epochs = self._trainer.fit_loop.max_epochs
         return math.inf if epochs in (None, -1) else float(epochs)
 
-    def _steps_of_an_epoch(self) -> float:
+    def _steps_per_epoch(self) -> float:
         trainer: Any = self._trainer
         varies = any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks)
         if varies or not trainer.lightning_module.automatic_optimization:

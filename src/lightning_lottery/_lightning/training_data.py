@@ -33,12 +33,12 @@ class TrainingData:
         self._trainer, self._module, self._stack = trainer, trainer.lightning_module, stack
         self._prunable = prunable
         self._batches: list[Any] = []
-        self._is_untouched = False
+        self._is_protected = False
 
-    def _touch(self) -> None:
-        if not self._is_untouched:
-            self._stack.enter_context(_untouched(self._trainer, self._prunable))
-            self._is_untouched = True
+    def _protect(self) -> None:
+        if not self._is_protected:
+            self._stack.enter_context(_restored_afterwards(self._trainer, self._prunable))
+            self._is_protected = True
 
     def batches(self, number: int) -> list[Any]:
         """The first batches of the training loader, on the module's device. There may be fewer than ``number``.
@@ -46,7 +46,7 @@ class TrainingData:
         Raises:
             TrainingError: There are no batches.
         """
-        self._touch()
+        self._protect()
         if len(self._batches) < number:
             limit = min(number, self._trainer.num_training_batches)
             loader = CombinedLoader(tree_map(_apart, self._trainer.train_dataloader), self._mode())
@@ -89,7 +89,7 @@ class TrainingData:
                 "The criterion needs the loss that training_step returns, but with manual optimization there is "
                 "none. Use a criterion that only needs weights, such as Magnitude()."
             )
-        self._touch()
+        self._protect()
         arguments = {"batch_idx": 0} if is_param_in_hook_signature(step, "batch_idx", min_args=2) else {}
         with torch.enable_grad(), self._trainer.precision_plugin.forward_context():
             try:
@@ -142,7 +142,7 @@ def _copied(part: Any) -> Any:
     return part.clone() if isinstance(part, Tensor) else copy.copy(part)
 
 
-class _Notes:
+class _PlainAttributes:
     """The lists, dictionaries, sets and numbers among the attributes of a LightningModule."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -152,7 +152,7 @@ class _Notes:
         self._module = module
 
     def restore(self) -> None:
-        present = vars(self._module)  # attributes that have become layers or buffers are removed
+        present = vars(self._module)  # without attributes that have become layers or buffers
         present.update({name: value for name, value in self._numbers.items() if name in present})
         for value, before in self._held:
             value.clear()
@@ -176,10 +176,10 @@ def training_data(
 
 
 @contextmanager
-def _untouched(trainer: Trainer, prunable: Sequence[nn.Parameter]) -> Iterator[None]:
+def _restored_afterwards(trainer: Trainer, prunable: Sequence[nn.Parameter]) -> Iterator[None]:
     """Restores on exit everything that a training step may change in a LightningModule."""
     module: Any = trainer.lightning_module
-    state, loggers, notes = ModuleState.of(module), trainer.loggers, _Notes(module)
+    state, loggers, notes = ModuleState.of(module), trainer.loggers, _PlainAttributes(module)
     weights = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
     undo = [
         replace_attribute(module, name, lambda *_, **__: None) for name in ("log", "log_dict")
@@ -190,8 +190,8 @@ def _untouched(trainer: Trainer, prunable: Sequence[nn.Parameter]) -> Iterator[N
     try:
         yield
     finally:
-        for put_back in undo:
-            put_back()
+        for restore_last_values in undo:
+            restore_last_values()
         trainer.loggers = loggers
         state.restore(module)
         notes.restore()

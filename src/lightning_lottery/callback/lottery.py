@@ -23,9 +23,9 @@ from lightning_lottery.pruning import (
     Scope,
     Selection,
     Sizes,
+    check_not_lazy,
     criterion_of,
     pattern_of,
-    refuse_lazy,
     scope_of,
 )
 from lightning_lottery.rounds import Run
@@ -175,19 +175,19 @@ class LotteryTicketCallback(Resumable):
         if stage != "fit":
             return
         self._close("failed")  # in case an earlier fit ended without teardown
-        self._loaded, self._to_resume, self._state, self._doubles = None, None, {}, {}
+        self._loaded, self._to_resume, self._state, self._double_weights = None, None, {}, {}
         preflight.check_trainer(trainer, self, self.settings)
         self._limits = preflight.describe_trainer(trainer)  # before other callbacks change the limits
-        refuse_lazy(pl_module)
+        check_not_lazy(pl_module)
         self._fit = RoundsFit(trainer, self)
         hooks = Hooks(
-            begin=self._begin,
-            boundary=self._boundary,
-            batch=self._between_batches,
-            epoch=self._between_epochs,
-            loading=self._loading,
-            saved=self._saved,
-            bar=self._bar,
+            before_training=self._before_training,
+            after_round=self._after_round,
+            after_batch=self._after_batch,
+            before_epoch=self._before_epoch,
+            before_loading=self._before_loading,
+            after_saving=self._after_saving,
+            progress_texts=self._progress_texts,
         )
         self._fit.install(hooks)
 
@@ -215,7 +215,7 @@ class LotteryTicketCallback(Resumable):
         self._start = _Start(selection, description, RunFolder(folder.path, is_writer=trainer.is_global_zero))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Updates the best metric with values logged at the end of the last epoch, and tracks what trains."""
+        """Updates the best metric with values logged at the end of the last epoch, and notes what is trainable."""
         if self._run is not None:
             self._run.round.observe_metric(self._rounds_fit, self.settings.monitor)
             self._run.round.requires_grad = {n: p.requires_grad for n, p in pl_module.named_parameters()}
@@ -278,7 +278,7 @@ class LotteryTicketCallback(Resumable):
         """Restores the Trainer."""
         self._close("success")
 
-    def _begin(self) -> bool:
+    def _before_training(self) -> bool:
         """Starts or resumes the run when training begins. Returns whether there is anything to train."""
         fit, loaded = self._rounds_fit, self._loaded
         is_resumed = loaded is not None or self._to_resume is not None
@@ -296,9 +296,9 @@ class LotteryTicketCallback(Resumable):
             self._mailbox.send(self._folder.path)
         self._loaded = self._to_resume = None
         module = fit.trainer.lightning_module
-        if self._doubles:
-            module.load_state_dict(self._doubles)
-            self._doubles = {}
+        if self._double_weights:
+            module.load_state_dict(self._double_weights)
+            self._double_weights = {}
         run = Run(self.settings, fit, module, start.selection, self._folder, self._records)
         if is_resumed:
             run.resume(loaded)
@@ -307,22 +307,22 @@ class LotteryTicketCallback(Resumable):
         self._run = None if run.is_over else run
         return not run.is_over
 
-    def _boundary(self) -> bool:
+    def _after_round(self) -> bool:
         return self._run is not None and self._run.advance()
 
-    def _between_batches(self) -> None:
+    def _after_batch(self) -> None:
         if self._run is not None:
             self._run.save_rewind_point_again()
 
-    def _between_epochs(self) -> None:
+    def _before_epoch(self) -> None:
         if self._run is not None:
             self._run.save_rewind_point(between_epochs=True)
 
-    def _saved(self, path: str) -> None:
+    def _after_saving(self, path: str) -> None:
         if self._run is not None:
             self._run.note_checkpoint(path)
 
-    def _bar(self) -> dict[str, str]:
+    def _progress_texts(self) -> dict[str, str]:
         return {} if self._run is None else {"round": self._run.round.progress}
 
     def _close(self, status: str, has_failed: bool = False) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback
 from typing_extensions import Self
 
-from lightning_lottery.files import write_whole
+from lightning_lottery.files import write_atomically
 from lightning_lottery.rules import Settings
 from lightning_lottery.storage import Records, RunFolder, Tickets, smallest_matching
 from lightning_lottery.tickets import Ticket
@@ -97,7 +97,7 @@ class Mailbox:
     def send(self, folder: Path) -> None:
         """Sends the path of the run folder, if the callback was created in another process."""
         if os.getpid() != self._owner:
-            write_whole(self._path, str(folder.absolute()).encode())
+            write_atomically(self._path, str(folder.absolute()).encode())
 
     def receive(self) -> Path | None:
         """Returns the path that another process has sent, once; ``None`` if there is none."""

@@ -23,7 +23,7 @@ class Resumable(Results):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.how_to_resume = "fit(..., ckpt_path=lottery.resume(trainer))"
+        self.how_to_resume = "call trainer.fit(..., ckpt_path=lottery.resume(trainer))"
         self._ignore: Sequence[str] = ()  # hyperparameters that may differ in a resumed run
 
     def _reset(self) -> None:
@@ -31,7 +31,7 @@ class Resumable(Results):
         self._fit: RoundsFit | None = None
         self._loaded: RunState | None = None  # from a checkpoint; used when training begins
         self._to_resume: RunFolder | None = None  # if ckpt_path names a run folder
-        self._doubles: dict[str, Any] = {}
+        self._double_weights: dict[str, Any] = {}
 
     def resume(self, trainer: Trainer, ignore: Sequence[str] = ()) -> str | None:
         """Finds the run to resume: the one in ``dirpath``, or else the newest matching run.
@@ -71,10 +71,10 @@ class Resumable(Results):
         if state and self._fit is not None:
             preflight.check_finders(trainer)  # before the finders start, in on_fit_start
             self._fit.checkpoints.enter(RunState.load(state).name)
-            if trainer.precision == "64-true":  # Lightning loads them before it converts the module to double
-                self._doubles = checkpoint["state_dict"]
+            if trainer.precision == "64-true":  # Lightning loads weights before it converts the module to double
+                self._double_weights = checkpoint["state_dict"]
 
-    def _loading(self, path: str | os.PathLike[str] | None) -> bool:
+    def _before_loading(self, path: str | os.PathLike[str] | None) -> bool:
         if (folder := RunFolder.at(path)) is None:
             return False
         preflight.check_resume(self._rounds_fit.trainer, is_resumed=True)

@@ -110,7 +110,7 @@ def _prune_smallest(
     total = sum(score.numel() for score in scores) if masks is None else sum(sharding.count(masks))
     k = plain(k)
     if not isinstance(k, int) or isinstance(k, bool) or not 0 <= k <= total:
-        raise ConfigurationError(f"k={k} weights cannot be removed from {total} survivors.")
+        raise ConfigurationError(f"k={k!r} must be an integer from 0 to {total}, the number of survivors.")
     kept = [_empty_mask(score) for score in scores] if out is None else out
     if k == 0:
         for index, target in enumerate(kept):

@@ -19,7 +19,15 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.masks import count, is_sharded, like, local
-from lightning_lottery.pruning import Layer, Magnitude, Pruner, Selection, Unstructured, examine, layers_of
+from lightning_lottery.pruning import (
+    Layer,
+    Magnitude,
+    Pruner,
+    Selection,
+    Unstructured,
+    check_and_select,
+    layers_of,
+)
 from lightning_lottery.rules import Settings, make_control
 from lightning_lottery.tickets import dense_ticket
 
@@ -152,7 +160,9 @@ def check_module(
         ConfigurationError: The module does not work with the arguments.
     """
     _check_optimizers(module)
-    selection = examine(module, settings.include, settings.exclude, is_initial=copies is None, copies=copies)
+    selection = check_and_select(
+        module, settings.include, settings.exclude, is_initial=copies is None, copies=copies
+    )
     layers = layers_of(module, selection.parameters)
     _check_sharded(module, settings, layers)
     pruner = settings.method.plan(layers, settings.sizes)
@@ -189,14 +199,16 @@ def _check_sharded(module: LightningModule, settings: Settings, layers: Sequence
     late = settings.rewind.schedule.amount > 0 or settings.rewind.weights is None
     if late or settings.controls:
         raise ConfigurationError(
-            f"{'rewind=' + repr(settings.rewind) if late else 'controls'} is not supported for sharded weights. "
+            f"{'rewind=' + repr(settings.rewind) if late else f'controls={list(settings.controls)}'} is not "
+            "supported for sharded weights. "
             "Rewind to initialisation, and train controls on one device or with strategy='ddp'."
         )
     method = settings.method
     if not isinstance(method.criterion, Magnitude) or type(method.pattern) is not Unstructured or settings.stop:
         raise ConfigurationError(
-            f"{method.criterion}, {method.pattern} and stop={list(settings.stop)} are not supported together for "
-            "sharded weights. Use Magnitude(), Unstructured() and no stop rules."
+            "Sharded weights support only Magnitude(), Unstructured() and no stop rules, but got "
+            f"{method.criterion}, {method.pattern} and stop={list(settings.stop)}. Change these arguments, or "
+            "train on one device or with strategy='ddp'."
         )
     if normed := [layer.name for layer in layers if layer.norm_dims is not None]:
         raise ConfigurationError(

@@ -97,7 +97,7 @@ def check_same(folder: RunFolder, description: dict[str, Any], ignore: Sequence[
         if part == "hyperparameters":
             changed = [name for name in changed if not any(fnmatchcase(name, pattern) for pattern in ignore)]
             free = changed
-        differences += [f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in changed]
+        differences += [f"{name} was {old.get(name)!r} and is now {new.get(name)!r}" for name in changed]
     if not differences and then.get("structure") != now["structure"]:
         differences.append("the network has other parameters or buffers")
     if differences:

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_lottery.errors import ConfigurationError, LotteryError
-from lightning_lottery.files import is_address
+from lightning_lottery.files import is_url
 from lightning_lottery.preflight.identity import describe_trainer
 from lightning_lottery.rules import Settings, alike
 from lightning_lottery.storage import RunFolder, RunState
@@ -26,12 +26,12 @@ def choose_folder(trainer: Trainer, settings: Settings) -> RunFolder:
         ConfigurationError: The folder contains another run, or is not local.
     """
     where = _base_folder(trainer)  # called on all processes, since Lightning's log_dir synchronises them
-    if settings.dirpath is None and is_address(where) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+    if settings.dirpath is None and is_url(where) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         raise ConfigurationError(
             f"The run folder would be in {where!r}, which is not a local folder. Write for example "
             "LotteryTicketCallback(..., dirpath='runs/mine')."
         )
-    return _on_one_process(trainer, lambda: _choose_folder(trainer, settings, Path(where) / "lottery"))
+    return _on_process_0(trainer, lambda: _choose_folder(trainer, settings, Path(where) / "lottery"))
 
 
 def lock_folder(trainer: Trainer, settings: Settings, folder: RunFolder, is_resumed: bool) -> RunFolder:
@@ -52,18 +52,19 @@ def lock_folder(trainer: Trainer, settings: Settings, folder: RunFolder, is_resu
 
     def lock_it() -> RunFolder:
         is_named = settings.dirpath is not None or is_resumed
-        if folder.lock(wait=PATIENCE if is_named else 0):
+        is_locked = folder.lock(wait=PATIENCE if is_named else 0)
+        if is_locked:
             if is_resumed or settings.overwrite or not folder.holds_records():
                 return folder
             folder.unlock()
         if is_named:
-            raise ConfigurationError(_taken(folder.path) if folder.holds_records() else _in_use(folder.path))
+            raise ConfigurationError(_taken(folder.path) if is_locked else _in_use(folder.path))
         return RunFolder.next_free(folder.path, lock=True)
 
-    return _on_one_process(trainer, lock_it)
+    return _on_process_0(trainer, lock_it)
 
 
-def _on_one_process(trainer: Trainer, choose: Callable[[], RunFolder]) -> RunFolder:
+def _on_process_0(trainer: Trainer, choose: Callable[[], RunFolder]) -> RunFolder:
     """Lets process 0 choose a folder for all processes, since the others might already see its files."""
     chosen: RunFolder | LotteryError | None = None
     if trainer.is_global_zero:
@@ -164,7 +165,7 @@ def _known_folders(trainer: Trainer, settings: Settings) -> list[Path]:
     if settings.dirpath is not None:
         return [settings.dirpath]
     base = _base_folder(trainer)
-    if is_address(base):
+    if is_url(base):
         return []
     found = set(Path(base).glob("lottery*"))  # also with a version that the user chose
     logger: Any = trainer.loggers[0] if trainer.loggers else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.pruning import Pruner, Selection, examine, layers_of
+from lightning_lottery.pruning import Pruner, Selection, check_and_select, layers_of
 from lightning_lottery.report import aligned
 from lightning_lottery.rules import Settings
 
@@ -42,7 +42,7 @@ class Preview:
         """
         if not isinstance(module, nn.Module):
             raise ConfigurationError(f"preview needs a network (a torch.nn.Module), but got {module!r:.200}.")
-        selection = examine(module, settings.include, settings.exclude)
+        selection = check_and_select(module, settings.include, settings.exclude)
         layers = layers_of(module, selection.parameters)
         pruner = settings.method.plan(layers, settings.sizes)
         first_round = 1 if settings.prune_at_init else 0
@@ -70,7 +70,7 @@ class Preview:
         if len(self.kept) == 1:
             rows = [[str(number), f"{total[number]:,}", f"{total[number] / total[0]:.4f}"] for number in rounds]
             return [["round", "kept of all", "density"], *rows]
-        named = [*((_pool(names), keep) for names, keep in self.kept.items()), ("together", tuple(total))]
+        named = [*((_pool(names), keep) for names, keep in self.kept.items()), ("total", tuple(total))]
         counts = [[name, *(f"{keep[number]:,}" for number in rounds)] for name, keep in named]
         return [["kept in round", *map(str, rounds)], *counts]
 

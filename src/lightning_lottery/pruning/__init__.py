@@ -17,7 +17,7 @@ from lightning_lottery.pruning.kinds import Kind, kinds_of, norms_by_name
 from lightning_lottery.pruning.layers import Layer, layers_of
 from lightning_lottery.pruning.method import Method, Pruner, check_scores, largest
 from lightning_lottery.pruning.patterns import Block, Channels, NofM, Pattern, Unstructured, pattern_of
-from lightning_lottery.pruning.prunable import Selection, examine, refuse_lazy
+from lightning_lottery.pruning.prunable import Selection, check_and_select, check_not_lazy
 from lightning_lottery.pruning.scopes import ERK, Global, Layerwise, Pool, Scope, scope_of
 from lightning_lottery.pruning.sizes import Sizes
 
@@ -52,15 +52,15 @@ __all__ = [
     "Taylor",
     "Unstructured",
     "are_equal",
+    "check_and_select",
+    "check_not_lazy",
     "check_scores",
     "criterion_of",
-    "examine",
     "find_copies",
     "kinds_of",
     "largest",
     "layers_of",
     "norms_by_name",
     "pattern_of",
-    "refuse_lazy",
     "scope_of",
 ]

@@ -23,8 +23,10 @@ class GradientWatch:
 
     def __init__(self, module: nn.Module, known: Collection[str] | None = None) -> None:
         parameters = dict(module.named_parameters())
-        self.is_possible = not any(map(is_sharded, parameters.values()))
-        self._without = {n: p for n, p in parameters.items() if self.is_possible and (known is None or n in known)}
+        self.is_supported = not any(map(is_sharded, parameters.values()))
+        self._without = {
+            n: p for n, p in parameters.items() if self.is_supported and (known is None or n in known)
+        }
         self._undo: dict[str, Callable[[], None]] = {}
 
     def update(self) -> None:
@@ -71,7 +73,7 @@ def averages_of(module: nn.Module) -> dict[str, str | None]:
 
 
 def find_copies(names: Collection[str], module: nn.Module, start: Mapping[str, Tensor]) -> dict[str, str | None]:
-    """Finds the copies of trained weights after the first epoch.
+    """Finds the copies of trained weights, after an epoch of the first round.
 
     Args:
         names: The parameters that have had no gradient.
@@ -108,7 +110,8 @@ def originals_of(
         now: Their current values.
         trained: The names of possible originals; by default all other parameters.
         must_equal: Whether a matrix and its original must have been equal before training. Otherwise equal ones
-            are preferred; an unequal one is accepted if no other has this name and shape.
+            are preferred; without one, the matrix of the same shape whose name shares the longest ending with the
+            copy is accepted, if it is the only one.
 
     Returns:
         For each copy the name of its original, or ``None`` if it is unknown.
@@ -120,7 +123,8 @@ def originals_of(
         for original in _candidates(name, possible, before, must_equal):
             votes.setdefault(_parts(name, original), []).append(_distance(now[name], now[original]))
     found: dict[str, str | None] = dict.fromkeys(copies)
-    # The original of a part is the part that matches most of its matrices; among several, the nearest one now.
+    # The original of a part is the part that matches most of its matrices; of several, the one with the nearest
+    # current values.
     for (part, source), _ in sorted(votes.items(), key=lambda item: (-len(item[1]), sum(item[1]))):
         for name in copies:
             original = source + name.removeprefix(part)
@@ -173,7 +177,7 @@ def _beside(value: Tensor, other: Tensor) -> Tensor:
 
 
 def _varies(values: Tensor) -> bool:
-    """Whether values identify a tensor. Constant ones, such as zero biases and unit gains, do not."""
+    """Whether the values of a tensor identify it. Vectors and constant values do not."""
     return values.dim() > 1 and values.numel() > 1 and not bool(values.eq(values.flatten()[0]).all())
 
 

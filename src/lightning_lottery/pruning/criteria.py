@@ -53,7 +53,7 @@ class Criterion(ABC):
     """Base class of criteria. Write your own as a frozen dataclass like those below, or as a function.
 
     Attributes:
-        needs_training: Whether the scores are all equal before any training, so that it cannot prune then.
+        needs_training: Whether all scores are equal before any training, so that ``prune_at_init`` is impossible.
         absolute: Whether weights are ranked by the absolute value of their scores.
         scores_units: Whether the criterion scores units of several weights directly. Then ``context.weights``
             holds one number per unit. Otherwise a unit is scored by the norm of its weights' scores.

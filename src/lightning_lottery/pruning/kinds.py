@@ -54,7 +54,7 @@ class Kind(Enum):
     VECTOR = "biases, gains and other vectors"
     EMBEDDING = "embeddings"
     NORM = "normalisation"
-    TABLE = "positions, tokens, scales and tables, by their names"
+    TABLE = "positions, tokens, scales and tables (recognised by name)"
     NUMBERS = "not plain floating-point numbers"
     UNCLEAR = "unclear: an unusual shape, or a parametrization under which zeros may not stay zero"
 
@@ -140,9 +140,7 @@ def _places(module: nn.Module) -> Iterator[tuple[nn.Parameter, _Place]]:
                 is_gain = name == "original0" and _is_only(layer, _WeightNorm)
                 is_transformed = not _is_only(layer, (_WeightNorm, _SpectralNorm))
                 words = frozenset({"gain"}) if is_gain else _words(parts[-2])
-            elif isinstance(
-                layer, (nn.ParameterList, nn.ParameterDict)
-            ):  # neither the container nor its keys tell much
+            elif isinstance(layer, (nn.ParameterList, nn.ParameterDict)):
                 owner = owners[".".join(parts[:-2])] if path else layer
                 words = _words("_".join(parts[-2:]))
             elif name.endswith("_g") and name.removesuffix("_g") in _normed_by_hooks(layer):

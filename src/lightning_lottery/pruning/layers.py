@@ -11,7 +11,7 @@ from lightning_lottery.pruning.kinds import Kind, kinds_of, norms_of
 
 @dataclass(frozen=True)
 class Layer:
-    """A prunable weight, as patterns and scopes see it.
+    """A prunable parameter, as patterns and scopes see it.
 
     Attributes:
         name: The name of the parameter.

@@ -46,23 +46,24 @@ class Method:
         made = [self._with_units(layer) for layer in layers]
         if all(layer.least == layer.units for layer in made):
             raise ConfigurationError(
-                f"{self.pattern} keeps all of {', '.join(layer.name for layer in made)}, so nothing can be pruned."
+                f"{self.pattern} keeps every weight of {', '.join(layer.name for layer in made)}, so nothing can "
+                "be pruned. Use another pattern, or include other layers."
             )
-        starving = self._starving(made, sizes)
+        empty_without_keep_alive = self._empty_without_keep_alive(made, sizes)
         made = self.scope.with_least(made)
         pools = list(self.scope.pools(made, sizes))
         _check(pools, made, sizes, self)
-        return Pruner(self, {layer.name: layer for layer in made}, pools, starving)
+        return Pruner(self, {layer.name: layer for layer in made}, pools, empty_without_keep_alive)
 
     def _with_units(self, layer: Layer) -> Layer:
         """Adds the number of units, and of those that always stay, to a layer."""
         least = self.pattern.least(layer)
-        if layer.norm_dims is not None:  # for NofM they are among those that it keeps in any case
+        if layer.norm_dims is not None:  # NofM keeps these units anyway
             shape = self.pattern.scores(torch.empty(layer.shape, device="meta")).shape
             least = max(least, math.prod(shape[dim] for dim in self.pattern.unit_norm_dims(layer)))
         return replace(layer, units=self.pattern.units(layer.shape), least=least)
 
-    def _starving(self, layers: Sequence[Layer], sizes: Sizes) -> dict[str, int]:
+    def _empty_without_keep_alive(self, layers: Sequence[Layer], sizes: Sizes) -> dict[str, int]:
         """The layers that would become empty without ``keep_alive``, and the round in which they would."""
         bare = replace(self.scope, keep_alive=False)
         try:
@@ -80,13 +81,14 @@ class Pruner:
         method: How weights are pruned.
         layers: The prunable layers by name.
         pools: Which layers compete, and what every round keeps.
-        starving: Layers that only ``keep_alive`` keeps from becoming empty, and the round in which they would.
+        empty_without_keep_alive: Layers that only ``keep_alive`` keeps from becoming empty, and the round in
+            which they would.
     """
 
     method: Method
     layers: Mapping[str, Layer]
     pools: Sequence[Pool]
-    starving: Mapping[str, int] = field(default_factory=dict)
+    empty_without_keep_alive: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def counts(self) -> list[int]:
@@ -110,7 +112,7 @@ class Pruner:
             TrainingError: Scores are NaN, or do not have the shape of the weights.
         """
         iterations = self.method.criterion.iterations
-        rescued = [name for name, first in self.starving.items() if first <= number]
+        rescued = [name for name, first in self.empty_without_keep_alive.items() if first <= number]
         for iteration in range(1, iterations + 1):
             units = self._unit_scores(context(masks))
             masks = dict(masks)
@@ -159,7 +161,10 @@ class Pruner:
         removable = {name: self._removable(name, units[name], alive[name]) for name in names}
         for name in names:  # units that may not be removed are not checked later
             if removable[name] is not alive[name] and bool((units[name].isnan() & alive[name]).any()):
-                raise TrainingError(f"{name!r} contains NaN and cannot be ranked. The training has diverged.")
+                raise TrainingError(
+                    f"The scores of {name!r} contain NaN and cannot be ranked. Training has probably diverged: "
+                    "lower the learning rate, clip gradients, or prune less."
+                )
         before = _counts(alive)
         excess = sum(before.values()) - keep
         competing, rescued = list(names), []
@@ -238,7 +243,7 @@ def _counts(masks: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def check_scores(
-    criterion: Criterion, scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], may_be_alike: bool = False
+    criterion: Criterion, scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], allow_equal: bool = False
 ) -> None:
     """Checks the scores of a criterion.
 
@@ -246,7 +251,7 @@ def check_scores(
         criterion: The criterion.
         scores: The scores that it returned.
         masks: The masks by name.
-        may_be_alike: Whether equal scores are acceptable, since the weights have not been trained.
+        allow_equal: Whether equal scores are acceptable, since the weights have not been trained.
 
     Raises:
         TrainingError: Names, shapes or types do not match the weights, or all scores are equal.
@@ -261,7 +266,7 @@ def check_scores(
                 f"{criterion} must return floating-point scores of shape {tuple(mask.shape)} for {name!r}, but "
                 f"returned {what}."
             )
-    if not criterion.absolute and not may_be_alike:
+    if not criterion.absolute and not allow_equal:
         _refuse_all_alike(criterion, scores)
 
 

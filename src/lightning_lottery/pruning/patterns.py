@@ -138,8 +138,8 @@ class NofM(Unstructured):
 class Channels(Pattern):
     """Whole output channels of convolutions, or neurons of linear layers (Li et al. 2017, arXiv:1608.08710).
 
-    The score of a channel is the sum over its weights of score to the power of ``norm``, keeping the sign. For
-    magnitudes, channels are thus ranked by that norm. Biases stay.
+    The score of a channel is the sum of the scores of its weights, each raised to the power ``norm`` with its sign
+    kept. For magnitudes, this ranks channels by that norm. Biases stay.
 
     Attributes:
         norm: The exponent, above 0. 1 means the sum of magnitudes, 2 the Euclidean norm.

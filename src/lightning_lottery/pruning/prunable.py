@@ -76,7 +76,7 @@ class Selection:
         return f"{sum(self.sizes[name] for name in names):,} ({shown})"
 
 
-def refuse_lazy(module: nn.Module) -> None:
+def check_not_lazy(module: nn.Module) -> None:
     """Checks that no layer is still lazy.
 
     Raises:
@@ -92,7 +92,7 @@ def refuse_lazy(module: nn.Module) -> None:
         )
 
 
-def refuse_pruned(module: nn.Module) -> None:
+def check_not_pruned(module: nn.Module) -> None:
     """Checks that nothing else prunes the network. Its masks would be ignored, and its zeros counted as kept.
 
     Raises:
@@ -189,8 +189,8 @@ def select(
     unreal = [name for name in found if kinds[name] is Kind.NUMBERS]
     if unreal:
         raise ConfigurationError(
-            f"include={list(include)} names {_some(unreal)} of type {found[unreal[0]].dtype}, but only real "
-            "floating-point weights can be pruned. Remove them from include."
+            f"include={list(include)} names {_some(unreal)} of type {found[unreal[0]].dtype}, but only "
+            "dense floating-point weights of at least 16 bits can be pruned. Remove them from include."
         )
     selection = Selection(found, left_out, followers, {name: p.numel() for name, p in parameters.items()})
     if not found:
@@ -200,18 +200,18 @@ def select(
 
 def _nothing(selection: Selection, kinds: Mapping[str, Kind], excluded: set[str]) -> str:
     message = (
-        "The network has no prunable parameter. Prunable are the matrices and kernels that a forward pass "
-        f"multiplies by. The parameters of the network are: {', '.join(selection.left_out) or 'none'}. "
+        "The network has no prunable parameter. Only the matrices and kernels that a forward pass multiplies by "
+        f"are prunable. The parameters of the network are: {', '.join(selection.left_out) or 'none'}. "
     )
     matrices = [name for name in excluded if kinds[name] is Kind.MATRIX]
     if matrices:
-        return message + f"exclude leaves out {_some(matrices)}. Make exclude shorter."
+        return message + f"exclude leaves out {_some(matrices)}. Remove these patterns from exclude."
     if selection.unclear:
         return message + f"To prune those that may be matrices, write include={selection.unclear}."
     return message + "To prune other parameters, name them in include=['…'], if zeros make sense there."
 
 
-def examine(
+def check_and_select(
     module: nn.Module,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -231,8 +231,8 @@ def examine(
     Raises:
         ConfigurationError: The network has lazy layers, something else prunes it, or ``select`` raises an error.
     """
-    refuse_lazy(module)
-    refuse_pruned(module)
+    check_not_lazy(module)
+    check_not_pruned(module)
     selection = select(module, include, exclude, copies)
     warn_if_unclear(selection)
     if is_initial:

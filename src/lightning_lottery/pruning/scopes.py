@@ -27,7 +27,7 @@ class Pool:
 
 @dataclass(frozen=True, kw_only=True)
 class Scope(ABC):
-    """Base class of scopes: which layers compete for how many places. Write your own as a frozen dataclass.
+    """Base class of scopes: which layers compete for how many units. Write your own as a frozen dataclass.
 
     Layers are named by patterns (``*``, ``?``, ``[…]``) of parameter names, or by ``"first"`` and ``"last"`` among
     the prunable layers in the order of definition. The first matching pattern counts.
@@ -49,7 +49,8 @@ class Scope(ABC):
         for name, value in by_name.items():
             if not _is_number(value) or not 0 <= value <= 1:
                 raise ConfigurationError(
-                    f"min_density of {name!r} is {value!r}; it must be a number between 0 and 1, for example 0.1."
+                    f"min_density{f'[{name!r}]' if isinstance(self.min_density, Mapping) else ''}={value!r} must "
+                    "be a number between 0 and 1, for example 0.1."
                 )
 
     @abstractmethod
@@ -66,7 +67,7 @@ class Scope(ABC):
         """
 
     def with_least(self, layers: Sequence[Layer]) -> list[Layer]:
-        """Adds the number of units that ``min_density`` and ``keep_alive`` keep to the layers.
+        """Sets ``floor`` and ``least`` of the layers from ``min_density`` and ``keep_alive``.
 
         Raises:
             ConfigurationError: A name matches no layer.

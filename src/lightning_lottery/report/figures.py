@@ -10,7 +10,7 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_lottery.files import write_whole
+from lightning_lottery.files import write_atomically
 from lightning_lottery.storage import TICKET_BRANCH, Records
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def save_figure(drawing: Figure, path: Path) -> None:
     """Writes a figure as a PNG file, atomically."""
     content = BytesIO()
     drawing.savefig(content, format="png")
-    write_whole(path, content.getvalue())
+    write_atomically(path, content.getvalue())
 
 
 def _apart(densities: Sequence[float]) -> list[float]:

@@ -32,7 +32,7 @@ def check_parameters(name: str, module: nn.Module, parameters: Mapping[str, nn.P
         )
 
 
-def check_left(name: str, copies: Collection[str], parameters: Collection[str]) -> None:
+def check_something_left(name: str, copies: Collection[str], parameters: Collection[str]) -> None:
     """Checks that something is left to prune.
 
     Raises:
@@ -41,7 +41,8 @@ def check_left(name: str, copies: Collection[str], parameters: Collection[str]) 
     if len(copies) == len(parameters):
         raise TrainingError(
             f"During {name}, all prunable weights changed without ever having a gradient. Something other than an "
-            "optimizer writes to them, so they cannot be pruned."
+            "optimizer writes to them, so they cannot be pruned. Train them with an optimizer, or add other "
+            "parameters with include."
         )
 
 
@@ -59,7 +60,7 @@ def check_steps(rule: Rewind, module: nn.Module, start: Mapping[str, Tensor]) ->
         )
 
 
-def check_unseen(name: str, has_seen_batches: bool) -> None:
+def check_no_batches_seen(name: str, has_seen_batches: bool) -> None:
     """Checks that a round without steps has not seen any data.
 
     Raises:

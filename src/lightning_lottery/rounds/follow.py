@@ -7,7 +7,7 @@ from lightning_lottery.pruning import are_equal
 from lightning_lottery.tickets import Ticket
 
 
-def follow(ticket: Ticket, dense: Ticket, copies: Mapping[str, str | None]) -> Ticket:
+def update_copies(ticket: Ticket, dense: Ticket, copies: Mapping[str, str | None]) -> Ticket:
     """Makes copies start a round like their originals.
 
     Args:

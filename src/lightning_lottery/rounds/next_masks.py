@@ -44,7 +44,7 @@ class NextMasks:
             ticket: The ticket that the weights were trained from.
             is_final: Whether to report layers that would have become empty.
         """
-        with torch.no_grad(), self._weights_return(), self._looking_on(ticket, number) as data:
+        with torch.no_grad(), self._restoring_weights(), self._training_data(ticket, number) as data:
 
             def context(masks: Masks) -> Context:
                 if masks is not ticket.masks:  # a further iteration sees the network without the removed weights
@@ -61,7 +61,7 @@ class NextMasks:
         return masks
 
     @contextmanager
-    def _weights_return(self) -> Iterator[None]:
+    def _restoring_weights(self) -> Iterator[None]:
         """Restores the weights that iterations of a criterion set to zero."""
         iterates = self._pruner.method.criterion.iterations > 1
         saved = {name: p.detach().clone() for name, p in self._parameters.items()} if iterates else {}
@@ -79,14 +79,14 @@ class NextMasks:
         """
         criterion = self._pruner.method.criterion
         try:
-            with torch.no_grad(), self._looking_on(ticket, 1) as data:
+            with torch.no_grad(), self._training_data(ticket, 1) as data:
                 scores = criterion.score(self._context(1, ticket, ticket.masks, data))
         except TrainingError as error:
             if self._is_first or not isinstance(error.__cause__, AttributeError):
                 raise
             return  # training_step may need what training hooks set; it will exist later
         # Equal scores are acceptable here, since some weights are zero until they are trained.
-        check_scores(criterion, scores, ticket.masks, may_be_alike=not self._is_first)
+        check_scores(criterion, scores, ticket.masks, allow_equal=not self._is_first)
         unranked = [name for name, score in scores.items() if bool(local(score).isnan().any())]
         if unranked:
             raise ConfigurationError(
@@ -94,7 +94,7 @@ class NextMasks:
                 "weights and buffers finite? Use another criterion, or leave these layers out with exclude."
             )
 
-    def _looking_on(self, ticket: Ticket, number: int) -> AbstractContextManager[Data]:
+    def _training_data(self, ticket: Ticket, number: int) -> AbstractContextManager[Data]:
         return self._fit.training_data(list(self._parameters.values()), seed_of(ticket, "criterion", number))
 
     def _context(self, number: int, ticket: Ticket, masks: Masks, data: Data) -> Context:

@@ -38,7 +38,7 @@ class Recorder:
         self.say(report.line(record, self._settings.sizes.last_round, monitor))
         if record.saved_steps:
             steps = record.steps + record.saved_steps
-            self.say(f"Its mask is stable: {record.saved_steps} of {steps} steps ({_percent(record)}) were saved.")
+            self.say(f"A stop rule saved {record.saved_steps} of {steps} steps ({_percent(record)}).")
         if monitor is not None and monitor not in record.metrics:
             logged = ", ".join(map(repr, record.metrics)) or "none"
             raise TrainingError(

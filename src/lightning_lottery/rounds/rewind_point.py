@@ -63,9 +63,9 @@ class RewindPoint:
             )
 
     def _resolve(self, point: Point) -> Point:
-        steps = self._fit.progress.steps_of_a_round()
+        steps = self._fit.progress.steps_per_round()
         resolved = point.resolve(steps)
-        length = steps if resolved.unit == "steps" else self._fit.progress.epochs_of_a_round()
+        length = steps if resolved.unit == "steps" else self._fit.progress.epochs_per_round()
         if resolved.amount >= length:
             raise ConfigurationError(
                 f"The rewind point '{point}' is not before the end of a round of {length:g} {resolved.unit}. "
@@ -99,7 +99,10 @@ class RewindPoint:
             if self._folder.is_writer:
                 self._folder.read_state("rewind.pt")
         except LotteryError as error:
-            warn(f"This run cannot be resumed if it is interrupted: {error}")
+            warn(
+                f"{error}. Let state_dict and get_extra_state of callbacks, modules and data modules return only "
+                "plain values and tensors."
+            )
 
     def restore(self) -> None:
         """Restores the state that another process has written, also of the Trainer."""
@@ -127,7 +130,7 @@ class RewindPoint:
         Args:
             between_epochs: Whether an epoch has ended, including its validation and hooks.
         """
-        if not self._pending or (not between_epochs and self._fit.progress.is_between_epochs()):
+        if not self._pending or (not between_epochs and self._fit.progress.is_last_batch_of_epoch()):
             return  # the last step of an epoch counts as the end of the epoch
         reached = {name for name, point in self._pending.items() if self._is_reached(point, between_epochs)}
         for name in reached:
@@ -204,7 +207,7 @@ class RewindPoint:
             self._generators[name] = self._fit.generators()
             self.write()
 
-    def shorten(self, number: int) -> None:
+    def fine_tune(self, number: int) -> None:
         """Sets the length of a resumed round as the rule requires."""
         if number > 0 and self._rule.length is not None:
-            self._fit.shorten(*self._rule.length)
+            self._fit.fine_tune(*self._rule.length)

@@ -13,7 +13,7 @@ from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.masks import Masks, fingerprint, pack, sharding, unpack
 from lightning_lottery.notices import warn
 from lightning_lottery.pruning import GradientWatch, find_copies
-from lightning_lottery.rounds.checks import check_left
+from lightning_lottery.rounds.checks import check_something_left
 from lightning_lottery.rounds.swapped_weights import REWIND_AVERAGE
 from lightning_lottery.rules import Settings
 from lightning_lottery.storage import Best, RoundRecord, RunFolder, RunState, round_name
@@ -70,7 +70,7 @@ class Round:
         if emptied:
             warn(
                 f"{round_name(ticket.round, ticket.branch)} keeps no weight of {', '.join(map(repr, emptied))}. "
-                "The layers behind them no longer see the input. Prune less, or protect them with exclude.",
+                "The layers after them no longer receive the input. Prune less, or protect them with exclude.",
             )
         masking = Masking(parameters, ticket.masks)
         by_hand = not fit.trainer.lightning_module.automatic_optimization
@@ -117,7 +117,7 @@ class Round:
         Raises:
             TrainingError: Nothing would be left to prune.
         """
-        if self.gradients is None or not self.gradients.is_possible:
+        if self.gradients is None or not self.gradients.is_supported:
             return None
         self.gradients.update()
         found = find_copies(self.gradients.without, module, self.ticket.weights)
@@ -125,7 +125,7 @@ class Round:
         names = [name for name in parameters if name in found]
         if not names and not any(found.values()):
             return None
-        check_left(self.name, names, parameters)
+        check_something_left(self.name, names, parameters)
         copies |= found
         for name in names:
             del parameters[name]

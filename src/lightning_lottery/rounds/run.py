@@ -9,14 +9,20 @@ from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.errors import TrainingError
 from lightning_lottery.masks import fingerprint, sharding
 from lightning_lottery.pruning import Selection
-from lightning_lottery.rounds.checks import check_parameters, check_steps, check_unseen, has_changed, warn_if_added
-from lightning_lottery.rounds.follow import follow
+from lightning_lottery.rounds.checks import (
+    check_no_batches_seen,
+    check_parameters,
+    check_steps,
+    has_changed,
+    warn_if_added,
+)
+from lightning_lottery.rounds.follow import update_copies
 from lightning_lottery.rounds.next_masks import NextMasks, seed_of
 from lightning_lottery.rounds.recorder import Recorder
 from lightning_lottery.rounds.rewind_point import RewindPoint
 from lightning_lottery.rounds.round import Round
 from lightning_lottery.rounds.swapped_weights import ValidationWatch
-from lightning_lottery.rules import Settings, first_unfinished, make_control, place_of
+from lightning_lottery.rules import Settings, first_unfinished, make_control, resume_position
 from lightning_lottery.storage import LAST, TICKET_BRANCH, Records, RunFolder, RunState, round_name
 from lightning_lottery.tickets import ModuleState, Ticket, dense_ticket, starting_values
 
@@ -61,14 +67,13 @@ class Run:
         self._controls = {control.branch: control for control in settings.controls}
         self._plan = settings.plan
         self._index = 0
-        self._last: dict[str, Any] | None = (
-            None  # the state after the last ticket, to return to after the controls
-        )
+        # The state after the last ticket, to return to after the controls.
+        self._last: dict[str, Any] | None = None
         self._is_between_rounds = False
         self.is_over = False
 
     def begin(self, description: dict[str, Any]) -> None:
-        """Starts with round 0. The network must have its initial weights."""
+        """Starts a new run. The network must have its initial weights."""
         self._fit.save_start()
         dense = dense_ticket(self._module, self._parameters, self._settings.methods())
         seed: str = self._fit.trainer.strategy.broadcast(dense.provenance["seed"])  # one seed for all processes
@@ -102,7 +107,7 @@ class Run:
             self._records.append(record)
         self._plan = self._shortened_plan()
         unfinished = first_unfinished(self._folder, self._plan)
-        state, unfinished = place_of(state, self._plan, unfinished)
+        state, unfinished = resume_position(state, self._plan, unfinished)
         can_resume = self._fit.can_resume_within_rounds()
         if state is not None and (reason := state.reason_to_restart(self._module, can_resume)):
             self._recorder.say(f"{state.name} restarts: {reason}.")
@@ -137,13 +142,14 @@ class Run:
         is_dense = state.round == 0  # its masks only list the prunable parameters, which may have become fewer
         if not is_dense and fingerprint(ticket.masks) != state.masks_hash:
             raise TrainingError(
-                f"The masks of {state.name} in the run folder differ from those of the checkpoint."
+                f"The masks of {state.name} in the run folder differ from those of the checkpoint. Use another "
+                "checkpoint of this run, or pass the run folder as ckpt_path to restart the round."
             )
         if not state.moment["is_exact"]:
             self._recorder.say(
                 "The checkpoint was written during an interrupted batch, so this batch is repeated."
             )
-        self._rewind_point.shorten(ticket.round)
+        self._rewind_point.fine_tune(ticket.round)
         ModuleState(**state.module).restore(self._module)
         self._fit.restore_moment(state.moment)
         self._start_round(ticket)
@@ -159,7 +165,7 @@ class Run:
         check_parameters(training.name, self._module, self._parameters)
         training.masking.check()
         if self._index == 0:
-            self._check_first_epoch()
+            self._check_first_round()
         window = max((rule.window for rule in self._settings.stop), default=0)
         if not window:
             return
@@ -191,11 +197,11 @@ class Run:
                 f"Not pruned from now on: {found}. They change without a gradient, so they are copies."
             )
 
-    def _check_first_epoch(self) -> None:
+    def _check_first_round(self) -> None:
         """Checks after each epoch of the first round what cannot be checked before training."""
         self._leave_out_copies()
         name, start = self.round.name, self.round.ticket.weights
-        if self._rewind_point.waits_for_steps and self._fit.progress.steps_by_hand():
+        if self._rewind_point.waits_for_steps and self._fit.progress.has_uncounted_steps():
             check_steps(self._settings.rewind, self._module, start)
         if self._fit.trainer.current_epoch == 0:
             warn_if_added(name, self._module, start)
@@ -224,7 +230,8 @@ class Run:
             Whether there is a next round.
 
         Raises:
-            TrainingError: Weights are NaN, or the monitored metric was never logged.
+            TrainingError: The run cannot continue, for example because weights that must be ranked are NaN, a
+                prunable parameter was replaced, or the monitored metric was never logged.
         """
         self._fit.stop_on_sigterm()
         ticket = self._next_ticket()
@@ -243,10 +250,10 @@ class Run:
         fit, training = self._fit, self.round.ticket
         self.round.observe_metric(fit, self._settings.monitor)
         stepped = fit.progress.steps() > 0 and not (
-            fit.progress.steps_by_hand() and not has_changed(self._module, training.weights)
+            fit.progress.has_uncounted_steps() and not has_changed(self._module, training.weights)
         )
         if not stepped:
-            check_unseen(self.round.name, fit.progress.has_seen_batches())
+            check_no_batches_seen(self.round.name, fit.progress.has_seen_batches())
             self._recorder.say("The round has trained no steps, so nothing is pruned.")
             return None
         if fit.progress.time_is_up() and not fit.progress.is_complete():
@@ -304,15 +311,15 @@ class Run:
         if branch == TICKET_BRANCH:
             before = self.round.ticket if self._index else self._rewind_point.dense
             ticket = self._rewind_point.next_ticket(masks=self._next_masks.make(number, before), round=number)
-            return follow(ticket, self._rewind_point.dense, self._copies)
+            return update_copies(ticket, self._rewind_point.dense, self._copies)
         dense = self._rewind_point.dense
         seed = seed_of(dense, branch, number)
         control, ticket = self._controls[branch], self._read_ticket(number, TICKET_BRANCH)
         made = make_control(control, ticket, dense, self._module, seed)
-        return follow(replace(made, round=number, branch=branch), dense, self._copies)
+        return update_copies(replace(made, round=number, branch=branch), dense, self._copies)
 
     def _read_ticket(self, number: int, branch: str) -> Ticket:
-        """Reads a ticket from the run folder, to the devices of the network."""
+        """Reads a ticket from the run folder and moves it to the devices of the network."""
         return self._folder.read_ticket(self._folder.ticket_name(number, branch)).to(
             self._rewind_point.dense.weights
         )
@@ -322,7 +329,11 @@ class Run:
         fit, folder = self._fit, self._folder
         name, masks_hash = round_name(ticket.round, ticket.branch), fingerprint(ticket.masks)
         if len(set(hashes := fit.gather(masks_hash))) > 1:
-            raise TrainingError(f"The masks of {name} differ between the processes: {', '.join(hashes)}.")
+            raise TrainingError(
+                f"The masks of {name} differ between the processes: {', '.join(hashes)}. A criterion must return "
+                "the same scores on every process: use context.seed for random numbers, and context.data.average "
+                "for values that depend on batches."
+            )
         folder.write_ticket(folder.ticket_name(ticket.round, ticket.branch), ticket)
         self.round = Round.start(ticket, masks_hash, self._parameters, fit, self._settings)
         self.validation = ValidationWatch(

@@ -2,7 +2,7 @@
 
 from lightning_lottery.rules.controls import Control, Reinitialize, ShuffleMask, make_control
 from lightning_lottery.rules.description import alike, described
-from lightning_lottery.rules.plan import first_unfinished, next_checkpoint, place_of
+from lightning_lottery.rules.plan import first_unfinished, next_checkpoint, resume_position
 from lightning_lottery.rules.rewind import (
     FineTune,
     LearningRate,
@@ -36,6 +36,6 @@ __all__ = [
     "first_unfinished",
     "make_control",
     "next_checkpoint",
-    "place_of",
+    "resume_position",
     "rewind_of",
 ]

@@ -1,4 +1,4 @@
-"""Controls: the same training with one thing deliberately wrong.
+"""Controls: the training of a ticket, repeated with one thing deliberately changed.
 
 They show how much a ticket owes to its mask and how much to its initial values.
 """
@@ -20,7 +20,7 @@ from lightning_lottery.tickets import Ticket, is_finite, put
 
 @dataclass(frozen=True)
 class Control(ABC):
-    """Base class of controls: makes a different starting ticket from the ticket of a round.
+    """Base class of controls: turns the ticket of a round into the ticket that the control trains.
 
     Write your own as a frozen dataclass with a ``ticket`` method. YAML refers to it by its dotted path.
     """
@@ -39,7 +39,7 @@ class Control(ABC):
 
         Args:
             ticket: The ticket of the same round.
-            dense: The ticket of round 0, with all original initial values.
+            dense: The dense ticket, with the values that rounds are rewound to.
             module: The network. Its weights may be changed; the caller restores them.
             seed: Seed for all random choices; it differs between rounds.
 
@@ -88,8 +88,8 @@ class Reinitialize(Control):
     """The ticket's mask with fresh initial values (Frankle & Carbin 2018, arXiv:1803.03635, section 2).
 
     By default every layer draws new values with its own ``reset_parameters``. That is fair only if the network was
-    initialised in this way. A parameter that no layer resets, or whose initial values differ in size from those of
-    ``reset_parameters``, gets its own initial values in a new random order instead, which keeps their
+    initialised in this way. A parameter that no layer resets, or whose initial values differ in magnitude from
+    those of ``reset_parameters``, gets its own initial values in a new random order instead, which keeps their
     distribution. A warning before training names these parameters.
 
     Attributes:
@@ -159,7 +159,8 @@ def make_control(control: Control, ticket: Ticket, dense: Ticket, module: nn.Mod
 
     Args:
         control: The control. It receives copies of both tickets, so that it cannot change those of the run.
-        ticket: The ticket of the round. The control must keep its size, the names of its masks and its network.
+        ticket: The ticket of the round. The control must keep its number of surviving weights, and the names and
+            shapes of its masks and weights.
         dense: The ticket of round 0.
         module: The network.
         seed: Seed for all random choices.
@@ -174,7 +175,7 @@ def make_control(control: Control, ticket: Ticket, dense: Ticket, module: nn.Mod
         raise ConfigurationError(f"The control {control!r} returns an invalid ticket: {error}") from error
     if not isinstance(made, Ticket):
         raise ConfigurationError(f"The control {control!r} must return a Ticket, but returned {made!r:.200}.")
-    if (fault := _fault(made, ticket) or _zero_norm(made, module)) is not None:
+    if (fault := _unfairness(made, ticket) or _zero_norm(made, module)) is not None:
         raise ConfigurationError(f"The ticket of the control {control!r} {fault}")
     return made
 
@@ -184,7 +185,7 @@ def _copy(ticket: Ticket) -> Ticket:
     return replace(ticket, masks=masks, weights={name: weight.clone() for name, weight in ticket.weights.items()})
 
 
-def _fault(made: Ticket, ticket: Ticket) -> str | None:
+def _unfairness(made: Ticket, ticket: Ticket) -> str | None:
     """Describes what is unfair about a ticket; ``None`` if it is fair."""
     for what, names, expected in (("masks", made.masks, ticket.masks), ("weights", made.weights, ticket.weights)):
         missing = [name for name in expected if name not in names]

@@ -23,7 +23,9 @@ def first_unfinished(folder: RunFolder, plan: list[tuple[int, str]]) -> int:
     return len(plan)
 
 
-def place_of(state: RunState | None, plan: list[tuple[int, str]], unfinished: int) -> tuple[RunState | None, int]:
+def resume_position(
+    state: RunState | None, plan: list[tuple[int, str]], unfinished: int
+) -> tuple[RunState | None, int]:
     """Finds the place in the plan at which a run resumes after Lightning has loaded a checkpoint.
 
     Args:

@@ -68,8 +68,8 @@ class Point:
         if math.isinf(steps):
             raise ConfigurationError(
                 f"The rewind point '{self}' needs the number of steps in a round, which is unknown: the data have "
-                "no length, the LightningModule uses manual optimization, or the accumulation changes. Write a "
-                "number of steps, for example '500 steps'."
+                "no length, the LightningModule uses manual optimization, or accumulate_grad_batches changes. "
+                "Write a number of steps, for example '500 steps'."
             )
         return Point(max(1, round(self.amount / 100 * steps)), "steps")
 

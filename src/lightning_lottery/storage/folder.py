@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from fsspec.core import url_to_fs
 
 from lightning_lottery.errors import ConfigurationError, FolderError, LotteryError
-from lightning_lottery.files import is_address, write_whole
+from lightning_lottery.files import is_url, write_atomically
 from lightning_lottery.storage.records import TICKET_BRANCH, Records, RoundRecord, round_name
 from lightning_lottery.tickets import Ticket
 
@@ -51,7 +51,7 @@ class RunFolder:
     @classmethod
     def at(cls, path: str | os.PathLike[str] | None) -> "RunFolder | None":
         """The run folder at this path; ``None`` if no run was started there."""
-        if path is None or is_address(path) or not (Path(path) / "lottery.json").is_file():
+        if path is None or is_url(path) or not (Path(path) / "lottery.json").is_file():
             return None
         return cls(Path(path))
 
@@ -65,9 +65,9 @@ class RunFolder:
         """
         for number in itertools.count():
             folder = cls(path if number == 0 else path.with_name(f"{path.name}_{number}"))
-            is_free = not (folder.was_begun() or folder.holds_records())
+            is_free = not (folder.has_run() or folder.holds_records())
             if is_free and (not lock or folder.lock(wait=0)):
-                if not folder.was_begun():
+                if not folder.has_run():
                     return folder
                 folder.unlock()  # another process has started and finished a run in between
         raise AssertionError("unreachable: there is always a free number")
@@ -109,7 +109,7 @@ class RunFolder:
     def _rounds(self) -> Path:
         return self.path / "rounds.jsonl"
 
-    def was_begun(self) -> bool:
+    def has_run(self) -> bool:
         """Whether a run was started here; it may still be training."""
         return self._description.exists()
 
@@ -119,7 +119,7 @@ class RunFolder:
 
     def _write(self, name: str, content: bytes) -> None:
         if self.is_writer:
-            write_whole(self.path / name, content)
+            write_atomically(self.path / name, content)
 
     def clear(self) -> None:
         """Removes the files of an earlier run, and nothing else."""

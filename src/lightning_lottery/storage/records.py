@@ -31,8 +31,8 @@ class RoundRecord:
         masks_hash: Fingerprint of the masks; equal masks have equal fingerprints.
         ticket_path: Path of the ticket file, relative to the run folder.
         saved_steps: Steps that were saved because a stop rule ended the round.
-        is_cut_short: Whether a stop rule ended the round before the Trainer's limits. ``saved_steps`` is 0
-            nevertheless if the full length is unknown, as for data without a length.
+        is_cut_short: Whether a stop rule ended the round before the Trainer's limits. Even then,
+            ``saved_steps`` is 0 if the full length is unknown, as for data without a length.
         logged_steps: Step at the end of the round for loggers whose steps must not fall.
     """
 

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lightning_lottery.errors import TicketError
-from lightning_lottery.files import write_whole
+from lightning_lottery.files import write_atomically
 from lightning_lottery.masks import density, pack, unpack
 from lightning_lottery.tickets.tensors import put_together, take_apart
 
@@ -76,7 +76,7 @@ class TicketFile:
             "shapes": json.dumps(shapes),
             **({"kinds": json.dumps(kinds)} if kinds else {}),
         }
-        write_whole(path, save(tensors, metadata))
+        write_atomically(path, save(tensors, metadata))
 
     @classmethod
     def read(cls, path: Path) -> "TicketFile":
@@ -100,7 +100,7 @@ class TicketFile:
         if metadata.get("format") != _FORMAT or metadata.get("version") != _VERSION:
             raise TicketError(
                 f"{path} has format {metadata.get('format', 'none')!r}, version "
-                f"{metadata.get('version', 'none')!r}. Supported is {_FORMAT!r}, version {_VERSION!r}."
+                f"{metadata.get('version', 'none')!r}. Only {_FORMAT!r}, version {_VERSION!r}, is supported."
             )
         return cls._from_tensors(path, metadata, tensors)
 

