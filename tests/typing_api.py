@@ -64,7 +64,7 @@ LotteryTicketCallback(densities=[0.5, 0.1], mode="maximum")  # type: ignore[arg-
 
 @dataclass(frozen=True)
 class LateSchedule(Rewind):
-    """A rewinding rule of the user's own."""
+    """A user's rewinding rule."""
 
     @property
     def weights(self) -> Point:
@@ -80,7 +80,7 @@ LotteryTicketCallback(rounds=1, amount=0.2, rewind=LateSchedule())
 
 @dataclass(frozen=True)
 class Identity(Control):
-    """A control of the user's own."""
+    """A user's control."""
 
     def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
         return replace(ticket, weights=dense.weights)

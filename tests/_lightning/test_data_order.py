@@ -1,4 +1,4 @@
-"""The order of data in rounds that begin late, and in runs that are resumed, where loaders are made anew."""
+"""The order of data in late rounds and resumed runs, with loaders that are created again."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from tests.helpers.fits import Model, copied, loaders, quiet_trainer, same_bits
 
 
 class Order(Callback):
-    """Notes the batches of every epoch of every round."""
+    """Records the batches of every epoch of every round."""
 
     def __init__(self):
         self.rounds = []
@@ -24,7 +24,7 @@ class Order(Callback):
 
 
 class Curriculum(Model):
-    """Takes more of the data in later epochs."""
+    """Uses more of the data in later epochs."""
 
     def __init__(self, digits):
         super().__init__()

@@ -1,4 +1,4 @@
-"""TensorBoard and CSV: a run a round, and a summary over rounds."""
+"""Loggers: one run per round, and a summary over rounds."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""What other callbacks remember of a round, and forget before the next."""
+"""The state of other callbacks is rewound before every round."""
 
 import pytest
 from lightning.pytorch import Callback
@@ -10,7 +10,7 @@ from tests.helpers.fits import Model, loaders, quiet_trainer
 
 
 class Tracking(Callback):
-    """Keeps the best accuracy of a training in a metric of its own."""
+    """Keeps the best accuracy of a training in its own metric."""
 
     def __init__(self):
         self.tracker = MetricTracker(MulticlassAccuracy(10, average="micro"), maximize=True)

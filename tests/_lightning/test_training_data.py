@@ -1,4 +1,4 @@
-"""Criteria look at data and loss, and leave no trace."""
+"""Criteria use data and loss without side effects."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def test_a_training_step_that_writes_to_weights_and_reads_no_index(digits):
             self.teacher = nn.Linear(2, 2).requires_grad_(False)
 
         def training_step(self, batch):
-            self.teacher.weight += 1  # as a teacher that follows
+            self.teacher.weight += 1  # like a teacher network
             return {"loss": super().training_step(batch, 0)}
 
     model = Teacher()
@@ -62,7 +62,7 @@ def test_a_training_step_that_writes_to_weights_and_reads_no_index(digits):
 
 
 class Modes(Callback):
-    """Notes whether layers are in training mode."""
+    """Records whether layers are in training mode."""
 
     def __init__(self):
         self.seen = []
@@ -87,7 +87,7 @@ def test_layers_train_in_training_mode_whatever_the_criterion(digits, criterion)
 
 @pytest.mark.slow
 def test_persistent_workers_are_not_disturbed(digits):
-    """Scoring takes an iterator of its own: every round sees all its batches, in the order of a fresh fit."""
+    """Scoring uses its own iterator: every round sees all its batches, in the order of a fresh fit."""
     lottery = LotteryTicketCallback(rounds=2, amount=0.5, criterion=SNIP(2), verbose=False)
     options = {"num_workers": 1, "persistent_workers": True}
     done = Rounds(Model(), lambda: loaders(digits, **options), lottery=lottery).fit()
@@ -121,7 +121,7 @@ def test_a_training_step_that_changes_its_batch_logs_directly_and_skips(digits):
 
 
 class Collecting(Model):
-    """A list that a hook of the training makes, that batches fill and that the end of the epoch clears."""
+    """A list that a training hook creates, batches fill and the end of the epoch clears."""
 
     seen: tuple = ()
 

@@ -1,4 +1,4 @@
-"""How fits end: as planned, by Ctrl-C, by an error, by time. What is finished is kept."""
+"""How fits end: as planned, by Ctrl-C, by an error, by time. Finished rounds are kept."""
 
 import copy
 import json
@@ -55,7 +55,7 @@ def test_nan_weights_at_pruning_time_keep_the_rounds_files(digits):
 
     lottery = LotteryTicketCallback(rounds=3, amount=0.5, verbose=False)
     trainer = quiet_trainer(callbacks=[lottery, Diverge()], max_epochs=1)
-    with pytest.raises(TrainingError, match=r"'network.hidden.weight' contains NaN"):
+    with pytest.raises(TrainingError, match=r"'network.hidden.weight' contain NaN"):
         trainer.fit(Model(), *loaders(digits))
     lines = (lottery.run_folder / "rounds.jsonl").read_text().splitlines()
     assert [json.loads(line)["round"] for line in lines] == [0, 1]
@@ -71,7 +71,7 @@ def test_a_diverged_training_is_reported_at_pruning(digits, diverging):
             return loss * torch.nan if len(lottery.records) == diverging and batch_idx == 3 else loss
 
     lottery = LotteryTicketCallback(rounds=3, amount=0.5, verbose=False)
-    with pytest.raises(TrainingError, match=r"contains NaN and cannot be ranked\. The training has diverged"):
+    with pytest.raises(TrainingError, match=r"contain NaN and cannot be ranked"):
         quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Diverging(), *loaders(digits))
     assert [record.round for record in lottery.records] == list(range(diverging + 1))
 
@@ -145,7 +145,7 @@ def test_an_interrupt_keeps_finished_rounds_and_restores_the_trainer(digits, err
     assert trainer.loggers is loggers or trainer.loggers == loggers
     assert interrupt.optimizers
     assert all(not optimizer._optimizer_step_post_hooks for optimizer in interrupt.optimizers)
-    # The same callback serves a new Trainer, and starts afresh.
+    # The same callback starts a new run in a new Trainer.
     again = quiet_trainer(callbacks=[lottery], max_epochs=1)
     again.fit(Model(), *loaders(digits))
     assert [record.round for record in lottery.records] == [0, 1, 2, 3, 4]
@@ -211,7 +211,7 @@ def test_nothing_is_pruned_when_nothing_was_trained(digits):
 
 
 class Extended(LotteryTicketCallback):
-    """A user's subclass, with an attribute of its own."""
+    """A user's subclass, with its own attribute."""
 
     def __init__(self, **arguments):
         super().__init__(**arguments)

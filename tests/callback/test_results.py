@@ -15,7 +15,7 @@ def test_a_copy_in_another_process_sends_the_run_folder_once(tmp_path):
     if not (child := os.fork()):
         copy = pickle.loads(pickle.dumps(box))
         copy.send(tmp_path)
-        os._exit(0 if copy.receive() is None else 1)  # it is for the owner alone
+        os._exit(0 if copy.receive() is None else 1)  # only for the owner
     assert os.waitpid(child, 0)[1] == 0
     assert box.receive() == tmp_path
     assert box.receive() is None

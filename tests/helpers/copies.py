@@ -33,12 +33,12 @@ class Momentum(Model):
 
 
 class Averaged(Model):
-    """An average of weights that the module itself keeps, as for diffusion models; it freezes nothing."""
+    """An average of weights inside the module, as for diffusion models. Nothing is frozen."""
 
     def __init__(self, late=False):
         super().__init__()
         self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
-        if late:  # as with weights that are loaded into the network alone
+        if late:  # as if weights were loaded into the network only
             nn.init.normal_(self.network.hidden.weight)
 
     def configure_optimizers(self):

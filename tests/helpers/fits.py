@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 def missing(what: str, how: str) -> None:
-    """A test without its data fails in CI; a user is told how to get it."""
+    """Fails in CI; skips for a user, with a line that says how to get the data."""
     message = f"{what} is not here. {how}"
     if os.environ.get("CI"):
         pytest.fail(message)
@@ -20,7 +20,7 @@ def missing(what: str, how: str) -> None:
 
 
 def needs(module: str) -> Any:
-    """Imports a module that not every user has installed."""
+    """Imports an optional module."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError:
@@ -44,7 +44,7 @@ class Net(nn.Module):
 
 
 class Model(LightningModule):
-    """A user's LightningModule, with nothing of this package in it."""
+    """A user's LightningModule, without any code of this package."""
 
     def __init__(self, network: nn.Module | None = None, optimizer: str = "sgd", scheduler: str = "none") -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def make_optimizer(kind: str, parameters: object) -> torch.optim.Optimizer:
 
 
 class Spy(Callback):
-    """Notes what another callback sees: starts and ends, and the weights at both."""
+    """Records what another callback sees: starts and ends, with the weights at both."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -146,7 +146,7 @@ def quiet_trainer(**options: object) -> Trainer:
 
 
 class LateSpy(Spy):
-    """Like Spy, for rounds that do not begin at step 0."""
+    """Like Spy, for rounds that do not start at step 0."""
 
     def on_train_start(self, trainer, pl_module):
         self.began = [*getattr(self, "began", []), (trainer.current_epoch, trainer.global_step)]

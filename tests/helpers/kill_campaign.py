@@ -1,4 +1,4 @@
-"""Kills runs at random moments, lets them go on, and compares all that they come to with an uninterrupted run.
+"""Kills runs at random moments, resumes them, and compares all results with an uninterrupted run.
 
 python -m tests.helpers.kill_campaign --kills 200
 """
@@ -42,7 +42,7 @@ def images() -> tuple[Tensor, Tensor]:
 
 
 def train(folder: Path, kind: str, digits: tuple[Tensor, Tensor], seed: int) -> None:
-    """What a user's script does: the same command begins a run or goes on with it."""
+    """A user's script: the same command starts or resumes a run."""
     trainer, model, data, lottery = build(folder, kind, digits, seed=seed)
     trainer.fit(model, *data, ckpt_path=lottery.resume(trainer))
     if len(lottery.records) == 5 and not (folder / "outcome.json").exists():
@@ -51,7 +51,7 @@ def train(folder: Path, kind: str, digits: tuple[Tensor, Tensor], seed: int) -> 
 
 
 def child(folder: Path, kind: str, digits: tuple[Tensor, Tensor], seed: int) -> int:
-    """Trains in a process of its own, whose number it returns."""
+    """Trains in a separate process, and returns its number."""
     if process := os.fork():
         return process
     code = 1
@@ -71,7 +71,7 @@ def child(folder: Path, kind: str, digits: tuple[Tensor, Tensor], seed: int) -> 
 def interrupted(
     folder: Path, kind: str, digits: tuple[Tensor, Tensor], seconds: float, luck: random.Random
 ) -> int:
-    """Kills a run again and again until it is complete; returns how often."""
+    """Kills a run repeatedly until it is complete. Returns the number of kills."""
     folder.mkdir(parents=True)
     kills, attempt = 0, 0
     while not (folder / "outcome.json").exists():
@@ -85,12 +85,12 @@ def interrupted(
         finished = (folder / "outcome.json").exists()
         kills += status != 0 or not finished
         if status != 0 and kills > 6:
-            raise AssertionError(f"{kind} does not go on: {(folder / 'output.txt').read_text()[-3000:]}")
+            raise AssertionError(f"{kind} does not resume: {(folder / 'output.txt').read_text()[-3000:]}")
     return kills
 
 
 def campaign(kills: int, folder: Path, luck: random.Random) -> list[str]:
-    """Kills at least so many times; returns what came out different."""
+    """Kills at least this many times. Returns the differences."""
     digits, different, done = images(), [], 0
     expected: dict[str, tuple[dict[str, str], float]] = {}
     number = 0

@@ -4,7 +4,7 @@ from lightning.pytorch.loggers import Logger
 
 
 class Strict(Logger):
-    """Refuses falling steps, as services do."""
+    """Refuses falling steps, like online services."""
 
     def __init__(self):
         super().__init__()

@@ -11,7 +11,7 @@ from tests.helpers.rounds import Rounds
 
 
 class Looking(Logging):
-    """Logs, has a metric and a buffer that counts; SynFlow finds its forward."""
+    """Logs, has a metric, a counting buffer and a forward for SynFlow."""
 
     def __init__(self, *args):
         super().__init__(*args)

@@ -1,6 +1,6 @@
 """Iterative magnitude pruning in plain PyTorch, from the paper, without Lightning and without this package.
 
-Slow and obvious on purpose: sorts (magnitude, tensor, position) triples in Python, and masks by hand.
+Slow and obvious on purpose: sorts (magnitude, tensor, position) triples in Python, and masks manually.
 """
 
 import copy
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 @dataclass
 class Round:
-    """What is left of one round."""
+    """The result of one round."""
 
     masks: dict[str, Tensor]
     start: dict[str, Tensor]
@@ -52,7 +52,7 @@ def iterative_magnitude_pruning(
     epochs: int,
     seed: int,
 ) -> list[Round]:
-    """Trains, prunes, rewinds to initialisation; every round draws the same random numbers."""
+    """Trains, prunes, rewinds to initialisation; every round uses the same random numbers."""
     initial = copy.deepcopy(network.state_dict())
     masks = {name: torch.ones_like(initial[name], dtype=torch.bool) for name in prunable}
     done = []

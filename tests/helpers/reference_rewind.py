@@ -1,6 +1,6 @@
 """Late rewinding, learning-rate rewinding and fine-tuning in plain PyTorch, from the papers.
 
-Without Lightning and without this package. A training is a list of steps; a point is what was noted after one.
+Without Lightning and without this package. A training is a list of steps; a point is the state after one of them.
 """
 
 import copy
@@ -17,7 +17,7 @@ from tests.helpers.reference import prune
 
 @dataclass
 class Point:
-    """Everything after a number of steps."""
+    """The complete state after a number of steps."""
 
     epoch: int = 0
     batch: int = 0
@@ -42,7 +42,7 @@ class Experiment:
     def train(
         self, masks, start: Point, fresh_optimizer=False, epochs=None, lr=None, note_step=None, note_epoch=None
     ):
-        """Trains from a point to the end; returns the point that was to be noted on the way."""
+        """Trains from a point to the end. Returns the point to save on the way."""
         network, noted = self.network, None
         parameters = dict(network.named_parameters())
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Runs that are interrupted, and what they have to come to: shared by the tests and the kill campaign."""
+"""Runs to interrupt, and their expected results: shared by the tests and the kill campaign."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ class Dropout(Net):
 
 
 class Logging(Model):
-    """Averages over epochs, by tensors and by a metric, and a buffer that is not saved."""
+    """Averages over epochs, by tensors and by a metric, and a non-persistent buffer."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -54,7 +54,7 @@ class Logging(Model):
 
 
 class Manual(Model):
-    """Two optimizers, steps every third batch, gradients that are kept between."""
+    """Two optimizers, a step every third batch, and gradients that accumulate in between."""
 
     automatic_optimization = False
 
@@ -73,7 +73,7 @@ class Manual(Model):
 
 @dataclass(frozen=True)
 class AfterOne(StopRule):
-    """Ends the rounds after the first pruning."""
+    """Ends the search after the first pruning."""
 
     def after_round(self, records: Sequence[Any], mode: str) -> bool:
         return len(records) > 1
@@ -88,7 +88,7 @@ AVERAGES: dict[str, Any] = {
     "ema": lambda: callbacks.EMAWeightAveraging(decay=0.9),
 }
 
-# Model, its arguments, those of the Trainer, of the loaders, of the callback, of the checkpoints; other callbacks.
+# Model, and the arguments of model, Trainer, loaders, callback and checkpoints; other callbacks.
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "steps": {"checkpoints": {"every_n_train_steps": 1}},
     "workers": {"checkpoints": {"every_n_train_steps": 2}, "loader": {"num_workers": 2}},
@@ -225,7 +225,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 def build(
     folder: Path, name: str, digits: tuple[Tensor, Tensor], *others: Callback, seed: int = 3
 ) -> tuple[Any, ...]:
-    """Trainer, model, loaders and callback of a configuration, as a new process would make them."""
+    """Makes Trainer, model, loaders and callback of a configuration, as in a new process."""
     from lightning_lottery import FineTune, LearningRate
 
     case = CONFIGURATIONS[name]
@@ -257,7 +257,7 @@ def build(
 
 
 def outcome(folder: Path, model: LightningModule) -> dict[str, str]:
-    """Hashes of all that a run has come to, but for how long it took."""
+    """Hashes of all results of a run, except durations."""
     found = {}
     for path in sorted((folder / "run").rglob("*.safetensors")):
         ticket = Ticket.load(path)
@@ -280,7 +280,7 @@ def _digest(tensor: Tensor) -> str:
 
 
 class Stop(Callback):
-    """Ends a fit as a fault would, some batches after a number of rounds."""
+    """Raises an error some batches after a number of rounds."""
 
     def __init__(self, rounds: int, batches: int = 0) -> None:
         self.rounds, self.batches = rounds, batches
@@ -305,7 +305,7 @@ def interrupted(digits, folder):
 
 
 class Snapshots(Callback):
-    """Copies the whole folder right after every checkpoint, as a kill at that moment would leave it."""
+    """Copies the whole folder right after every checkpoint, as if the run was killed then."""
 
     def __init__(self, folder: Path, copies: Path) -> None:
         self.folder, self.copies, self.taken = folder, copies, []

@@ -19,7 +19,7 @@ PRUNED = ["network.convolution.weight", "network.hidden.weight", "network.output
 
 @dataclass
 class Rounds:
-    """A fit of several rounds, and what it takes to do it again without the package."""
+    """A fit of several rounds, with everything needed to repeat it without the package."""
 
     model: LightningModule
     data: Callable[[], Any]
@@ -39,7 +39,7 @@ class Rounds:
         return self
 
     def check(self, steps: int | list[int], pruned: list[str] = PRUNED, initial: Any = None) -> None:
-        """Exact counts, the smallest go, survivors start from the initial values, pruned weights are zero."""
+        """Checks exact counts, that the smallest are removed, initial values of survivors, and zeros."""
         initial, spy, tickets = initial or self.initial, self.spy, self.lottery.tickets
         last = self.lottery.settings.sizes.last_round
         assert spy.events == ["start", "end"] * (last + 1)
@@ -69,7 +69,7 @@ class Rounds:
         assert same_bits({name: value.cpu() for name, value in spy.ends[-1].items()}, copied(self.model))
 
     def check_fresh(self) -> None:
-        """Every round has the bits of a fit of its masked weights alone, without the package."""
+        """Every round is bit-equal to a fit of its masked weights without the package."""
         for number, (end, order) in enumerate(zip(self.spy.ends, self.spy.order, strict=True)):
             ticket, fresh, alone = self.lottery.tickets[number], copy.deepcopy(self.untouched), Spy()
             ticket.apply(fresh)
@@ -104,7 +104,7 @@ def accuracy(weights: dict[str, Tensor], images: Tensor, labels: Tensor) -> floa
 
 
 def sums(images: Tensor, size: int) -> list[int]:
-    """What the Spy notes of batches in order."""
+    """What the Spy records for batches in order."""
     return [int(batch.double().sum() * 1e6) for batch in images.split(size)]
 
 
@@ -113,7 +113,7 @@ def same_training(first: Rounds, second: Rounds) -> bool:
 
 
 class KeepMasked(Callback):
-    """Masks by hand, so that the package is not asked about itself."""
+    """Masks without the package, so that the package is not compared with itself."""
 
     def __init__(self, masks: dict[str, Tensor]) -> None:
         self.masks = masks
@@ -131,7 +131,7 @@ class KeepMasked(Callback):
 
 
 def ranked(scores, before, number):
-    """The definition: the first of a stable order of all survivors go."""
+    """The definition: removes the first of all survivors in a stable order."""
     together = torch.cat([score.flatten() for score in scores.values()])
     alive = torch.cat([mask.flatten() for mask in before.values()]).clone()
     order = together.argsort(stable=True)

@@ -1,4 +1,4 @@
-"""Scripts in processes of their own."""
+"""Scripts in separate processes."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run_script(name: str, *arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs a module of tests.helpers as a script; a test looks at what it returns."""
+    """Runs a module of tests.helpers as a script."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV"))}
     paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
     return subprocess.run(

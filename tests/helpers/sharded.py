@@ -1,6 +1,6 @@
 """Selection over shards, on gloo processes; a script that tests/masks/test_sharding.py runs.
 
-python -m tests.helpers.sharded <processes>
+python -m tests.helpers.sharded <processes> <processes> …
 """
 
 import copy
@@ -52,7 +52,7 @@ def scores(kind: str, generator: torch.Generator) -> list[Tensor]:
 
 
 def check_selection(mesh, placements) -> None:
-    """Against one process, for every kind of scores, with earlier masks and without."""
+    """Compares with one process, for every kind of scores, with and without earlier masks."""
     generator = torch.Generator().manual_seed(0)
     for kind in ("normal", "ties", "extremes", "float64", "bfloat16", "float16", "mixed"):
         for magnitude in (False, True):
@@ -70,7 +70,7 @@ def check_selection(mesh, placements) -> None:
 
 
 def check_nan(mesh) -> None:
-    """Every process gets the error, whoever holds the NaN."""
+    """Every process raises the error, wherever the NaN is."""
     score = torch.arange(8.0)
     score[7] = torch.nan
     try:
@@ -81,7 +81,7 @@ def check_nan(mesh) -> None:
 
 
 def check_training(mesh, folder: Path) -> None:
-    """fully_shard training between prunings, with masks as shards, and tickets that one process reads."""
+    """Trains with fully_shard between prunings, with sharded masks and tickets that one process reads."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(9, 7), nn.ReLU(), nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 3))
     alone = copy.deepcopy(network)
@@ -137,7 +137,7 @@ def check_training(mesh, folder: Path) -> None:
 
 
 def check_scopes(mesh) -> None:
-    """Pools, floors and layers that would have died, as in one process."""
+    """Pools, minimum sizes and protected layers are those of one process."""
     generator = torch.Generator().manual_seed(1)
     whole = {name: torch.randn(shape, generator=generator) for name, shape in (("a", (9, 7)), ("b", (5, 3)))}
     whole["b"] *= 1e-6
@@ -181,6 +181,8 @@ def work(rank: int, processes: int, folder: str) -> None:
 
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
-    with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(work, (int(sys.argv[1]), folder), nprocs=int(sys.argv[1]))
-    print("bit-equal")
+    for processes in map(int, sys.argv[1:]):
+        with tempfile.TemporaryDirectory() as folder:
+            # Forked, since spawned processes would import everything again, which takes longer than the test.
+            torch.multiprocessing.start_processes(work, (processes, folder), processes, start_method="fork")
+        print(f"bit-equal with {processes} processes")

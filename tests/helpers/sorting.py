@@ -1,10 +1,10 @@
-"""Exact selection by sorting everything, and problems for it."""
+"""Exact selection by sorting, and random problems for it."""
 
 import torch
 from hypothesis import strategies as st
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
-# Few different values, so that ties are everywhere; zeros of both signs, subnormals, infinities.
+# Few different values, for many ties; zeros of both signs, subnormals, infinities.
 VALUES = st.sampled_from(
     [0.0, -0.0, 1e-7, -1e-7, 1e-42, 0.5, -0.5, 1.0, 1.0005, 2.0, -3.0, float("inf"), float("-inf")]
 )
@@ -34,7 +34,7 @@ def problems(draw):
         size = torch.Size(shape).numel()
         dtype = draw(st.sampled_from(DTYPES))
         score = torch.tensor(draw(st.lists(VALUES, min_size=size, max_size=size)), dtype=dtype).view(shape)
-        transposed = draw(st.booleans())  # not contiguous, as weights in channels_last are not
+        transposed = draw(st.booleans())  # not contiguous, like weights in channels_last
         scores.append(score.transpose(0, -1).contiguous().transpose(0, -1) if transposed else score)
         alive.append(
             torch.tensor(draw(st.lists(st.booleans(), min_size=size, max_size=size)), dtype=torch.bool).view(shape)

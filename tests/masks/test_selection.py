@@ -58,7 +58,7 @@ def made(kind, generator):
         scores[0], scores[3] = scores[0].double(), scores[3].bfloat16()
     if kind == "transposed":
         scores[0] = torch.randn(700, 300, generator=generator).t()
-    if kind == "sorted":  # a line of the sample says little about the others
+    if kind == "sorted":  # a line of the sample is not representative
         scores[0] = scores[0].flatten().sort().values.view(shapes[0])
     return scores
 
@@ -116,11 +116,11 @@ def test_nan_is_refused_at_any_size_and_infinities_are_not(size):
     scores = {"fine": torch.randn(size), "broken": torch.randn(size)}
     scores["broken"][size // 2] = torch.nan
     for magnitude in (False, True):
-        with pytest.raises(TrainingError, match="'broken' contains NaN"):
+        with pytest.raises(TrainingError, match="'broken' contain NaN"):
             masks.prune_smallest(scores, None, size, magnitude)
     alive = {name: torch.ones(size, dtype=torch.bool) for name in scores}
     alive["broken"][size // 2] = False
-    scores["fine"][0], scores["fine"][1] = float("inf"), float("-inf")  # whose sum is no number either
+    scores["fine"][0], scores["fine"][1] = float("inf"), float("-inf")  # whose sum is NaN too
     kept = masks.prune_smallest(scores, alive, size)
     assert masks.kept(kept) == size - 1
     assert kept["fine"][:2].tolist() == [True, False]
@@ -150,7 +150,7 @@ def test_the_order_of_keys_is_that_of_the_numbers(bits, data):
 @pytest.mark.parametrize("magnitude", [False, True])
 @pytest.mark.parametrize("seed", range(8))
 def test_counts_are_exact_for_constant_lines_and_a_sum_of_nan(seed, magnitude):
-    """NaN that does not count, infinities of both signs, rows of scales of their own: brackets miss."""
+    """Ignored NaN, infinities of both signs, rows of different scales: brackets miss."""
     generator = torch.Generator().manual_seed(seed)
     score = torch.randn(256, 512, generator=generator) * 10 ** torch.randn(256, 1, generator=generator)
     score[3, 5], score[7, 7] = float("inf"), float("-inf")
@@ -169,7 +169,7 @@ def test_counts_are_exact_for_constant_lines_and_a_sum_of_nan(seed, magnitude):
 @pytest.mark.parametrize("has_masks", [False, True])
 @pytest.mark.parametrize("way", ["bracket", "wide bracket", "digits"])
 def test_peak_memory_with_the_new_mask_is_at_most_14_bytes_for_ten_weights(monkeypatch, way, has_masks):
-    """As PyTorch's allocator counts it, whichever way the selection goes."""
+    """As counted by PyTorch's allocator, for every path of the selection."""
     size = 10_000_000
     weight = torch.randn(size, generator=torch.Generator().manual_seed(0))
     alive = [weight > -1] if has_masks else None
@@ -198,7 +198,7 @@ def test_many_equal_scores_are_removed_by_position_without_radix_selection(monke
     scores[0][0, 0] = torch.nan
     if alive:
         masks_before[0][0, 0] = True
-    with pytest.raises(TrainingError, match="contains NaN"):
+    with pytest.raises(TrainingError, match="contain NaN"):
         masks.prune_smallest(scores, masks_before, k)
 
 

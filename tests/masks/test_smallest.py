@@ -48,7 +48,7 @@ def test_ten_thousand_random_weights_lose_exactly_k():
 
 def test_nan_among_survivors_is_refused_by_name_and_elsewhere_ignored():
     scores = {"fine": torch.ones(3), "broken": torch.tensor([1.0, torch.nan])}
-    with pytest.raises(TrainingError, match="'broken' contains NaN"):
+    with pytest.raises(TrainingError, match="'broken' contain NaN"):
         masks.prune_smallest(scores, None, 1)
     alive = {"fine": torch.ones(3, dtype=torch.bool), "broken": torch.tensor([True, False])}
     assert masks.kept(masks.prune_smallest(scores, alive, 1)) == 3
@@ -56,7 +56,7 @@ def test_nan_among_survivors_is_refused_by_name_and_elsewhere_ignored():
 
 @pytest.mark.parametrize("k", [-1, 5, 1.0])
 def test_k_out_of_range_is_refused(k):
-    with pytest.raises(ConfigurationError, match=f"k={k} weights cannot be removed from 4 survivors"):
+    with pytest.raises(ConfigurationError, match=f"k={k} must be an integer from 0 to 4"):
         masks.prune_smallest([torch.rand(4)], None, k)
 
 

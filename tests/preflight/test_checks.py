@@ -28,7 +28,7 @@ from tests.helpers.resuming import build, interrupted
 
 
 def refused(digits, message, model=None, lottery=None, error=ConfigurationError, fit=None, **trainer):
-    """Fits, and makes sure that the error came before the first training."""
+    """Checks that fit raises the error before the first training."""
     spy = Spy()
     lottery = lottery or LotteryTicketCallback(rounds=2, amount=0.5, verbose=False)
     callbacks = [lottery, spy, *trainer.pop("callbacks", [])]
@@ -42,7 +42,7 @@ def refused(digits, message, model=None, lottery=None, error=ConfigurationError,
 
 def test_two_callbacks_in_one_trainer(digits):
     class Other(LotteryTicketCallback):
-        """Of the same class, Lightning itself refuses a second one when the Trainer is made."""
+        """Lightning itself refuses a second callback of exactly the same class."""
 
     refused(digits, "has 2 callbacks of type LotteryTicketCallback", callbacks=[Other(rounds=1, amount=0.5)])
     with pytest.raises(RuntimeError, match="more than one stateful callback"):
@@ -50,7 +50,7 @@ def test_two_callbacks_in_one_trainer(digits):
 
 
 def test_a_strategy_that_cannot_work(digits):
-    class Strange(SingleDeviceStrategy):  # as Lightning's own of other devices are
+    class Strange(SingleDeviceStrategy):  # like Lightning's strategies for other devices
         __module__ = "lightning.pytorch.strategies.strange"
 
     class Further(Strange):

@@ -1,4 +1,4 @@
-"""Which run is gone on with, and which is refused."""
+"""Which run is resumed, and which is refused."""
 
 import shutil
 import warnings
@@ -102,7 +102,7 @@ def test_other_arguments_network_or_trainer_are_refused_with_the_differences(dig
     refused(digits, path, "max_epochs was 2 and is 3", trainer={"max_epochs": 3})
     refused(digits, path, "lr was None and is '0.1'", model=WithHyperparameters(lr=0.1))
     other = nn.Sequential(nn.Linear(784, 20), nn.ReLU(), nn.Linear(20, 10))
-    with pytest.raises(RuntimeError, match=r"size mismatch|Missing key"):  # Lightning itself looks first
+    with pytest.raises(RuntimeError, match=r"size mismatch|Missing key"):  # Lightning itself checks first
         refused(digits, path, "", model=Model(other))
     refused(digits, path, "but there is none. If the folder has moved", dirpath=tmp_path / "nowhere")
     assert (tmp_path / "run" / "rounds.jsonl").read_bytes() == before
@@ -134,7 +134,7 @@ def test_functions_among_arguments_and_hparams_are_the_same_in_another_process(d
             self.save_hyperparameters()
 
     def fit(*others):
-        # New functions with new addresses, as another process has them.
+        # New functions with new addresses, as in another process.
         control = Reinitialize(initialize=lambda module: [nn.init.normal_(p) for p in module.parameters()])
         lottery = LotteryTicketCallback(rounds=1, amount=0.5, controls=[control], verbose=False)
         trainer = quiet_trainer(callbacks=[lottery, *others], max_epochs=1)
@@ -144,7 +144,7 @@ def test_functions_among_arguments_and_hparams_are_the_same_in_another_process(d
         trainer.fit(model, *loaders(digits), ckpt_path=path)
         return lottery
 
-    alive: list[object] = []  # so that no address comes twice
+    alive: list[object] = []  # so that no address is reused
     with pytest.raises(ZeroDivisionError):
         fit(Stop(1))
     lottery = fit()
@@ -153,7 +153,7 @@ def test_functions_among_arguments_and_hparams_are_the_same_in_another_process(d
 
 
 def test_no_wrong_warning_is_shown(digits, tmp_path):
-    """An epoch goes on exactly, and checkpoint callbacks remember, also in another folder."""
+    """An epoch resumes exactly, and checkpoint callbacks keep their state, also in another folder."""
     path = interrupted(digits, tmp_path)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -179,7 +179,7 @@ def test_a_run_whose_epochs_another_callback_lengthens_is_found(digits):
 def test_a_trainer_with_other_validation_or_clipping_is_refused(digits, tmp_path):
     path = interrupted(digits, tmp_path)
     for options, message in [
-        ({"gradient_clip_val": 0.1}, "gradient_clip_val was 'None' and is '0.1'"),
+        ({"gradient_clip_val": 0.1}, "gradient_clip_val was 'None' and is now '0.1'"),
         ({"limit_train_batches": 3}, "limit_train_batches was '1.0' and is '3'"),
         ({"val_check_interval": 2}, "val_check_interval was '1.0' and is '2'"),
     ]:

@@ -1,4 +1,4 @@
-"""Which run folder a fit takes, and which run goes on."""
+"""Which run folder a fit uses, and which run it resumes."""
 
 import multiprocessing
 import shutil
@@ -103,7 +103,7 @@ def test_a_run_without_max_epochs_is_found(digits, limits):
 
 
 class Interfering(Callback):
-    """Begins another fit with the same folder in the middle of a round."""
+    """Starts another fit with the same folder in the middle of a round."""
 
     def __init__(self, digits, round_number, **arguments):
         self.digits, self.round, self.arguments, self.seen = digits, round_number, arguments, None
@@ -189,7 +189,7 @@ def test_a_url_is_not_a_folder(tmp_path, address):
 
 
 class Paths(Strict):
-    """A logger that gives its folder as a Path."""
+    """A logger whose folder is a Path."""
 
     save_dir = property(lambda self: Path("logged"))
 
@@ -223,7 +223,7 @@ def test_what_resume_ignores(digits, tmp_path):
         go([Stop(1)], run_name="exp-10:52")
     with pytest.raises(ConfigurationError, match=r"run_name was .*10:52.* is .*10:53.*ignore=\['run_name'\]"):
         go(run_name="exp-10:53")
-    with pytest.raises(ConfigurationError, match="width was '3' and is '4'"):
+    with pytest.raises(ConfigurationError, match="width was '3' and is now '4'"):
         go(run_name="exp-10:53", width=4, ignore=["run_name"])
     with pytest.raises(ConfigurationError, match="ignore='run_name' is not a list"):
         go(run_name="exp-10:53", ignore="run_name")
@@ -235,5 +235,5 @@ def test_other_command_lines_do_not_mention_missing_options(digits, capsys):
     with pytest.raises(ZeroDivisionError):
         trainer.fit(Model(), *loaders(digits))
     said = capsys.readouterr().out
-    assert "To resume: fit(..., ckpt_path=lottery.resume(trainer))." in said
+    assert "To resume: call trainer.fit(..., ckpt_path=lottery.resume(trainer))." in said
     assert "--resume" not in said

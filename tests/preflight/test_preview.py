@@ -1,4 +1,4 @@
-"""What a preview says, against numbers counted by hand."""
+"""Previews, compared with numbers counted by hand."""
 
 import copy
 
@@ -24,11 +24,11 @@ def test_the_table(capsys):
         "1.weight  8 x 4       32",
         "3.weight  2 x 8       16",
         "",
-        "round  kept of all  density",
-        "---------------------------",
-        "    0           48   1.0000",
-        "    1           24   0.5000",
-        "    2           12   0.2500",
+        "round  kept  density",
+        "--------------------",
+        "    0    48   1.0000",
+        "    1    24   0.5000",
+        "    2    12   0.2500",
         "",
         "left out                         weights  parameters",
         "----------------------------------------------------",
@@ -52,7 +52,7 @@ def test_separate_pools_have_one_row_each_and_untrained_rounds_have_none(capsys)
         "---------------------",
         "1.weight       16   8",
         "3.weight        8   4",
-        "together       24  12",
+        "total          24  12",
     ]
 
 

@@ -89,7 +89,7 @@ LAYERS = [
 
 
 def prune_all_rounds(method, layers, sizes):
-    """The masks of all rounds by random magnitudes, as a run makes them."""
+    """The masks of all rounds for random magnitudes, as in a run."""
     pruner = method.plan(layers, sizes)
     generator = torch.Generator().manual_seed(5)
     weights = {layer.name: torch.randn(layer.shape, generator=generator) for layer in layers}

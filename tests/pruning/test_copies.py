@@ -16,7 +16,7 @@ from tests.helpers.rounds import PRUNED, rounds
 
 
 def ends(run, part):
-    """The weights at the end of each round whose network has pruned ones, with their masks."""
+    """The weights at the end of each round with pruned weights, and their masks."""
     for number, end in enumerate(run.spy.ends):
         masks = run.lottery.tickets[number].masks
         assert list(masks) == PRUNED
@@ -25,7 +25,7 @@ def ends(run, part):
 
 
 def check_students(run):
-    """Counts are of the students alone, which start from their initial values."""
+    """Only students are counted; they start from their initial values."""
     assert run.spy.steps == [14, 14, 14]
     assert [(r.kept, r.prunable) for r in run.lottery.records] == [(6484, 6484), (3242, 6484), (1621, 6484)]
     for number, start in enumerate(run.spy.starts):
@@ -134,7 +134,7 @@ def test_a_teacher_with_other_initial_values_is_left_out_after_the_first_epoch(d
 
 
 class All(Momentum):
-    """Gives all parameters to its optimizer, as most do; the teacher is not frozen."""
+    """Passes all parameters to its optimizer, as is common. The teacher is not frozen."""
 
     def __init__(self):
         super().__init__(frozen=False)

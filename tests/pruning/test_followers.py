@@ -17,7 +17,7 @@ from tests.helpers.rounds import PRUNED, rounds
 
 
 class Fixed(Model):
-    """A reference that never moves, as in distillation and DPO."""
+    """A fixed reference, as in distillation and DPO."""
 
     def __init__(self):
         super().__init__()
@@ -37,7 +37,7 @@ def test_equal_weights_that_do_not_change_are_not_copies(digits, exclude):
             reference = start[name.replace("network", "reference")]
             if exclude:
                 assert torch.equal(reference, run.initial[name]), "excluded weights are never touched"
-            else:  # pruned by magnitude as other frozen weights are, not by the mask of the original
+            else:  # pruned by magnitude like other frozen weights, not by the mask of the original
                 mask = run.lottery.tickets[number].masks[name.replace("network", "reference")]
                 assert torch.equal(reference, run.initial[name] * mask)
 

@@ -10,7 +10,7 @@ from lightning_lottery import SNIP, ConfigurationError, Context, GraSP, SynFlow,
 
 
 class Batches:
-    """Batches and a loss as a LightningModule has them."""
+    """Batches and a loss, like those of a LightningModule."""
 
     def __init__(self, module, batches):
         self.module, self.made = module, batches

@@ -1,4 +1,4 @@
-"""What is pruned of other people's networks, against lists made by hand."""
+"""What is pruned in other libraries' networks, compared with lists made by hand."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from lightning_lottery.pruning.kinds import Kind, kinds_of, norms_of
 from lightning_lottery.pruning.prunable import select
 from tests.helpers.fits import needs
 
-# The last part of the names of all that is not a bias or normalisation.
+# The last part of the names of everything except biases and normalisation.
 VISION = {
     "vit_b_16": ({"in_proj_weight", "weight"}, {"class_token", "pos_embedding"}),
     "swin_t": ({"weight"}, {"relative_position_bias_table"}),
@@ -118,7 +118,7 @@ def test_layers_of_pytorch_geometric():
 
 
 class Own(nn.Module):
-    """What users write."""
+    """A network as users write it."""
 
     def __init__(self):
         super().__init__()
@@ -141,7 +141,7 @@ class AxialPositionEmbeddings(nn.Module):
 
 
 class Tables(nn.Module):
-    """What users add to, look up in or scale by, without classes that say so."""
+    """Parameters that users add, look up or scale by, without telling classes."""
 
     def __init__(self):
         super().__init__()

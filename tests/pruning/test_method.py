@@ -51,12 +51,12 @@ def weights_of(seed, kind="normal"):
     if kind == "ties":
         return {name: (weight * 2).round() for name, weight in made.items()}
     if kind == "faint":
-        made["b"] *= 1e-6  # the whole layer goes first
+        made["b"] *= 1e-6  # the whole layer is removed first
     return made
 
 
 def run(method, sizes, weights):
-    """Masks and what each round's pool keeps."""
+    """Masks, and what each round's pool keeps."""
     pruner, masks, every = method.plan(LAYERS, sizes), dense(), []
     for number in range(1, sizes.last_round + 1):
         masks, rescued = pruner.masks(number, masks, context_of(weights))
@@ -71,7 +71,7 @@ SCOPES = [Global(), Layerwise(), ERK(), Global(min_density=0.3), Layerwise(layer
 @pytest.mark.parametrize("kind", ["normal", "ties", "faint"])
 @pytest.mark.parametrize(("scope", "pattern"), list(itertools.product(SCOPES, PATTERNS)))
 def test_every_scope_composes_with_every_pattern(scope, pattern, kind):
-    """Exact counts of units in every pool, nested masks, whole units, floors."""
+    """Checks exact counts of units in every pool, nested masks, whole units, minimum sizes."""
     weights, sizes = weights_of(1, kind), Sizes(densities=[0.8, 0.6])
     pruner, every = run(Method(Magnitude(), scope, pattern), sizes, weights)
     before = dense()
@@ -102,7 +102,7 @@ def test_at_half_the_weights_two_of_four_stay_everywhere():
 
 @given(st.integers(0, 1000), st.floats(0.1, 0.9), st.sampled_from(["normal", "faint", "ties"]))
 def test_floors_cost_as_little_as_possible(seed, density, kind):
-    """Against the definition: of all weights but the largest few of every layer, which stay, the smallest go."""
+    """The definition: the largest few of every layer stay; of all others, the smallest are removed."""
     weights, least = weights_of(seed, kind), 0.08
     sizes = Sizes(densities=[density])
     method = Method(Magnitude(), Global(min_density=least), Unstructured())
@@ -134,7 +134,7 @@ def test_a_layer_that_would_become_empty_is_named_and_keeps_its_largest_weight()
 
 @dataclasses.dataclass(frozen=True)
 class Shrinking(Criterion):
-    """Magnitude in steps, noting what it has seen."""
+    """Magnitude in several iterations, recording what it has seen."""
 
     seen: list
 
@@ -161,7 +161,7 @@ def test_iterative_criteria_score_again_while_the_sizes_fall_geometrically():
 
 @dataclasses.dataclass(frozen=True)
 class Given(Criterion):
-    """Gives what it was made with."""
+    """Returns what it was created with."""
 
     scores: object
 
@@ -177,7 +177,7 @@ class Given(Criterion):
         ({**weights_of(0), "b": torch.rand(3)}, r"must return floating-point scores of shape \(6, 8\) for 'b'"),
         ({**weights_of(0), "b": torch.ones(6, 8, dtype=torch.long)}, "returned torch.int64"),
         ({**weights_of(0), "b": 1.0}, "returned 1.0"),
-        ({**weights_of(0), "b": torch.full((6, 8), torch.nan)}, "'b' contains NaN"),
+        ({**weights_of(0), "b": torch.full((6, 8), torch.nan)}, "'b' contain NaN"),
     ],
 )
 def test_invalid_scores_are_refused(scores, message):
@@ -231,7 +231,7 @@ def test_layers_with_their_own_amounts_need_not_follow_the_common_sizes():
 
 
 def test_a_network_that_a_pattern_cannot_prune_is_refused():
-    with pytest.raises(ConfigurationError, match="keeps all of d, so nothing can be pruned"):
+    with pytest.raises(ConfigurationError, match="keeps every weight of d, so nothing can be pruned"):
         Method(Magnitude(), Global(), Channels()).plan(LAYERS[-1:], Sizes(densities=[0.5]))
 
 
@@ -256,7 +256,7 @@ def test_nan_is_refused_also_where_a_pattern_would_spare_it():
     some = {layer.name: weights[layer.name] for layer in layers}
     pruner = Method(Magnitude(), Global(), NofM(2, 4)).plan(layers, Sizes(densities=[0.6]))
     masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in some.items()}
-    with pytest.raises(TrainingError, match="'a' contains NaN"):
+    with pytest.raises(TrainingError, match="'a' contain NaN"):
         pruner.masks(1, masks, context_of(some))
 
 

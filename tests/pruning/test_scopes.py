@@ -44,7 +44,7 @@ def test_layerwise_with_densities_and_layers_that_are_left_alone():
 
 
 def rigl_densities(shapes, density):
-    """The rule as Evci et al. 2020 (arXiv:1911.11134) and their code have it: none exceeds 1."""
+    """The rule in Evci et al. 2020 (arXiv:1911.11134) and their code: no density exceeds 1."""
     sizes = [int(np.prod(shape)) for shape in shapes]
     raw = [sum(shape) / np.prod(shape) for shape in shapes]
     dense: set[int] = set()
@@ -101,7 +101,7 @@ def test_min_density_limits_every_layer():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Global(min_density=1.5), "min_density of '.' is 1.5; it must be a number between 0 and 1"),
+        (lambda: Global(min_density=1.5), "min_density=1.5 must be a number between 0 and 1"),
         (lambda: Layerwise(layer_amounts={"last": 1.0}), "layer_amounts of 'last' is 1.0"),
         (
             lambda: Global(min_density={"fc9*": 0.5}).with_least(LENET),

@@ -1,4 +1,4 @@
-"""A round inside a fit against a fresh fit of the same masked weights, bit for bit."""
+"""A round is bit-equal to a fresh fit of the same masked weights."""
 
 import copy
 
@@ -20,7 +20,7 @@ class Dropout(Net):
 
 
 class Drifting(Net):
-    """Extra state, a buffer that comes with the first batch, and a metric of the best so far."""
+    """Extra state, a buffer created in the first batch, and a metric of the best value so far."""
 
     def __init__(self):
         super().__init__()
@@ -42,7 +42,7 @@ class Drifting(Net):
 
 
 class SameOptimizer(Model):
-    """The optimizer and its scheduler are made once, and given again each time."""
+    """Creates optimizer and scheduler once, and returns the same objects each time."""
 
     def configure_optimizers(self):
         if not hasattr(self, "made"):
@@ -52,7 +52,7 @@ class SameOptimizer(Model):
 
 
 class LeftGradients(Model):
-    """Steps every third batch, and leaves gradients of the last ones behind."""
+    """Steps every third batch, and leaves gradients of the last batches."""
 
     automatic_optimization = False
 
@@ -103,7 +103,7 @@ def test_a_round_is_a_fresh_fit_of_the_same_masked_weights(digits, case, own_gen
         return loaders(digits, generator=generator, **loader_options)
 
     class DrawsBeforeTraining(Callback):
-        """After configure_optimizers, which may have asked for the data, and before the first batch."""
+        """After configure_optimizers, which may have requested the data, and before the first batch."""
 
         def on_fit_start(self, trainer, pl_module):
             torch.rand(5)
@@ -163,7 +163,7 @@ def test_random_numbers_in_a_train_dataloader_hook_are_rewound(digits):
     class OwnData(Model):
         def train_dataloader(self):
             images, labels = digits
-            chosen = torch.randperm(500)[:200]  # drawn anew at every call
+            chosen = torch.randperm(500)[:200]  # drawn again in every call
             return DataLoader(torch.utils.data.TensorDataset(images[chosen], labels[chosen]), 32, shuffle=True)
 
         def val_dataloader(self):

@@ -1,4 +1,4 @@
-"""Prunings inside a fit: what they prune, and that looking at data and loss leaves no trace."""
+"""Prunings inside a fit: what they prune, and that using data and loss has no side effects."""
 
 import copy
 import shutil
@@ -50,7 +50,7 @@ def test_scores_are_those_of_weights_at_the_end_and_start_of_the_round(digits):
 
 
 def test_snip_takes_the_loss_on_the_fit_s_own_first_batches(digits):
-    """Against autograd on a network of its own; nothing is shuffled, so that the first batches are known."""
+    """Compared with autograd on a separate network. Nothing is shuffled, so the first batches are known."""
     lottery = LotteryTicketCallback(densities=[0.3], criterion=SNIP(batches=3), prune_at_init=True, verbose=False)
     model = Model(Net())
     network = copy.deepcopy(model.network)
@@ -88,7 +88,7 @@ def test_pruning_at_initialisation_trains_no_dense_round(digits):
 
 
 def test_synflow_prunes_in_a_hundred_steps_without_data(digits):
-    """Against a loop of its own: magnitudes forward, scores, a part of the way, again."""
+    """Compared with a separate loop: forward with magnitudes, score, prune a part, repeat."""
     lottery = LotteryTicketCallback(densities=[0.05], criterion=SynFlow(20), prune_at_init=True, verbose=False)
     model = Looking(Net())
     network = copy.deepcopy(model.network).double().eval()
@@ -133,7 +133,7 @@ def test_patterns_hold_in_training(digits, pattern, scope, exclude):
 
 
 def test_a_run_that_was_killed_while_scoring_before_round_1_resumes(digits, tmp_path):
-    """The folder is there, and neither a ticket nor a record."""
+    """The folder exists, but neither a ticket nor a record."""
 
     def fit(dirpath, resume=False, **options):
         torch.manual_seed(5)
@@ -217,7 +217,7 @@ def test_a_head_that_is_zero_before_training_is_accepted(digits):
 
 @dataclass(frozen=True)
 class Iterative(SNIP):
-    """Scores again and again, as FORCE does."""
+    """Scores repeatedly, like FORCE."""
 
     @property
     def iterations(self):
@@ -238,7 +238,7 @@ def test_iterations_see_the_network_without_removed_weights(digits):
     model = Model()
     before = copied(model)
     quiet_trainer(callbacks=[lottery], max_epochs=1).fit(model, *loaders(digits))
-    assert len(masks) == 1 + 5  # once before, to see whether it works
+    assert len(masks) == 1 + 5  # once before training, as a check
     for alive, weights in zip(masks[1:], losses[1:], strict=True):
         for name, mask in alive.items():
             assert torch.equal(weights[name], torch.where(mask, before[name], 0))

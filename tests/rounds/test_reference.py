@@ -1,4 +1,4 @@
-"""The callback against plain PyTorch, bit for bit."""
+"""The callback is bit-equal to plain PyTorch."""
 
 import copy
 

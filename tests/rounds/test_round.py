@@ -1,4 +1,4 @@
-"""What a round notices of its own training: weights that others write, and NaN."""
+"""What a round detects in its training: weights that others write, and NaN."""
 
 import copy
 
@@ -30,7 +30,7 @@ class OwnAverage(Callback):
 
 
 class AverageAtTheEnd(OwnAverage):
-    """The same, copied in for good when the training ends."""
+    """The same, copied in at the end of the training."""
 
     def on_validation_start(self, *_):
         pass

@@ -114,7 +114,7 @@ def test_without_the_function_initial_values_are_shuffled_with_a_warning():
         def __init__(self):
             super().__init__()
             nn.init.normal_(self.hidden.weight, std=0.5)
-            nn.init.zeros_(self.norm.weight)  # as some residual networks do
+            nn.init.zeros_(self.norm.weight)  # like some residual networks
             nn.init.zeros_(self.output.bias)
             self.free = nn.Parameter(torch.rand(4, 4))
 
@@ -223,7 +223,7 @@ def test_infinity_in_the_ticket_is_allowed_in_the_control():
 
 @dataclass(frozen=True)
 class EmptyRows(ShuffleMask):
-    """Keeps as many weights, the first of each layer along a dimension."""
+    """Keeps the same number of weights, the first of each layer along a dimension."""
 
     dim: int = 0
 

@@ -1,4 +1,4 @@
-"""Rewinding rules against plain PyTorch, bit for bit."""
+"""Rewinding rules are bit-equal to plain PyTorch."""
 
 import copy
 
@@ -118,7 +118,7 @@ def test_early_stopping_goes_back_to_the_point_too(digits):
     lottery = LotteryTicketCallback(rounds=2, amount=0.5, rewind=ToEpoch(2), verbose=False)
     spy = LateSpy()
     quiet_trainer(callbacks=[stopper, lottery, spy], max_epochs=6).fit(Scripted(), *loaders(digits))
-    assert spy.steps == [4 * 7] * 3  # with a patience that is whole again it would be 6 epochs
+    assert spy.steps == [4 * 7] * 3  # with full patience it would be 6 epochs
 
 
 def test_a_validation_that_is_due_at_the_point_belongs_to_round_0(digits):
@@ -256,7 +256,7 @@ def test_short_forms():
 
 
 class Averaging(Model):
-    """Follows its weights in the last hook of a batch, after those of all callbacks, as target networks do."""
+    """Copies its weights in the last hook of a batch, after all callbacks, like target networks."""
 
     def __init__(self):
         super().__init__()
@@ -301,7 +301,9 @@ def test_manual_steps_are_counted(digits):
     assert [record.steps for record in lottery.records] == [28, 8]
     for model, others in ((TwoSteps(), []), (Model(), [GradientAccumulationScheduler({1: 4})])):
         lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind="50%", verbose=False)
-        with pytest.raises(ConfigurationError, match="uses manual optimization, or the accumulation changes"):
+        with pytest.raises(
+            ConfigurationError, match="uses manual optimization, or accumulate_grad_batches changes"
+        ):
             quiet_trainer(callbacks=[lottery, *others]).fit(model, *loaders(digits))
 
 
@@ -313,7 +315,7 @@ def test_an_epoch_that_max_steps_does_not_reach_is_refused_before_training(digit
 
 
 def test_a_scheduler_may_use_a_metric_before_the_first_validation_of_a_round(digits):
-    """Step 6 of 7 with a validation every 3: none is left in the epoch, at whose end the scheduler looks."""
+    """Step 6 of 7 with a validation every 3 steps: none is left before the scheduler needs one at the end."""
     lottery = LotteryTicketCallback(
         rounds=1, amount=0.5, rewind="6 steps", monitor="val_acc", mode="max", verbose=False
     )

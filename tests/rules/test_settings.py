@@ -1,4 +1,4 @@
-"""Arguments that do not go together are refused."""
+"""Invalid and incompatible arguments are refused."""
 
 from dataclasses import dataclass
 

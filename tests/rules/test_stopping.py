@@ -96,10 +96,10 @@ def test_early_birds_end_rounds_and_say_what_they_saved(digits, capsys):
     assert all(record.steps + record.saved_steps == 42 for record in lottery.records)
     assert (last.steps, last.saved_steps) == (42, 0), "after the last round comes no pruning"
     said = capsys.readouterr().out
-    assert f"Its mask is stable: {first.saved_steps} of 42 steps" in said
+    assert f"A stop rule saved {first.saved_steps} of 42 steps" in said
     total = first.saved_steps + second.saved_steps
     assert f"Stop rules saved {100 * total / 126:.0f} % of the steps" in said
-    # It has settled: after the last two epochs, magnitudes would have removed nearly the same.
+    # It is stable: after each of the last two epochs, pruning would have removed nearly the same weights.
     one, two = (
         ranked({n: e[n].abs() for n in PRUNED}, lottery.tickets[0].masks, round(0.3 * first.kept))
         for e in _epochs(digits, first.steps // 7)

@@ -129,7 +129,7 @@ def test_the_newest_checkpoint_must_exist_and_belong_to_the_round(tmp_path):
     path.touch()
     assert folder.newest_checkpoint("round_01") == str(path)
     assert folder.newest_checkpoint("round_02") is None
-    copy = tmp_path / "copy"  # of the run and its checkpoint: its own comes first
+    copy = tmp_path / "copy"  # a copy of the run and its checkpoint: its own checkpoint comes first
     shutil.copytree(tmp_path / "run", copy / "run")
     shutil.copy(path, copy / "some.ckpt")
     assert RunFolder(copy / "run").newest_checkpoint("round_01") == str(copy / "some.ckpt")

@@ -27,7 +27,7 @@ def test_elementwise_optimizers_keep_zero_weights_and_train_the_others_exactly(k
     for options in [{}, *OPTIONS.get(kind, [])]:
         layer, masks, masking = masked_layer()
         mask = masks["weight"]
-        alone = nn.Parameter(layer.weight.detach()[mask].clone())  # the survivors as a vector of their own
+        alone = nn.Parameter(layer.weight.detach()[mask].clone())  # the survivors as a separate vector
         optimizer, reference = kind([layer.weight], lr=0.05, **options), kind([alone], lr=0.05, **options)
         masking.watch([optimizer])
         assert not optimizer._optimizer_step_post_hooks, "an elementwise optimizer needs no hook"

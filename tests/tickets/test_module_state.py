@@ -80,7 +80,7 @@ def test_metrics_are_rewound():
 
 def test_layers_and_metrics_added_during_training_are_removed_by_a_rewind(digits):
     class Tracking(Model):
-        """Keeps the best value of the training, and a list of what it has seen."""
+        """Keeps the best value of the training, and a list of all values."""
 
         def __init__(self):
             super().__init__()

@@ -1,4 +1,4 @@
-"""Buffers of every kind: sparse, complex, and those that get their shape in the first batch."""
+"""Unusual buffers: sparse, complex, and those that get their shape in the first batch."""
 
 import itertools
 import warnings
@@ -95,7 +95,7 @@ def test_values_are_set_in_place_if_they_fit():
 
 
 class Sparse(Net):
-    """Mixes pixels by a sparse matrix, which moves while training."""
+    """Mixes pixels with a sparse matrix that changes during training."""
 
     def __init__(self, layout):
         super().__init__()
@@ -196,7 +196,7 @@ def test_expanded_buffers(digits, persistent):
 
 
 class Odd(Net):
-    """Holds frozen weights of kinds that know little arithmetic."""
+    """Contains frozen weights of types with little arithmetic."""
 
     def __init__(self):
         super().__init__()

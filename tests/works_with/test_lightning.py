@@ -1,4 +1,4 @@
-"""What of the Trainer works with rounds: one test a row of the README's table."""
+"""The Trainer's features in rounds: one test per row of the README's table."""
 
 import copy
 import inspect

@@ -1,4 +1,4 @@
-"""Networks that work with rounds: one test a row of the README's table."""
+"""Networks in rounds: one test per row of the README's table."""
 
 import copy
 
@@ -102,7 +102,7 @@ def test_lstm(digits):
 
 
 class Tied(nn.Module):
-    """A layer that is used twice, and an embedding of grey values that is the output layer as well."""
+    """A layer that is used twice, and an embedding of grey values that is also the output layer."""
 
     def __init__(self):
         super().__init__()

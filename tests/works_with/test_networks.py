@@ -1,4 +1,4 @@
-"""Networks and optimizers of other kinds, trained in rounds."""
+"""Unusual networks and optimizers in rounds."""
 
 import pytest
 import torch
@@ -97,7 +97,7 @@ def test_tied_weights_are_counted_once(digits):
 
 
 class Faint(Net):
-    """Its last layer is the first to lose everything."""
+    """Its last layer loses all weights first."""
 
     def __init__(self):
         super().__init__()

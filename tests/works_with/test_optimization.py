@@ -1,4 +1,4 @@
-"""Precision and optimization that work with rounds: one test a row of the README's table."""
+"""Precision and optimization in rounds: one test per row of the README's table."""
 
 import copy
 import math
@@ -17,7 +17,7 @@ from tests.helpers.rounds import Rounds, rounds, same_training
 
 
 class Typed(Net):
-    """Notes the type that a hidden layer computes in."""
+    """Records the type in which a hidden layer computes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def test_precision_64_true(digits):
 
 
 class ByHand(Callback):
-    """Works out every step of plain SGD beside the training, from gradients that a copy computes."""
+    """Computes every step of plain SGD next to the training, from gradients of a copy."""
 
     def __init__(self, lottery: LotteryTicketCallback, clip: Callable[..., dict[str, Tensor]]) -> None:
         self.lottery, self.clip = lottery, clip
@@ -249,7 +249,7 @@ def test_stochastic_weight_averaging(digits):
 
     seen: list[dict[str, Tensor]] = []
     run = rounds(digits, others=others, max_epochs=3)
-    run.check(steps=21 + 1)  # the last epoch is one step that moves nothing, for batch normalisation
+    run.check(steps=21 + 1)  # the last epoch is one step without changes, for batch normalisation
     assert len(seen) == 3 * 4
     for number, end in enumerate(run.spy.ends):
         averaged = seen[4 * number + 1 : 4 * number + 3]

@@ -1,4 +1,4 @@
-"""Optimizers and LightningModules whose steps take ways of their own."""
+"""Optimizers and LightningModules with unusual steps."""
 
 import copy
 import warnings
@@ -14,7 +14,7 @@ from tests.helpers.rounds import monitoring, rounds
 
 
 class Lookahead(torch.optim.Optimizer):
-    """Wraps an optimizer as many projects do: without ``Optimizer.__init__``, and with a step of its own."""
+    """Wraps an optimizer like many projects: without ``Optimizer.__init__``, and with its own step."""
 
     def __init__(self, base, with_hooks):
         self.base, self.param_groups, self.state, self.defaults = (
@@ -23,7 +23,7 @@ class Lookahead(torch.optim.Optimizer):
             base.state,
             base.defaults,
         )
-        if with_hooks:  # never called: the step of the class is not one that PyTorch has wrapped
+        if with_hooks:  # never called, since PyTorch has not wrapped this step
             self._optimizer_step_pre_hooks, self._optimizer_step_post_hooks = OrderedDict(), OrderedDict()
         self.slow = [[p.detach().clone() for p in group["params"]] for group in self.param_groups]
         self.count = 0
@@ -115,7 +115,7 @@ def test_a_rewind_point_in_uncounted_steps_is_refused(digits):
 
 
 class Growing(Model):
-    """Adds a layer in its first epoch, of whose training only the optimizer hears."""
+    """Adds a layer in its first epoch, known only to the optimizer."""
 
     def on_train_epoch_start(self):
         if not hasattr(self, "more"):

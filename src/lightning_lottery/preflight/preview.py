@@ -69,7 +69,7 @@ class Preview:
         rounds = range(self.first_round, len(total))
         if len(self.kept) == 1:
             rows = [[str(number), f"{total[number]:,}", f"{total[number] / total[0]:.4f}"] for number in rounds]
-            return [["round", "kept of all", "density"], *rows]
+            return [["round", "kept", "density"], *rows]
         named = [*((_pool(names), keep) for names, keep in self.kept.items()), ("total", tuple(total))]
         counts = [[name, *(f"{keep[number]:,}" for number in rounds)] for name, keep in named]
         return [["kept in round", *map(str, rounds)], *counts]

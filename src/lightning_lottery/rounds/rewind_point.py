@@ -100,8 +100,8 @@ class RewindPoint:
                 self._folder.read_state("rewind.pt")
         except LotteryError as error:
             warn(
-                f"{error}. Let state_dict and get_extra_state of callbacks, modules and data modules return only "
-                "plain values and tensors."
+                "This run cannot be resumed if it is interrupted. Let state_dict and get_extra_state of "
+                f"callbacks, modules and data modules return only plain values and tensors. ({error})"
             )
 
     def restore(self) -> None:

@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule
 
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.errors import TrainingError
-from lightning_lottery.masks import fingerprint, sharding
+from lightning_lottery.masks import fingerprint
 from lightning_lottery.pruning import Selection
 from lightning_lottery.rounds.checks import (
     check_no_batches_seen,
@@ -17,14 +17,15 @@ from lightning_lottery.rounds.checks import (
     warn_if_added,
 )
 from lightning_lottery.rounds.follow import update_copies
+from lightning_lottery.rounds.last_ticket import LastTicket
 from lightning_lottery.rounds.next_masks import NextMasks, seed_of
 from lightning_lottery.rounds.recorder import Recorder
 from lightning_lottery.rounds.rewind_point import RewindPoint
 from lightning_lottery.rounds.round import Round
 from lightning_lottery.rounds.swapped_weights import ValidationWatch
 from lightning_lottery.rules import Settings, first_unfinished, make_control, resume_position
-from lightning_lottery.storage import LAST, TICKET_BRANCH, Records, RunFolder, RunState, round_name
-from lightning_lottery.tickets import ModuleState, Ticket, dense_ticket, starting_values
+from lightning_lottery.storage import TICKET_BRANCH, Records, RunFolder, RunState, round_name
+from lightning_lottery.tickets import ModuleState, Ticket, dense_ticket
 
 
 class Run:
@@ -67,8 +68,7 @@ class Run:
         self._controls = {control.branch: control for control in settings.controls}
         self._plan = settings.plan
         self._index = 0
-        # The state after the last ticket, to return to after the controls.
-        self._last: dict[str, Any] | None = None
+        self._last_ticket = LastTicket(fit, module, folder)
         self._is_between_rounds = False
         self.is_over = False
 
@@ -112,8 +112,7 @@ class Run:
         if state is not None and (reason := state.reason_to_restart(self._module, can_resume)):
             self._recorder.say(f"{state.name} restarts: {reason}.")
             state = None
-        if self._folder.has_state(LAST):
-            self._last = self._folder.read_state(LAST)
+        self._last_ticket.read()
         if unfinished == len(self._plan):
             self._recorder.say(f"The run in {self._folder.path} is already finished.")
             self.is_over = True
@@ -272,7 +271,7 @@ class Run:
             if self._settings.controls and len(self._plan) == self._index + 1:
                 self._recorder.say("No control either: control_rounds contains only rounds that were not trained.")
         if self._plan[self._index] == (last, TICKET_BRANCH):
-            self._keep_last()
+            self._last_ticket.save()
         if fit.progress.time_is_up():
             self._recorder.say("max_time has run out: no further round.")
             return None
@@ -292,17 +291,6 @@ class Run:
             self._fit.loggers.leave(status)
             self.round.release()
             self.validation.release()
-
-    def _keep_last(self) -> None:
-        """Saves the state after the last ticket, to return to after the controls."""
-        if any(map(sharding.is_sharded, self._parameters.values())):
-            return  # sharded runs have no controls and cannot be resumed
-        self._last = {
-            "weights": starting_values(self._module),
-            "module": vars(ModuleState.of(self._module)),
-            "trainer": self._fit.keep_final(),
-        }
-        self._folder.write_state(LAST, self._last)
 
     def _make_ticket(self, number: int, branch: str) -> Ticket:
         """Makes the ticket of a round from the trained weights of the previous round."""
@@ -352,8 +340,5 @@ class Run:
 
     def _finish(self) -> None:
         """Restores the trained weights of the last ticket, also after controls."""
-        if self._last is not None:
-            ModuleState(**self._last["module"]).restore(self._module)
-            Ticket(masks={}, weights=self._last["weights"]).apply(self._module)
-            self._fit.restore_final(self._last["trainer"])
+        self._last_ticket.restore()
         self._recorder.close()
