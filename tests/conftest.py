@@ -16,7 +16,7 @@ settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Starts with the tests of an xdist_group, which take longest, so that all workers end at about the same time."""
+    """Starts with the tests of an xdist_group: they take longest, and all workers should end together."""
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 

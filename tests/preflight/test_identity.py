@@ -95,12 +95,12 @@ def refused(digits, path, message, model=None, trainer=None, **arguments):
 def test_other_arguments_network_or_trainer_are_refused_with_the_differences(digits, tmp_path):
     path = interrupted(digits, tmp_path)
     before = (tmp_path / "run" / "rounds.jsonl").read_bytes()
-    controls = "controls was .*Reinitialize.* and is \\[\\]"
+    controls = "controls was .*Reinitialize.* and is now \\[\\]"
     refused(digits, path, controls)
-    refused(digits, path, "densities was \\[0.5, 0.2\\] and is \\[0.5, 0.3\\]", densities=[0.5, 0.3])
-    refused(digits, path, r"rewind was 'ToInit\(\)' and is .ToStep\(step='3 steps'", rewind="3 steps")
-    refused(digits, path, "max_epochs was 2 and is 3", trainer={"max_epochs": 3})
-    refused(digits, path, "lr was None and is '0.1'", model=WithHyperparameters(lr=0.1))
+    refused(digits, path, "densities was \\[0.5, 0.2\\] and is now \\[0.5, 0.3\\]", densities=[0.5, 0.3])
+    refused(digits, path, r"rewind was 'ToInit\(\)' and is now .ToStep\(step='3 steps'", rewind="3 steps")
+    refused(digits, path, "max_epochs was 2 and is now 3", trainer={"max_epochs": 3})
+    refused(digits, path, "lr was None and is now '0.1'", model=WithHyperparameters(lr=0.1))
     other = nn.Sequential(nn.Linear(784, 20), nn.ReLU(), nn.Linear(20, 10))
     with pytest.raises(RuntimeError, match=r"size mismatch|Missing key"):  # Lightning itself checks first
         refused(digits, path, "", model=Model(other))
@@ -180,8 +180,8 @@ def test_a_trainer_with_other_validation_or_clipping_is_refused(digits, tmp_path
     path = interrupted(digits, tmp_path)
     for options, message in [
         ({"gradient_clip_val": 0.1}, "gradient_clip_val was 'None' and is now '0.1'"),
-        ({"limit_train_batches": 3}, "limit_train_batches was '1.0' and is '3'"),
-        ({"val_check_interval": 2}, "val_check_interval was '1.0' and is '2'"),
+        ({"limit_train_batches": 3}, "limit_train_batches was '1.0' and is now '3'"),
+        ({"val_check_interval": 2}, "val_check_interval was '1.0' and is now '2'"),
     ]:
         refused(
             digits, path, message, trainer=options, controls=[Reinitialize(), ShuffleMask()], control_rounds=[2]

@@ -3,7 +3,7 @@
 from lightning_lottery.masks import arithmetic, sharding
 from lightning_lottery.masks.arithmetic import Masks, density, fingerprint, kept, pack, prunable, unpack
 from lightning_lottery.masks.sharding import count, is_sharded, like, local
-from lightning_lottery.masks.smallest import prune_smallest
+from lightning_lottery.masks.smallest import nan_error, prune_smallest
 
 __all__ = [
     "Masks",
@@ -15,6 +15,7 @@ __all__ = [
     "kept",
     "like",
     "local",
+    "nan_error",
     "pack",
     "prunable",
     "prune_smallest",

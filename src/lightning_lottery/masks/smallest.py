@@ -148,4 +148,12 @@ def _refuse_nan(names: list[str], scores: list[Tensor], masks: list[Tensor] | No
         if masks is not None:
             nan &= sharding.local(masks[index])
         if sharding.count([sharding.like(nan, scores[index])]) != [0]:
-            raise TrainingError(f"{name!r} contains NaN and cannot be ranked. The training has diverged.")
+            raise nan_error(name)
+
+
+def nan_error(name: str) -> TrainingError:
+    """The error for scores with NaN."""
+    return TrainingError(
+        f"The scores of {name!r} contain NaN and cannot be ranked. Training has probably diverged: lower the "
+        "learning rate, clip gradients, or prune less."
+    )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_lottery.errors import ConfigurationError, TrainingError
-from lightning_lottery.masks import Masks, prune_smallest, sharding
+from lightning_lottery.masks import Masks, nan_error, prune_smallest, sharding
 from lightning_lottery.pruning.criteria import Context, Criterion, wide
 from lightning_lottery.pruning.layers import Layer
 from lightning_lottery.pruning.patterns import Pattern, Unstructured
@@ -161,10 +161,7 @@ class Pruner:
         removable = {name: self._removable(name, units[name], alive[name]) for name in names}
         for name in names:  # units that may not be removed are not checked later
             if removable[name] is not alive[name] and bool((units[name].isnan() & alive[name]).any()):
-                raise TrainingError(
-                    f"The scores of {name!r} contain NaN and cannot be ranked. Training has probably diverged: "
-                    "lower the learning rate, clip gradients, or prune less."
-                )
+                raise nan_error(name)
         before = _counts(alive)
         excess = sum(before.values()) - keep
         competing, rescued = list(names), []
