@@ -118,12 +118,14 @@ class Interfering(Callback):
                     self.seen = error
 
 
-@pytest.mark.parametrize("resume", [False, True])
-def test_two_jobs_with_one_folder_are_kept_apart_from_the_first_round_on(digits, tmp_path, monkeypatch, resume):
+@pytest.mark.parametrize(("number", "resume"), [(0, False), (0, True), (1, True)])
+def test_two_jobs_with_one_folder_are_kept_apart_from_the_first_round_on(
+    digits, tmp_path, monkeypatch, number, resume
+):
     monkeypatch.setattr("lightning_lottery.preflight.locate.PATIENCE", 0.1)
     folder = tmp_path / "run"
     expected = fit(digits, dirpath=tmp_path / "alone", model=Model())
-    other = Interfering(digits, 0, dirpath=folder, resume=resume)
+    other = Interfering(digits, number, dirpath=folder, resume=resume)
     torch.manual_seed(0)
     lottery = fit(digits, others=[other], dirpath=folder)
     assert "is training in the run folder" in str(other.seen)

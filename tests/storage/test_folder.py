@@ -182,3 +182,9 @@ def test_a_checkpoint_at_a_url(tmp_path):
     with fsspec.open(address, "wb") as file:
         file.write(b"content")
     assert folder.newest_checkpoint("round_00") == address
+
+
+def test_records_of_earlier_versions_are_read(tmp_path):
+    line = {"round": 1, "branch": "ticket", "density": 0.5, "kept": 5, "prunable": 10, "parameters": 12}
+    (tmp_path / "rounds.jsonl").write_text(json.dumps({**line, "ticket": "tickets/round_01.safetensors"}) + "\n")
+    assert RunFolder(tmp_path).read_records()[1].ticket_path == "tickets/round_01.safetensors"

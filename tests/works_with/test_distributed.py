@@ -1,17 +1,18 @@
 """Two gloo processes, compared with one process on the same global batches."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from filelock import FileLock
 
 from lightning_lottery import Ticket
 from lightning_lottery.storage.folder import RunFolder
 from tests.helpers.fits import needs
 from tests.helpers.scripts import run_script
 
-# Lightning's processes wait for each other, so these tests run one after the other, and share their fits.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("distributed")]
+pytestmark = pytest.mark.slow
 
 
 def run(folder, *whats, error=None):
@@ -26,13 +27,22 @@ def run(folder, *whats, error=None):
 
 
 @pytest.fixture(scope="module")
-def fits(tmp_path_factory):
-    """The fits that end without an error, by what they do."""
-    folder = tmp_path_factory.mktemp("fits")
+def fits(tmp_path_factory, worker_id):
+    """A folder with the fits that end without an error, by what they do; workers of pytest-xdist share it."""
+    if worker_id == "master":
+        return run_fits(tmp_path_factory.mktemp("fits"))
+    folder = tmp_path_factory.getbasetemp().parent / "fits"
+    with FileLock(f"{folder}.lock"):
+        return folder if (folder / "complete").exists() else run_fits(folder)
+
+
+def run_fits(folder):
+    shutil.rmtree(folder, ignore_errors=True)  # of another worker, in which a fit has failed
     run(folder, "one", "one snip", "one grasp")
     whats = ("ddp", "ddp snip", "ddp grasp", "ddp torn", "ddp unseeded", "ddp whole", "ddp default", "replicated")
     run(folder, *whats, "ddp speak")
     run(folder, "ddp_fork", "ddp_spawn", "ddp_spawn speak")
+    (folder / "complete").touch()
     return folder
 
 

@@ -50,7 +50,7 @@ class LotteryCLI(LightningCLI):
         options = self.config_init["fit"]
         found = [c for c in self.trainer.callbacks if isinstance(c, LotteryTicketCallback)]  # type: ignore[attr-defined]
         for callback in found:
-            callback.how_to_resume = "the same command with --resume"
+            callback.how_to_resume = "run the same command with --resume"
         if options["resume"]:
             if not found:
                 raise ConfigurationError("--resume needs a LotteryTicketCallback. Add it to trainer.callbacks.")
