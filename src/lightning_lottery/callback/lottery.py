@@ -10,12 +10,23 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_lottery import preflight, report
+from lightning_lottery import report
 from lightning_lottery._lightning import Hooks, RoundsFit
 from lightning_lottery.callback.resuming import Resumable
 from lightning_lottery.files import local_path
 from lightning_lottery.notices import say
-from lightning_lottery.preflight import Preview
+from lightning_lottery.preflight import (
+    Preview,
+    check_module,
+    check_resume,
+    check_same,
+    check_start,
+    check_trainer,
+    choose_folder,
+    describe_run,
+    describe_trainer,
+    lock_folder,
+)
 from lightning_lottery.pruning import (
     Criterion,
     Method,
@@ -176,8 +187,8 @@ class LotteryTicketCallback(Resumable):
             return
         self._close("failed")  # in case an earlier fit ended without teardown
         self._loaded, self._to_resume, self._state, self._double_weights = None, None, {}, {}
-        preflight.check_trainer(trainer, self, self.settings)
-        self._limits = preflight.describe_trainer(trainer)  # before other callbacks change the limits
+        check_trainer(trainer, self, self.settings)
+        self._limits = describe_trainer(trainer)  # before other callbacks change the limits
         check_not_lazy(pl_module)
         self._fit = RoundsFit(trainer, self)
         hooks = Hooks(
@@ -194,24 +205,24 @@ class LotteryTicketCallback(Resumable):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks the model, which is complete now, against the arguments."""
         is_resumed = self._loaded is not None or self._to_resume is not None
-        preflight.check_resume(trainer, is_resumed)
+        check_resume(trainer, is_resumed)
         has_nothing_to_train = self._rounds_fit.progress.nothing_to_train()
-        preflight.check_start(trainer, is_resumed, has_nothing_to_train)
+        check_start(trainer, is_resumed, has_nothing_to_train)
         if has_nothing_to_train and not is_resumed:
             return  # reported when training would begin
         folder = self._folder_to_resume(trainer) if is_resumed else None
         copies = None if folder is None else folder.description().get("copies", {})
-        selection = preflight.check_module(pl_module, self.settings, copies)
+        selection = check_module(pl_module, self.settings, copies)
         if self.settings.verbose:
             say(selection.line())
         dense = dense_ticket(pl_module, selection.parameters)
-        description = preflight.describe_run(self._limits, self.settings, pl_module, dense, selection.copies)
+        description = describe_run(self._limits, self.settings, pl_module, dense, selection.copies)
         if folder is None:
-            self._start = _Start(selection, description, preflight.choose_folder(trainer, self.settings))
+            self._start = _Start(selection, description, choose_folder(trainer, self.settings))
             return
         if self._loaded is not None and self._loaded.round > 0 and self.settings.rewind.length is not None:
             self._rounds_fit.allow_epochs(self.settings.rewind.length[0])
-        preflight.check_same(folder, description, self._ignore)
+        check_same(folder, description, self._ignore)
         self._start = _Start(selection, description, RunFolder(folder.path, is_writer=trainer.is_global_zero))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -290,7 +301,7 @@ class LotteryTicketCallback(Resumable):
             return False
         start, self._start = self._start, None
         assert start is not None, "only after on_fit_start"
-        self._folder = preflight.lock_folder(fit.trainer, self.settings, start.folder, is_resumed)
+        self._folder = lock_folder(fit.trainer, self.settings, start.folder, is_resumed)
         self._records = Records()
         if self._folder.is_writer:
             self._mailbox.send(self._folder.path)

@@ -6,10 +6,10 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_lottery import preflight
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.callback.results import Results
 from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.preflight import check_finders, check_resume, find_run, folder_of
 from lightning_lottery.rules import Settings, next_checkpoint
 from lightning_lottery.storage import RunFolder, RunState
 
@@ -55,7 +55,7 @@ class Resumable(Results):
         if isinstance(ignore, str) or not all(isinstance(name, str) for name in ignore):
             raise ConfigurationError(f"ignore={ignore!r} is not a list of names. Write ignore=['run_name'].")
         self._ignore = tuple(ignore)
-        if (folder := preflight.find_run(trainer, self.settings)) is None:
+        if (folder := find_run(trainer, self.settings)) is None:
             return None
         return next_checkpoint(folder, self.settings.plan_after(folder.read_records())) or str(
             folder.path.absolute()
@@ -69,7 +69,7 @@ class Resumable(Results):
         """Moves checkpoint callbacks, whose states are loaded next, to the folder of the round."""
         state = checkpoint.get("callbacks", {}).get(self.state_key)
         if state and self._fit is not None:
-            preflight.check_finders(trainer)  # before the finders start, in on_fit_start
+            check_finders(trainer)  # before the finders start, in on_fit_start
             self._fit.checkpoints.enter(RunState.load(state).name)
             if trainer.precision == "64-true":  # Lightning loads weights before it converts the module to double
                 self._double_weights = checkpoint["state_dict"]
@@ -77,8 +77,8 @@ class Resumable(Results):
     def _before_loading(self, path: str | os.PathLike[str] | None) -> bool:
         if (folder := RunFolder.at(path)) is None:
             return False
-        preflight.check_resume(self._rounds_fit.trainer, is_resumed=True)
-        preflight.check_finders(self._rounds_fit.trainer)
+        check_resume(self._rounds_fit.trainer, is_resumed=True)
+        check_finders(self._rounds_fit.trainer)
         self._to_resume = folder
         return True
 
@@ -86,7 +86,7 @@ class Resumable(Results):
         if self._to_resume is not None:
             return self._to_resume
         assert self._loaded is not None, "only if a checkpoint was loaded"
-        return preflight.folder_of(trainer, self._loaded, self.settings)
+        return folder_of(trainer, self._loaded, self.settings)
 
     @property
     def _rounds_fit(self) -> RoundsFit:
