@@ -236,6 +236,8 @@ def test_exports():
         "TrainingError",
         "Unstructured",
     ]
+    for name in lightning_lottery.__all__:
+        assert getattr(lightning_lottery, name).__doc__
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -78,7 +78,8 @@ def test_different_things_are_described_differently(first, second):
 
 
 def test_the_same_function_has_the_same_description_in_another_process(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text("def f(x):\n    return lambda w: w * x if w in {'b', 'a', 'c'} else w\n")
+    letters = "{'b', 'a', 'c', 'e', 'd', 'g', 'f', 'h'}"
+    (tmp_path / "mine.py").write_text(f"def f(x):\n    return lambda w: w * x if w in {letters} else w\n")
     script = (
         "import mine; from lightning_lottery.rules.description import described; "
         "print(described(mine.f(2)), described(mine.f))"

@@ -127,6 +127,7 @@ def test_two_jobs_of_two_processes_with_one_folder_are_kept_apart(tmp_path):
     run(tmp_path, "ddp", error="is training in the run folder")
     assert not folder.has_run()
     folder.unlock()
+    run(tmp_path, "ddp")
 
 
 def test_masks_that_differ_between_processes_stop_the_run(tmp_path):

@@ -76,7 +76,7 @@ class DataOrder:
                 self._continue_epoch(fetcher, pending)
                 return
             self._fetching = GeneratorState.capture(self._generators)
-            if fetcher.combined_loader._iterator is before:  # there is no other way to detect a new iterator
+            if fetcher.combined_loader._iterator is before:  # no iterator was created
                 self._iterator = None
 
         sources = (("train", self._loop._data_source), ("val", self._val_loop._data_source))
@@ -165,7 +165,7 @@ class DataOrder:
 
     def _drop_train_loaders(self) -> None:
         """Drops the training loaders, since their iterators are exhausted."""
-        # The loop creates loaders and fetcher if they are missing. There is no other way to make it do so.
+        # The loop creates loaders and fetcher only if they are missing.
         loop = self._loop
         if loop._combined_loader is not None:
             for sampler in (

@@ -137,9 +137,8 @@ class RoundsFit:
             memory.restore(trainer, take(at_point, memory.name))
         self._data.rewind(same_data_order, None if point is None else self._own(point["data"]))
         if point is not None:
-            metrics.restore_last_values(
-                trainer, point["metrics"]
-            )  # a scheduler may need one before the next validation
+            # A scheduler may need a metric before the next validation.
+            metrics.restore_last_values(trainer, point["metrics"])
             loop_state.settle(trainer, validate=False)
         if not self.loggers.have_children:
             loop.epoch_loop._batches_that_stepped = axis
@@ -213,7 +212,7 @@ class RoundsFit:
 
     def logged_steps(self) -> int:
         """The step that loggers see."""
-        # The step of all loggers. There is no public way to get or set it.
+        # The step of all loggers. Lightning has no public attribute for it.
         return self.trainer.fit_loop.epoch_loop._batches_that_stepped
 
     def set_logged_steps(self, steps: int) -> None:

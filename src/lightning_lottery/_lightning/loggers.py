@@ -89,7 +89,7 @@ class RoundLoggers:
     def log(self, scalars: Mapping[str, float], number: int) -> None:
         """Logs scalars of a finished round, at step = round if the logger allows it."""
         for logger in self._own:
-            # The step of all loggers. There is no public way to get it.
+            # The step of all loggers. Lightning has no public attribute for it.
             ever_rising = self._trainer.fit_loop.epoch_loop._batches_that_stepped
             with self._untagged():
                 if _has_children(logger) or isinstance(logger, (MLFlowLogger, CometLogger)):

@@ -15,7 +15,7 @@ _REDUCTIONS: dict[str, Any] = {"mean": torch.mean, "sum": torch.sum, "min": torc
 
 def capture(trainer: Trainer) -> dict[str, Any]:
     """The last values of all metrics, and the averages over the epoch so far, as plain values."""
-    # There is no public way to get the averages over the epoch.
+    # Lightning has no public attribute for the averages over the epoch.
     results = trainer.fit_loop.epoch_loop._results.items()
     averages = {key: _plain(metric) for key, metric in results if not metric.has_reset and _can_be_kept(metric)}
     return {"last": keep(trainer), "averages": averages}

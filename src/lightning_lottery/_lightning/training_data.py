@@ -93,9 +93,8 @@ class TrainingData:
         arguments = {"batch_idx": 0} if is_param_in_hook_signature(step, "batch_idx", min_args=2) else {}
         with torch.enable_grad(), self._trainer.precision_plugin.forward_context():
             try:
-                given = step(
-                    tree_map(_copied, batch), *arguments.values()
-                )  # a copy, since it may change the batch in place
+                # A copy, since training_step may change the batch in place.
+                given = step(tree_map(_copied, batch), *arguments.values())
             except AttributeError as error:
                 raise TrainingError(
                     "The criterion calls training_step without the hooks on_train_…, and that failed: "
@@ -181,17 +180,16 @@ def _restored_afterwards(trainer: Trainer, prunable: Sequence[nn.Parameter]) -> 
     module: Any = trainer.lightning_module
     state, loggers, notes = ModuleState.of(module), trainer.loggers, _PlainAttributes(module)
     weights = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
-    undo = [
-        replace_attribute(module, name, lambda *_, **__: None) for name in ("log", "log_dict")
-    ]  # there is no loop to receive it
+    # Outside the loop, Lightning's log and log_dict raise an error.
+    undo = [replace_attribute(module, name, lambda *_, **__: None) for name in ("log", "log_dict")]
     trainer.loggers = [DummyLogger() for _ in loggers]
     for parameter in prunable:
         parameter.requires_grad_()  # frozen parameters are pruned too
     try:
         yield
     finally:
-        for restore_last_values in undo:
-            restore_last_values()
+        for put_back in undo:
+            put_back()
         trainer.loggers = loggers
         state.restore(module)
         notes.restore()

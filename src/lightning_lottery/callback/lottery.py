@@ -84,7 +84,7 @@ class LotteryTicketCallback(Resumable):
         pattern: What is removed together, for example ``NofM(2, 4)``, or :class:`Channels`, with sizes that then
             count channels. Default: :class:`Unstructured`, single weights.
         stop: Rules that end the search or a round early, for example ``[Tolerance(drop=0.01)]``.
-        prune_at_init: Whether to prune before any training, so that there is no round 0.
+        prune_at_init: Whether to prune before any training. The first round is then round 1.
         rewind: What a round starts from: a rule (:class:`ToInit`, :class:`ToStep`, :class:`ToEpoch`,
             :class:`LearningRate`, :class:`FineTune`) or a point such as ``"500 steps"``, ``"2 epochs"``, ``"1%"``.
         monitor: Name of a logged metric, used to find the best value of each round and the matching tickets.

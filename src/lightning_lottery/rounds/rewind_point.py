@@ -41,9 +41,8 @@ class RewindPoint:
         self._point: dict[str, Any] | None = None
         self._pending: dict[str, Point] = {}
         self._reached: set[str] = set()  # in the hooks of the current batch
-        self._generators: dict[
-            str, list[dict[str, Any]]
-        ] = {}  # at the start of each round, without same_data_order
+        # At the start of each round, without same_data_order.
+        self._generators: dict[str, list[dict[str, Any]]] = {}
 
     def begin(self) -> None:
         """Resolves the points of the rule. The Trainer must have loaded its data.
