@@ -18,20 +18,21 @@ MODULES = [module.name for module in pkgutil.walk_packages([str(SOURCE)], "light
 # From the bottom to the top: a room (a folder, or a single module) imports only from lines above its own.
 ROOMS = [
     ["errors"],
-    ["files", "plain", "notices", "attributes"],
+    ["files", "plain", "attributes"],
     ["masks", "vision"],
     ["pruning"],
     ["tickets"],
-    ["_lightning", "storage"],
-    ["rules", "report"],
-    ["preflight", "rounds"],
+    ["storage"],
+    ["_lightning", "rules", "report"],
+    ["preflight"],
+    ["rounds"],
     ["callback"],
     ["__init__"],
     ["cli"],
 ]
 HEIGHT = {room: number for number, line in enumerate(ROOMS) for room in line}
 WITHOUT_LIGHTNING = [
-    *("errors", "files", "plain", "notices", "attributes", "masks"),
+    *("errors", "files", "plain", "attributes", "masks"),
     *("pruning", "tickets", "storage", "rules", "report"),
 ]
 # Names that users import from a room; other rooms need not take them.

@@ -1,10 +1,25 @@
-"""Converts NumPy and PyTorch numbers to Python numbers, which JSON can hold."""
+"""Numbers in arguments: checks them, and converts those of NumPy and PyTorch to Python numbers."""
 
+import math
+from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
+
+from lightning_lottery.errors import ConfigurationError
+
+Interval = Literal[
+    "above 0", "of at least 0", "between 0 and 1", "between 0 and 1, both excluded", "from 0 to below 1"
+]
+_CONTAINS: dict[Interval, Callable[[float], bool]] = {
+    "above 0": lambda number: 0 < number < math.inf,
+    "of at least 0": lambda number: number >= 0,
+    "between 0 and 1": lambda number: 0 <= number <= 1,
+    "between 0 and 1, both excluded": lambda number: 0 < number < 1,
+    "from 0 to below 1": lambda number: 0 <= number < 1,
+}
 
 
 def plain(value: Any) -> Any:
@@ -29,3 +44,47 @@ def make_plain(arguments: Any) -> None:
     """Converts the fields of a dataclass with :func:`plain`, in place. Call it first in ``__post_init__``."""
     for entry in fields(arguments):
         object.__setattr__(arguments, entry.name, plain(getattr(arguments, entry.name)))
+
+
+def check_integer(what: str, value: object, at_least: int, example: str) -> int:
+    """Checks that an argument is an integer.
+
+    Args:
+        what: The name of the argument.
+        value: Its value. Numbers of NumPy and PyTorch are accepted, truth values are not.
+        at_least: The smallest allowed value.
+        example: What to write instead.
+
+    Returns:
+        The value as a Python number.
+
+    Raises:
+        ConfigurationError: It is not an integer, or too small.
+    """
+    number = plain(value)
+    if not isinstance(number, int) or isinstance(number, bool) or number < at_least:
+        raise ConfigurationError(
+            f"{what}={number!r} must be an integer of at least {at_least}, for example {example}."
+        )
+    return number
+
+
+def check_number(what: str, value: object, interval: Interval, example: str) -> float:
+    """Checks that an argument is a number in an interval.
+
+    Args:
+        what: The name of the argument.
+        value: Its value. Numbers of NumPy and PyTorch are accepted, truth values are not.
+        interval: The interval, in words. ``"above 0"`` does not contain infinity.
+        example: What to write instead.
+
+    Returns:
+        The value as a Python number.
+
+    Raises:
+        ConfigurationError: It is not a number in the interval.
+    """
+    number = plain(value)
+    if not isinstance(number, (int, float)) or isinstance(number, bool) or not _CONTAINS[interval](number):
+        raise ConfigurationError(f"{what}={number!r} must be a number {interval}, for example {example}.")
+    return number

@@ -51,7 +51,7 @@ def test_tickets_beat_the_dense_network_and_controls_fall_behind(tmp_path, capsy
 
 
 def test_invalid_demo_arguments_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(ConfigurationError, match="seeds=0 must be at least 1"):
+    with pytest.raises(ConfigurationError, match="seeds=0 must be an integer of at least 1"):
         demo(tmp_path, seeds=0)
     monkeypatch.setattr(report, "can_draw", lambda: False)
     with pytest.raises(ConfigurationError, match=r"pip install 'lightning-lottery\[demo\]'"):

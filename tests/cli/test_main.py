@@ -72,9 +72,9 @@ def test_rewinding_rules_on_the_command_line(monkeypatch, tmp_path, words, descr
 
 def test_errors_are_one_line_for_people(monkeypatch):
     config = str(EXAMPLES / "mnist.yaml")
-    with pytest.raises(SystemExit, match=r"^ConfigurationError: amount=3.0 is not a fraction"):
+    with pytest.raises(SystemExit, match=r"^ConfigurationError: amount=3.0 must be a number between 0 and 1"):
         run(monkeypatch, "fit", "--config", config, "--trainer.callbacks.amount=3")
-    with pytest.raises(SystemExit, match=r"^ConfigurationError: seeds=0 must be at least 1"):
+    with pytest.raises(SystemExit, match=r"^ConfigurationError: seeds=0 must be an integer of at least 1"):
         run(monkeypatch, "demo", "--seeds", "0")
 
 
@@ -87,7 +87,10 @@ def test_other_errors_are_not_changed(monkeypatch):
 def test_help_names_the_demo(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, "--help")
-    assert "lightning-lottery demo" in " ".join(capsys.readouterr().out.split())
+    assert "Finds winning tickets of a small network" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "dmeo")
+    assert "'predict', 'demo'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["demo", "--help"])
     assert "--seeds" in capsys.readouterr().out

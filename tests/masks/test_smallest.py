@@ -54,9 +54,9 @@ def test_nan_among_survivors_is_refused_by_name_and_elsewhere_ignored():
     assert masks.kept(masks.prune_smallest(scores, alive, 1)) == 3
 
 
-@pytest.mark.parametrize("k", [-1, 5, 1.0])
-def test_k_out_of_range_is_refused(k):
-    with pytest.raises(ConfigurationError, match=f"k={k} must be an integer from 0 to 4"):
+@pytest.mark.parametrize(("k", "allowed"), [(-1, "of at least 0"), (5, "from 0 to 4"), (1.0, "of at least 0")])
+def test_k_out_of_range_is_refused(k, allowed):
+    with pytest.raises(ConfigurationError, match=f"k={k} must be an integer {allowed}"):
         masks.prune_smallest([torch.rand(4)], None, k)
 
 

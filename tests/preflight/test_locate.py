@@ -13,7 +13,9 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lightning_lottery import ConfigurationError, LotteryTicketCallback, Ticket
 from lightning_lottery.storage.folder import RunFolder
-from tests.helpers.fits import Model, loaders, quiet_trainer
+from lightning_lottery.storage.tickets import Tickets
+from tests.helpers.earlier_version import build
+from tests.helpers.fits import Model, loaders, quiet_trainer, same_bits
 from tests.helpers.loggers import Strict
 from tests.helpers.resuming import Stop
 
@@ -142,19 +144,52 @@ def test_without_dirpath_two_jobs_take_two_folders(digits):
     assert len(lottery.records) == len(RunFolder(other.seen).read_records()) == 3
 
 
-def test_a_folder_that_is_taken_between_its_choice_and_the_training(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr("lightning_lottery.preflight.locate.PATIENCE", 0.1)
+def test_a_folder_is_locked_when_it_is_chosen(digits):
+    """A job that starts during the sanity check, before the first file is written, takes another folder."""
+    Path("lottery").mkdir()
+    with FileLock("lottery/lottery.lock"):
+        assert fit(digits).run_folder.name == "lottery_1"
 
-    class Late(Callback):
+    class During(Callback):
         def on_sanity_check_end(self, trainer, pl_module):
-            if not locks:
-                Path("lottery").mkdir()
-                locks.append(FileLock("lottery/lottery.lock"))
-                locks[0].acquire()
+            assert not RunFolder(Path("lottery")).lock(wait=0)
+            assert not Path("lottery/lottery.json").exists()
 
-    locks: list[FileLock] = []
-    assert fit(digits, others=[Late()]).run_folder.name == "lottery_1"
-    locks[0].release()
+    assert fit(digits, others=[During()]).run_folder.name == "lottery"
+
+
+def train(folder, barrier, results):
+    """One of two jobs that start at the same moment."""
+    torch.set_num_threads(1)
+    trainer, model, data, lottery = build(folder)
+    barrier.wait(120)
+    try:
+        trainer.fit(model, *data)
+        results.put(len(lottery.records))
+    except ConfigurationError as error:
+        results.put(str(error))
+
+
+def test_two_processes_that_start_in_one_folder(tmp_path):
+    """One trains its whole run, undisturbed; the other is refused."""
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.Queue()
+    jobs = [context.Process(target=train, args=(tmp_path / "both", barrier, results)) for _ in range(2)]
+    for job in jobs:
+        job.start()
+    ended = [results.get(timeout=300) for _ in jobs]
+    for job in jobs:
+        job.join()
+    trained, refused = sorted(ended, key=lambda result: isinstance(result, str))
+    assert trained == 5
+    assert "is training in the run folder" in refused or "contains another run" in refused
+    trainer, model, data, lottery = build(tmp_path / "alone")
+    trainer.fit(model, *data)
+    for number in range(3):
+        alone = lottery.tickets[number]
+        together = Tickets(RunFolder(tmp_path / "both" / "run"))[number]
+        assert same_bits(alone.weights, together.weights)
+        assert same_bits(alone.masks, together.masks)
 
 
 def hold(path, ready):

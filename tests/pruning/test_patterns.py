@@ -95,10 +95,10 @@ def test_blocks_cover_a_matrix_also_at_its_edges(rows, columns, h, w, is_kernel)
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: NofM(4, 4), r"must have 0 < n < m. Write NofM\(2, 4\)"),
-        (lambda: NofM(0, 4), "must have 0 < n < m"),
+        (lambda: NofM(4, 4), r"must have n < m. Write NofM\(2, 4\)"),
+        (lambda: NofM(0, 4), "n=0 must be an integer of at least 1"),
         (lambda: Channels(norm=0), "norm=0 must be a number above 0"),
-        (lambda: Block(0, 4), "h and w of at least 1"),
+        (lambda: Block(0, 4), "h=0 must be an integer of at least 1"),
         (lambda: pattern_of("NofM"), "pattern='NofM' is not a pattern. Write an instance"),
         (
             lambda: NofM().check(layer(8, 6)),

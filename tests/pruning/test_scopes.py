@@ -102,7 +102,10 @@ def test_min_density_limits_every_layer():
     ("make", "message"),
     [
         (lambda: Global(min_density=1.5), "min_density=1.5 must be a number between 0 and 1"),
-        (lambda: Layerwise(layer_amounts={"last": 1.0}), "layer_amounts of 'last' is 1.0"),
+        (
+            lambda: Layerwise(layer_amounts={"last": 1.0}),
+            r"layer_amounts\['last'\]=1.0 must be a number from 0 to below 1",
+        ),
         (
             lambda: Global(min_density={"fc9*": 0.5}).with_least(LENET),
             "contains 'fc9.', which matches no prunable",

@@ -193,7 +193,7 @@ def test_a_control_of_another_size_is_refused_before_training(digits, changed, m
 @pytest.mark.parametrize("name", ["Ticket", "Lottery"])
 def test_a_control_must_not_have_a_reserved_name(name):
     control = type(name, (ShuffleMask,), {})
-    with pytest.raises(ConfigurationError, match=rf"control is '{name.lower()}'.*Rename its class"):
+    with pytest.raises(ConfigurationError, match=rf"control is '{name.lower()}'.*name='other_name'"):
         LotteryTicketCallback(rounds=1, amount=0.5, controls=[control()])
 
 

@@ -40,7 +40,7 @@ class Same(Control):
         ({"control_rounds": [3]}, r"also needs controls. Add for example controls=\[Reinitialize\(\)\]"),
         ({"controls": [ShuffleMask]}, "which is not a control. Write instances"),
         ({"controls": ["ShuffleMask"]}, "which is not a control"),
-        ({"controls": [ShuffleMask(), ShuffleMask()]}, "not all different"),
+        ({"controls": [ShuffleMask(), ShuffleMask()]}, "have the same name, 'shuffle_mask'. Keep one of them"),
         ({"controls": [ShuffleMask()], "control_rounds": [0, 3]}, "must contain different rounds from 1 to 4"),
         ({"controls": [ShuffleMask()], "control_rounds": [5]}, "must contain different rounds"),
         ({"controls": [ShuffleMask()], "control_rounds": [3, 3]}, "must contain different rounds"),
@@ -55,14 +55,12 @@ def test_bad_arguments_are_refused(arguments, message):
 
 def test_controls_take_the_chosen_rounds_or_all_but_the_dense_one():
     controls = [Reinitialize(), ShuffleMask(), Same()]
-    chosen = LotteryTicketCallback(
-        rounds=4, amount=0.2, controls=controls, control_rounds=[4, 2]
-    ).settings.controlled
-    assert [(number, control.branch) for number, control in chosen] == [
-        (number, branch) for number in (2, 4) for branch in ("reinitialize", "shuffle_mask", "same")
-    ]
-    every = LotteryTicketCallback(densities=[0.5, 0.1], controls=[Same()]).settings.controlled
-    assert [number for number, _ in every] == [1, 2]
+    chosen = LotteryTicketCallback(rounds=4, amount=0.2, controls=controls, control_rounds=[4, 2]).settings
+    assert chosen.controlled_rounds == [2, 4]
+    assert chosen.branches == dict(zip(("reinitialize", "shuffle_mask", "same"), controls, strict=True))
+    every = LotteryTicketCallback(densities=[0.5, 0.1], controls=[Same()]).settings
+    assert every.controlled_rounds == [1, 2]
+    assert LotteryTicketCallback(densities=[0.5, 0.1]).settings.controlled_rounds == []
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,17 @@
 import json
 import math
 import shutil
+from dataclasses import dataclass
 
 import fsspec
 import pytest
 import torch
 
 from lightning_lottery import ConfigurationError, LotteryError, Records, RoundRecord, Ticket
-from lightning_lottery.storage.folder import RunFolder, Tickets
+from lightning_lottery.storage.description import RunDescription
+from lightning_lottery.storage.folder import FILES, RunFolder
+from lightning_lottery.storage.plain_values import State
+from lightning_lottery.tickets.round_id import RoundId
 from tests.helpers.records import record
 
 
@@ -32,7 +36,7 @@ def test_an_invalid_line_is_reported(tmp_path):
 def test_next_free_never_takes_a_folder_that_holds_a_run(tmp_path):
     path = tmp_path / "lottery"
     assert RunFolder.next_free(path).path == path
-    RunFolder(path).write_description({})
+    RunFolder(path).write_description(RunDescription())
     assert RunFolder.next_free(path).path == tmp_path / "lottery_1"
     RunFolder(tmp_path / "lottery_1").write_records(Records([record(0)]))
     assert RunFolder.next_free(path).path == tmp_path / "lottery_2"
@@ -48,47 +52,20 @@ def test_a_file_in_the_way_is_refused(tmp_path):
 def test_clear_removes_a_run_and_nothing_else(tmp_path):
     folder = RunFolder(tmp_path)
     dense = Ticket({"w": torch.tensor([True])}, {"w": torch.ones(1)})
-    assert folder.description() == {}
-    folder.write_description({"arguments": {"a": 1}})
+    assert folder.description() is None
+    folder.write_description(RunDescription(arguments={"a": 1}, provenance={"seed": "3"}))
+    assert folder.description() == RunDescription(arguments={"a": 1}, provenance={"seed": "3"})
     folder.write_records(Records([record(0)]))
-    dense.save(folder.ticket_path(0))
+    for entry in (RoundId(0), RoundId(1, "shuffle_mask")):
+        dense.save(folder.ticket_path(entry))
+    for name in FILES:
+        (tmp_path / name).touch()
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "tickets" / "best.safetensors").write_text("mine too")
-    assert folder.description()["arguments"] == {"a": 1}
     folder.clear()
     assert not folder.has_run()
     assert not folder.holds_records()
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["best.safetensors", "notes.txt"]
-
-
-def test_tickets_by_round_and_by_branch(tmp_path):
-    folder = RunFolder(tmp_path)
-    dense = Ticket({"w": torch.tensor([True])}, {"w": torch.ones(1)})
-    for number, branch in [(0, "ticket"), (1, "ticket"), (1, "shuffle_mask"), (100, "ticket")]:
-        dense.save(folder.ticket_path(number, branch))
-    tickets = Tickets(folder)
-    assert list(tickets) == [0, 1, 100]
-    assert list(tickets["shuffle_mask"]) == [1]
-    assert torch.equal(tickets[1].weights["w"], torch.ones(1))
-    assert len(Tickets(None)) == 0
-    with pytest.raises(KeyError, match=r"no ticket 2 of branch 'ticket'; the rounds are \[0, 1, 100\]"):
-        tickets[2]
-    assert repr(tickets) == "Tickets(branch='ticket', rounds=[0, 1, 100])"
-    with pytest.raises(KeyError):
-        tickets["shuffle_mask"][0]
-    assert "shuffle_mask" in tickets
-    assert "typo" not in tickets
-    assert (1 in tickets, 2 in tickets) == (True, False)
-    with pytest.raises(KeyError, match=r"no tickets of branch 'typo'; .*'ticket', 'shuffle_mask'"):
-        tickets["typo"]
-
-
-def test_tickets_come_in_the_order_of_rounds(tmp_path):
-    dense = Ticket({"w": torch.tensor([True])}, {"w": torch.ones(1)})
-    numbers = [0, 9, 10, 99, 100, 101, 999, 1000]
-    for number in reversed(numbers):
-        dense.save(RunFolder(tmp_path).ticket_path(number))
-    assert list(Tickets(RunFolder(tmp_path))) == numbers
 
 
 def test_numbers_that_json_does_not_know_are_read_back(tmp_path):
@@ -105,19 +82,25 @@ def test_numbers_that_json_does_not_know_are_read_back(tmp_path):
     assert read.best_value == math.inf
 
 
+@dataclass(frozen=True)
+class Some(State):
+    tensor: torch.Tensor
+    nested: list[dict[str, int | None]]
+
+
 def test_states_are_read_without_running_code(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.write_state("rewind.pt", {"tensor": torch.arange(3), "nested": [1, {"a": None}]})
-    read = folder.read_state("rewind.pt")
-    assert torch.equal(read["tensor"], torch.arange(3))
-    assert read["nested"] == [1, {"a": None}]
+    folder.write_state("rewind.pt", Some(torch.arange(3), [{"a": None}, {"b": 1}]))
+    read = folder.read_state("rewind.pt", Some)
+    assert torch.equal(read.tensor, torch.arange(3))
+    assert read.nested == [{"a": None}, {"b": 1}]
     for content in (b"", b"no file of PyTorch"):
         (tmp_path / "rewind.pt").write_bytes(content)
         with pytest.raises(LotteryError, match=r"rewind\.pt cannot be read, so this run cannot be resumed"):
-            folder.read_state("rewind.pt")
+            folder.read_state("rewind.pt", Some)
     torch.save(math.sqrt, tmp_path / "evil.pt")
     with pytest.raises(LotteryError, match="cannot be read"):
-        folder.read_state("evil.pt")
+        folder.read_state("evil.pt", Some)
 
 
 def test_the_newest_checkpoint_must_exist_and_belong_to_the_round(tmp_path):
@@ -141,8 +124,8 @@ def test_the_newest_checkpoint_must_exist_and_belong_to_the_round(tmp_path):
 
 def test_only_the_writer_writes(tmp_path):
     folder = RunFolder(tmp_path / "run", is_writer=False)
-    folder.write_description({"arguments": {}})
-    folder.write_state("rewind.pt", {})
+    folder.write_description(RunDescription())
+    folder.write_state("rewind.pt", State())
     folder.write_records(Records([record(0)]))
     folder.write_ticket("rewind.safetensors", Ticket({"w": torch.tensor([True])}, {"w": torch.ones(1)}))
     folder.note_checkpoint("some.ckpt", "round_00")

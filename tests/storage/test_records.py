@@ -2,9 +2,11 @@ import math
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lightning_lottery import ConfigurationError, Records
-from lightning_lottery.storage.records import Best, round_name, smallest_matching
+from lightning_lottery.storage.records import Best, is_better, smallest_matching
 from tests.helpers.records import record
 
 
@@ -80,6 +82,19 @@ def test_smallest_matching_reports_what_is_missing():
         smallest_matching(Records([record(0, best=0.9)]), "max", -1)
 
 
-def test_round_names():
-    assert round_name(3) == "round_03"
-    assert round_name(12, "shuffle_mask") == "round_12_shuffle_mask"
+numbers = st.floats(allow_nan=True, allow_infinity=True)
+
+
+@given(numbers, numbers)
+def test_is_better_follows_the_mode_and_never_prefers_nan(first, second):
+    assert is_better(first, second, "max") == (first > second)
+    assert is_better(first, second, "min") == (first < second)
+    assert not is_better(first, math.nan, "max")
+    assert not is_better(math.nan, first, "min")
+
+
+def test_is_better_by_more_than_a_difference():
+    assert is_better(0.75, 0.5, "max", by=0.125)
+    assert not is_better(0.75, 0.5, "max", by=0.25)
+    assert is_better(0.5, 0.75, "min", by=0.125)
+    assert not is_better(math.inf, math.inf, "max")

@@ -191,7 +191,8 @@ def test_lbfgs(digits):
             return super().training_step(batch, batch_idx)
 
         def configure_optimizers(self):
-            return torch.optim.LBFGS(self.parameters(), lr=0.1, max_iter=4)
+            # Without tolerances, so that no step ends early.
+            return torch.optim.LBFGS(self.parameters(), lr=0.1, max_iter=4, tolerance_grad=0, tolerance_change=0)
 
     run = rounds(digits, Newton())
     run.check(steps=14)

@@ -4,8 +4,10 @@ No other part of the package uses a private name of Lightning. A comment at each
 existed since the oldest supported version, 2.5.0, unless its comment names a later one.
 """
 
+from lightning_lottery._lightning.commands import CommandFinished, CommandLine
 from lightning_lottery._lightning.fit import RoundsFit
 from lightning_lottery._lightning.loop import Hooks
 from lightning_lottery._lightning.progress import validation_interval
+from lightning_lottery._lightning.rounds_loop import RoundsLoop
 
-__all__ = ["Hooks", "RoundsFit", "validation_interval"]
+__all__ = ["CommandFinished", "CommandLine", "Hooks", "RoundsFit", "RoundsLoop", "validation_interval"]

@@ -9,8 +9,9 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import MLFlowLogger
 
-from lightning_lottery._lightning.other_callbacks import CHECKPOINT_ATTRIBUTES, attributes
+from lightning_lottery._lightning.other_callbacks import CHECKPOINT_ATTRIBUTES, attributes, take
 from lightning_lottery.attributes import replace_attribute
+from lightning_lottery.storage import NamedState
 
 
 class RoundCheckpoints:
@@ -73,18 +74,16 @@ class RoundCheckpoints:
             if checkpoint.save_last and Path(checkpoint.last_model_path).is_file():
                 _link_last(checkpoint, Path(folder or ""), checkpoint.last_model_path)
 
-    def memories(self) -> list[tuple[str, dict[str, Any]]]:
+    def states(self) -> list[NamedState]:
         """The states of the callbacks in the current round, by their keys in a checkpoint."""
-        return [
-            (checkpoint.state_key, attributes(checkpoint, CHECKPOINT_ATTRIBUTES)) for checkpoint in self._all()
-        ]
+        return [NamedState(each.state_key, attributes(each, CHECKPOINT_ATTRIBUTES)) for each in self._all()]
 
-    def restore(self, memories: list[tuple[str, dict[str, Any]]]) -> None:
-        """Restores the result of :meth:`memories`."""
-        left = list(memories)
+    def restore(self, states: list[NamedState]) -> None:
+        """Restores the result of :meth:`states`."""
+        left = list(states)
         for checkpoint in self._all():
-            memory = take(left, checkpoint.state_key) or {}
-            vars(checkpoint).update({name: value for name, value in memory.items() if name in vars(checkpoint)})
+            state = take(left, checkpoint.state_key) or {}
+            vars(checkpoint).update({name: value for name, value in state.items() if name in vars(checkpoint)})
 
 
 def _link_last(checkpoint: ModelCheckpoint, folder: Path, path: str) -> None:
@@ -93,11 +92,3 @@ def _link_last(checkpoint: ModelCheckpoint, folder: Path, path: str) -> None:
         temporary = folder / f".{link.name}.{os.getpid()}"
         temporary.symlink_to(os.path.relpath(path, folder))
         temporary.replace(link)
-
-
-def take(states: list[tuple[str, Any]], name: str) -> Any:
-    """Removes the first state with this name from a list and returns it; ``None`` if there is none."""
-    for index, (other, _) in enumerate(states):
-        if other == name:
-            return states.pop(index)[1]
-    return None

@@ -1,108 +1,90 @@
 """A fit of many rounds: rewinding, saving and restoring everything that the Trainer holds."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.optimizer import _optimizers_to_device
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_lottery._lightning import loop_state, metrics
-from lightning_lottery._lightning.checkpoints import RoundCheckpoints, take
-from lightning_lottery._lightning.data_order import DataOrder
 from lightning_lottery._lightning.loggers import RoundLoggers
-from lightning_lottery._lightning.loop import Hooks, install
-from lightning_lottery._lightning.other_callbacks import CallbackState
-from lightning_lottery._lightning.progress import Progress
+from lightning_lottery._lightning.other_callbacks import CallbackState, take
+from lightning_lottery._lightning.rounds_loop import RoundsLoop
 from lightning_lottery._lightning.training_data import TrainingData, training_data
+from lightning_lottery.storage import FitEnd, FitMoment, FitPoint, FitStart, GeneratorState, StateDict
+from lightning_lottery.tickets import RoundId
 
 
 class RoundsFit:
-    """A fit that trains round after round.
+    """A fit that trains round after round, from its first round on.
 
     Attributes:
         trainer: The Trainer.
-        checkpoints: Its checkpoint callbacks, with a folder per round.
         progress: How far the round is.
+        checkpoints: The checkpoint callbacks, with a folder per round.
+        loggers: The loggers, with a child per round.
 
     Args:
-        trainer: The Trainer, in ``setup`` of a fit.
-        owner: Our callback. Rounds are trained only while it is among the Trainer's callbacks.
+        loop: The fit loop, with its data loaded. See :meth:`begin` and :meth:`restored`.
+        memories: The states of other callbacks before the first round.
+        optimizers: The optimizers before the first round.
+        precision: The state of the precision plugin before the first round.
     """
 
-    def __init__(self, trainer: Trainer, owner: Callback) -> None:
-        self.trainer = trainer
-        self._owner = owner
-        self.checkpoints = RoundCheckpoints(trainer)
-        self._data = DataOrder(trainer)
-        self._undo: list[Callable[[], None]] = []
-        self.progress = Progress(trainer)
-        self._max_epochs: int | None = None
+    def __init__(
+        self,
+        loop: RoundsLoop,
+        memories: list[CallbackState],
+        optimizers: loop_state.InitialOptimizers,
+        precision: StateDict,
+    ) -> None:
+        self.trainer: Trainer = loop.trainer
+        self.progress = loop.progress
+        self.checkpoints = loop.checkpoints
+        self._loop, self._data = loop, loop.data
+        self._memories, self._optimizers, self._precision = memories, optimizers, precision
+        self._limits = loop.limits()
+        self.loggers = RoundLoggers(loop.trainer)
 
-    def install(self, hooks: Hooks) -> None:
-        """Installs the loop over rounds, until :meth:`undo`."""
-        self._undo += install(self.trainer, self._owner, hooks, self._data)
+    @classmethod
+    def begin(cls, loop: RoundsLoop) -> "RoundsFit":
+        """Begins a fit with the present state of the Trainer. Call it right before the first round."""
+        memories = [CallbackState(part) for part in _parts(loop)]
+        loop.data.save_start()
+        precision = copy.deepcopy(loop.trainer.precision_plugin.state_dict())
+        return cls(loop, memories, loop_state.InitialOptimizers(loop.trainer), precision)
 
-    def undo(self, has_failed: bool = False) -> None:
-        """Restores the Trainer. May be called twice.
+    @classmethod
+    def restored(cls, loop: RoundsLoop, start: FitStart) -> "RoundsFit":
+        """Continues a fit that another process has begun, with what it has saved as :meth:`start`."""
+        states = list(start.memories)
+        memories = [CallbackState(part, take(states, CallbackState(part, {}).name)) for part in _parts(loop)]
+        loop.data.restore_start(start.data[loop.trainer.global_rank])
+        optimizers = loop_state.InitialOptimizers(loop.trainer, start.optimization)
+        return cls(loop, memories, optimizers, start.precision)
 
-        Args:
-            has_failed: Whether ``on_exception`` of other callbacks will still be called.
-        """
-        while self._undo:
-            self._undo.pop()()
-        self.checkpoints.leave_after_exception() if has_failed else self.checkpoints.leave()
+    def start(self) -> FitStart:
+        """The state that every round starts from, for another process."""
+        return FitStart(
+            memories=[memory.at_start() for memory in self._memories],
+            data=self.gather(self._data.start()),
+            optimization=self._optimizers.states,
+            precision=self._precision,
+        )
 
-    def save_start(self) -> None:
-        """Saves the state that every round starts from. Call it right before the first round."""
-        trainer = self.trainer
-        self._memories = [CallbackState(part) for part in self._parts()]
-        self._data.save_start()
-        self._optimization = loop_state.InitialOptimizers(trainer)
-        self._precision = copy.deepcopy(trainer.precision_plugin.state_dict())
-        self._remember_limits()
-
-    def _remember_limits(self) -> None:
-        # Called after all on_fit_start hooks: stochastic weight averaging lengthens the fit there.
-        trainer, loop = self.trainer, self.trainer.fit_loop
-        loop.max_epochs = self._max_epochs if self._max_epochs is not None else loop.max_epochs
-        self._limits = limits = (loop.max_epochs, trainer.accumulate_grad_batches)
-        self._undo.insert(0, lambda: setattr(loop, "max_epochs", limits[0]))
-        self.loggers = RoundLoggers(trainer)
-
-    def start(self) -> dict[str, Any]:
-        """The state that every round starts from, as plain values, for another process."""
-        return {
-            "memories": [(memory.name, memory.state) for memory in self._memories],
-            "data": self.gather(self._data.start()),
-            "optimization": self._optimization.states,
-            "precision": self._precision,
-        }
-
-    def restore_start(self, start: dict[str, Any]) -> None:
-        """Restores the state that every round starts from, as saved by :meth:`start` in another process."""
-        states = list(start["memories"])
-        self._memories = [
-            CallbackState(part, take(states, CallbackState(part, {}).name)) for part in self._parts()
-        ]
-        self._data.restore_start(start["data"][self.trainer.global_rank])
-        self._optimization = loop_state.InitialOptimizers(self.trainer, start["optimization"])
-        self._precision = start["precision"]
-        self._remember_limits()
-
-    def enter_round(self, name: str, number: int, prefix: str) -> None:
+    def enter_round(self, entry: RoundId) -> None:
         """Switches to the loggers and checkpoint folders of a round, inside those of the fit."""
-        self.loggers.enter(name, number, prefix)
-        self.checkpoints.enter(name)
+        self.loggers.enter(entry)
+        self.checkpoints.enter(entry.name)
 
     def rewind(
         self,
         same_data_order: bool,
-        point: dict[str, Any] | None = None,
+        point: FitPoint | None = None,
         fresh_optimizer: bool = False,
         fine_tuning: tuple[int, float] | None = None,
     ) -> None:
@@ -125,31 +107,24 @@ class RoundsFit:
         trainer._logger_connector.reset_results()  # as before every fit; otherwise metrics of one round
         trainer._logger_connector.reset_metrics()  # would count as those of the next
         trainer.lightning_module.zero_grad(set_to_none=True)
-        trainer.strategy.setup_optimizers(trainer)
-        # At the start of a fit, the strategy then moves their state to its device. Do the same here.
-        _optimizers_to_device(trainer.strategy.optimizers, trainer.strategy.root_device)
-        self._optimization.restore()
+        loop_state.set_up_optimizers(trainer)
+        self._optimizers.restore()
         trainer.precision_plugin.load_state_dict(copy.deepcopy(self._precision))  # the scale of 16-bit gradients
         if point is not None:
-            loop_state.load_optimization(trainer, point["optimization"], fresh_optimizer)
-        at_point = [] if point is None else list(point["memories"])
+            loop_state.load_optimization(trainer, point.optimization, fresh_optimizer)
+        at_point = [] if point is None else list(point.memories)
         for memory in self._memories:
             memory.restore(trainer, take(at_point, memory.name))
-        self._data.rewind(same_data_order, None if point is None else self._own(point["data"]))
+        self._data.rewind(same_data_order, None if point is None else self._own(point.data))
         if point is not None:
             # A scheduler may need a metric before the next validation.
-            metrics.restore_last_values(trainer, point["metrics"])
+            metrics.restore_last_values(trainer, point.metrics)
             loop_state.settle(trainer, validate=False)
         if not self.loggers.have_children:
             loop.epoch_loop._batches_that_stepped = axis
         if fine_tuning is not None:
             self.fine_tune(*fine_tuning)
         self.progress.start_round()
-
-    def allow_epochs(self, epochs: int) -> None:
-        """Allows Lightning to load a checkpoint of a round that has more epochs than ``max_epochs``."""
-        loop = self.trainer.fit_loop
-        self._max_epochs, loop.max_epochs = loop.max_epochs, max(epochs, loop.max_epochs or 0)
 
     def fine_tune(self, epochs: int, lr: float) -> None:
         """Sets a constant learning rate and a number of epochs for a round."""
@@ -159,31 +134,56 @@ class RoundsFit:
             for group in optimizer.param_groups:
                 group["lr"] = torch.full_like(group["lr"], lr) if isinstance(group["lr"], torch.Tensor) else lr
 
-    def point(self) -> dict[str, Any]:
-        """The current state as plain values, for :meth:`rewind`. Call it between batches or epochs."""
-        return {
-            "optimization": loop_state.optimization(self.trainer),
-            "memories": [(memory.name, memory.at_point()) for memory in self._memories],
-            "metrics": metrics.keep(self.trainer),
-            "data": self.gather(self._data.moment()),
-        }
+    def point(self) -> FitPoint:
+        """The current state, for :meth:`rewind`. Call it between batches or epochs."""
+        return FitPoint(
+            optimization=loop_state.optimization(self.trainer),
+            memories=[memory.at_point() for memory in self._memories],
+            metrics=metrics.last_values(self.trainer),
+            data=self.gather(self._data.moment()),
+        )
 
-    def moment(self) -> dict[str, Any]:
-        """The state that is missing in Lightning's checkpoints to resume bit for bit, as plain values."""
+    def moment(self) -> FitMoment:
+        """The state that is missing in Lightning's checkpoints to resume bit for bit."""
         trainer = self.trainer
         # In the middle of a batch, for example in a signal handler, other processes cannot be asked.
         is_exact = not trainer.interrupted and not loop_state.is_within_batch(trainer)
         gradients = {n: p.grad for n, p in trainer.lightning_module.named_parameters() if p.grad is not None}
-        return {
-            "is_exact": is_exact,
-            "data": self.gather(self._data.moment()) if is_exact else [self._data.moment()],
-            "metrics": metrics.capture(trainer),
-            "gradients": gradients if self._gradients_count() else {},
-            "should_stop": trainer.should_stop,
-            "checkpoints": self.checkpoints.memories(),
-            "first_step": self.progress.first_step,
-            "first_batch": self.progress.first_batch,
-        }
+        return FitMoment(
+            is_exact=is_exact,
+            data=self.gather(self._data.moment()) if is_exact else [self._data.moment()],
+            metrics=metrics.capture(trainer),
+            gradients=gradients if self._gradients_count() else {},
+            should_stop=trainer.should_stop,
+            checkpoints=self.checkpoints.states(),
+            first_step=self.progress.first_step,
+            first_batch=self.progress.first_batch,
+        )
+
+    def restore_moment(self, moment: FitMoment) -> None:
+        """Restores the result of :meth:`moment`, after Lightning has loaded its checkpoint."""
+        trainer = self.trainer
+        self.progress.continue_round(moment.first_step, moment.first_batch)
+        metrics.restore(trainer, moment.metrics)
+        self._data.restore_moment(self._own(moment.data))
+        trainer.should_stop = moment.should_stop  # it may cause a validation
+        loop_state.settle(trainer, validate=True)
+        metrics.settle(trainer)
+        self.checkpoints.restore(moment.checkpoints)
+        for name, parameter in trainer.lightning_module.named_parameters():
+            if name in moment.gradients:
+                parameter.grad = moment.gradients[name].to(parameter.device)
+
+    def end(self) -> FitEnd:
+        """The metrics and checkpoint states after the last ticket, to be restored after the controls."""
+        return FitEnd(self.checkpoints.states(), metrics.last_values(self.trainer))
+
+    def restore_end(self, end: FitEnd) -> None:
+        """Restores the result of :meth:`end`, so that ``test("best")`` tests the last ticket."""
+        self.checkpoints.restore(end.checkpoints)
+        if self.trainer.is_global_zero:
+            self.checkpoints.restore_last()
+        metrics.restore_last_values(self.trainer, end.metrics)
 
     def training_data(
         self, prunable: Sequence[torch.nn.Parameter], seed: int
@@ -191,11 +191,11 @@ class RoundsFit:
         """Gives criteria access to data and loss, with separate random numbers and without side effects."""
         return training_data(self.trainer, self._data, prunable, seed)
 
-    def generators(self) -> list[dict[str, Any]]:
-        """The state of the generators of all processes, as plain values."""
+    def generators(self) -> list[GeneratorState]:
+        """The state of the generators of all processes."""
         return self.gather(self._data.generators())
 
-    def restore_generators(self, states: list[dict[str, Any]]) -> None:
+    def restore_generators(self, states: list[GeneratorState]) -> None:
         """Restores the result of :meth:`generators`."""
         self._data.restore_generators(self._own(states))
 
@@ -223,32 +223,6 @@ class RoundsFit:
         """Whether a round can continue at a checkpoint. With Lightning's averages of weights it cannot."""
         return not any(memory.is_average for memory in self._memories)
 
-    def restore_moment(self, moment: dict[str, Any]) -> None:
-        """Restores the result of :meth:`moment`, after Lightning has loaded its checkpoint."""
-        trainer = self.trainer
-        self.progress.first_step = moment["first_step"]
-        self.progress.first_batch = moment.get("first_batch", 0)
-        metrics.restore(trainer, moment["metrics"])
-        self._data.restore_moment(self._own(moment["data"]))
-        trainer.should_stop = moment["should_stop"]  # it may cause a validation
-        loop_state.settle(trainer, validate=True)
-        metrics.settle(trainer)
-        self.checkpoints.restore(moment["checkpoints"])
-        for name, parameter in trainer.lightning_module.named_parameters():
-            if name in moment["gradients"]:
-                parameter.grad = moment["gradients"][name].to(parameter.device)
-
-    def keep_final(self) -> dict[str, Any]:
-        """The metrics and checkpoint states after the last ticket, to be restored after the controls."""
-        return {"checkpoints": self.checkpoints.memories(), "metrics": metrics.keep(self.trainer)}
-
-    def restore_final(self, final: dict[str, Any]) -> None:
-        """Restores the result of :meth:`keep_final`, so that ``test("best")`` tests the last ticket."""
-        self.checkpoints.restore(final["checkpoints"])
-        if self.trainer.is_global_zero:
-            self.checkpoints.restore_last()
-        metrics.restore_last_values(self.trainer, final["metrics"])
-
     def stop_on_sigterm(self) -> None:
         """Ends the fit, as Lightning does, if the process received SIGTERM during the round."""
         if self.trainer.received_sigterm:
@@ -265,18 +239,17 @@ class RoundsFit:
     def _own(self, values: list[Any]) -> Any:
         return values[self.trainer.global_rank] if len(values) == self.trainer.world_size else values[0]
 
-    def _parts(self) -> list[Any]:
-        data = [] if self.trainer.datamodule is None else [self.trainer.datamodule]  # type: ignore[attr-defined]
-        return [*self._other_callbacks(), *data]
-
-    def _other_callbacks(self) -> list[Callback]:
-        return [callback for callback in self.trainer.callbacks if callback is not self._owner]  # type: ignore[attr-defined]
-
     def gradients_stay_masked(self) -> bool:
         """Whether gradients stay masked: no hook of the LightningModule or of a callback can change them later."""
-        module = self.trainer.lightning_module
+        module, others = self.trainer.lightning_module, self._loop.other_callbacks()
         shared = ("on_after_backward", "on_before_optimizer_step")
         return not (
             any(is_overridden(hook, module) for hook in (*shared, "configure_gradient_clipping", "optimizer_step"))
-            or any(is_overridden(hook, other, Callback) for hook in shared for other in self._other_callbacks())
+            or any(is_overridden(hook, other, Callback) for hook in shared for other in others)
         )
+
+
+def _parts(loop: RoundsLoop) -> list[Any]:
+    """Everything with a state that is rewound like that of a callback."""
+    module = loop.trainer.datamodule  # type: ignore[attr-defined]
+    return [*loop.other_callbacks(), *([] if module is None else [module])]

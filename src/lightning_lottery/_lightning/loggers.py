@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import (
 )
 
 from lightning_lottery.attributes import replace_attribute
+from lightning_lottery.tickets import RoundId
 
 _ROUND = "lottery/round"
 
@@ -44,18 +45,14 @@ class RoundLoggers:
         """Whether every logger has child loggers, which start each round at step 0."""
         return all(_has_children(logger) for logger in self._own)
 
-    def enter(self, name: str, number: int, prefix: str) -> None:
-        """Opens the loggers of a round.
-
-        Args:
-            name: The folder of the round.
-            number: The number of the round.
-            prefix: The prefix of its keys in loggers without folders; empty for tickets.
-        """
-        self._trainer.loggers = [_child(logger, name) if _has_children(logger) else logger for logger in self._own]
+    def enter(self, entry: RoundId) -> None:
+        """Opens the loggers of a round."""
+        self._trainer.loggers = [
+            _child(logger, entry.name) if _has_children(logger) else logger for logger in self._own
+        ]
         for logger in self._own:
             if not _has_children(logger):
-                self._undo.append(self._tag(logger, number, prefix))
+                self._undo.append(self._tag(logger, entry))
 
     def leave(self, status: str) -> None:
         """Closes the loggers of the round and restores those of the fit. May be called twice."""
@@ -66,13 +63,16 @@ class RoundLoggers:
             if not any(logger is own for own in self._own):
                 logger.finalize(status)
 
-    def _tag(self, logger: Any, number: int, prefix: str) -> Callable[[], None]:
-        """Adds the number of the round, and a prefix, to everything that is logged."""
-        log = logger.log_metrics
+    def _tag(self, logger: Any, entry: RoundId) -> Callable[[], None]:
+        """Adds the number of the round to everything that is logged, and the name of a control to its keys."""
+        log, prefix = logger.log_metrics, "" if entry.is_ticket else f"{entry.branch}/"
 
         def log_metrics(metrics: Mapping[str, Any], step: int | None = None, *args: Any, **kwargs: Any) -> None:
             if self._tags:
-                metrics = {**{f"{prefix}{key}": value for key, value in metrics.items()}, _ROUND: float(number)}
+                metrics = {
+                    **{f"{prefix}{key}": value for key, value in metrics.items()},
+                    _ROUND: float(entry.number),
+                }
             log(metrics, step, *args, **kwargs)
 
         # On the object itself, since users and callbacks hold references and check its class.

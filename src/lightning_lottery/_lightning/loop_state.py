@@ -1,11 +1,15 @@
 """The state of loops, optimizers and schedulers: resetting, saving and resuming it."""
 
 import copy
+import weakref
 from typing import Any
 
+from lightning.fabric.utilities.optimizer import _optimizers_to_device
 from lightning.pytorch import Trainer
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.loops.progress import _BaseProgress
+
+from lightning_lottery.storage import Optimization, StateDict
 
 
 def reset(loop: _Loop) -> None:
@@ -111,40 +115,62 @@ def is_within_batch(trainer: Trainer) -> bool:
     return bool(batches.started > batches.processed)
 
 
-def optimization(trainer: Trainer) -> dict[str, Any]:
-    """The state of loops, optimizers, schedulers and the scale of 16-bit gradients, as plain values."""
-    return {
-        "loops": copy.deepcopy(trainer.fit_loop.state_dict()),
-        "optimizers": [copy.deepcopy(trainer.strategy.optimizer_state(o)) for o in trainer.optimizers],
-        "schedulers": [copy.deepcopy(config.scheduler.state_dict()) for config in trainer.lr_scheduler_configs],
-        "precision": copy.deepcopy(trainer.precision_plugin.state_dict()),
-    }
+def optimization(trainer: Trainer) -> Optimization:
+    """The state of loops, optimizers, schedulers and the scale of 16-bit gradients."""
+    return Optimization(
+        loops=copy.deepcopy(trainer.fit_loop.state_dict()),
+        optimizers=[copy.deepcopy(trainer.strategy.optimizer_state(o)) for o in trainer.optimizers],
+        schedulers=[copy.deepcopy(config.scheduler.state_dict()) for config in trainer.lr_scheduler_configs],
+        precision=copy.deepcopy(trainer.precision_plugin.state_dict()),
+    )
 
 
-def load_optimization(trainer: Trainer, state: dict[str, Any], fresh_optimizer: bool) -> None:
+def load_optimization(trainer: Trainer, state: Optimization, fresh_optimizer: bool) -> None:
     """Restores the result of :func:`optimization`.
 
     Args:
         trainer: The Trainer, with new optimizers.
-        state: The result of :func:`optimization`.
+        state: The result of :func:`optimization`. It is not changed.
         fresh_optimizer: Whether to leave out the per-weight state of the optimizers.
     """
-    state = copy.deepcopy(state)
-    trainer.fit_loop.load_state_dict(state["loops"])
-    for optimizer, values in zip(trainer.optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict({**values, "state": {}} if fresh_optimizer else values)
-    for config, values in zip(trainer.lr_scheduler_configs, state["schedulers"], strict=True):
-        config.scheduler.load_state_dict(values)
-    trainer.precision_plugin.load_state_dict(state["precision"])
+    trainer.fit_loop.load_state_dict(copy.deepcopy(state.loops))
+    for optimizer, values in zip(trainer.optimizers, state.optimizers, strict=True):
+        optimizer.load_state_dict(copy.deepcopy({**values, "state": {}} if fresh_optimizer else values))
+    for config, values in zip(trainer.lr_scheduler_configs, state.schedulers, strict=True):
+        config.scheduler.load_state_dict(copy.deepcopy(values))
+    trainer.precision_plugin.load_state_dict(copy.deepcopy(state.precision))
+
+
+def set_up_optimizers(trainer: Trainer) -> None:
+    """Calls ``configure_optimizers`` again, and frees the state of the optimizers that it replaces."""
+    before = trainer.optimizers
+    trainer.strategy.setup_optimizers(trainer)
+    # At the start of a fit, the strategy then moves their state to its device. Do the same here.
+    _optimizers_to_device(trainer.strategy.optimizers, trainer.strategy.root_device)
+    in_use = set(map(id, trainer.optimizers))
+    for optimizer in before:
+        if id(optimizer) not in in_use:
+            # An optimizer and its scheduler refer to each other, so that they live until the garbage collection.
+            getattr(optimizer, "state", {}).clear()
 
 
 class InitialOptimizers:
-    """Optimizers and schedulers of the first round, in case configure_optimizers returns them again."""
+    """Optimizers and schedulers of the first round, in case configure_optimizers returns them again.
 
-    def __init__(self, trainer: Trainer, states: list[dict[str, Any]] | None = None) -> None:
+    Attributes:
+        states: Their states before the first round.
+
+    Args:
+        trainer: The Trainer.
+        states: The states that another process has saved; by default the present ones.
+    """
+
+    def __init__(self, trainer: Trainer, states: list[StateDict] | None = None) -> None:
         self._trainer = trainer
-        self._known = self._parts()
-        self.states = [copy.deepcopy(part.state_dict()) for part in self._known] if states is None else states
+        known = self._parts()
+        self.states = [copy.deepcopy(part.state_dict()) for part in known] if states is None else states
+        # Only the LightningModule may keep them, since their state takes memory.
+        self._known = [weakref.ref(part) for part in known]
 
     def _parts(self) -> list[Any]:
         return [*self._trainer.optimizers, *(config.scheduler for config in self._trainer.lr_scheduler_configs)]
@@ -152,6 +178,7 @@ class InitialOptimizers:
     def restore(self) -> None:
         """Restores the initial state of the objects that are still used."""
         in_use = set(map(id, self._parts()))
-        for part, state in zip(self._known, self.states, strict=False):
-            if id(part) in in_use:
+        for known, state in zip(self._known, self.states, strict=False):
+            part = known()
+            if part is not None and id(part) in in_use:
                 part.load_state_dict(copy.deepcopy(state))

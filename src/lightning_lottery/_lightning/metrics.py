@@ -1,5 +1,6 @@
 """The metrics of a Trainer: saving and restoring them, also in another process."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -7,25 +8,26 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric, _Sync
 from torch import Tensor
 
-_KINDS = ("_callback_metrics", "_logged_metrics", "_progress_bar_metrics")
+from lightning_lottery.storage import Average, LastMetrics, MetricsMoment
+
 _META = ("fx", "name", "prog_bar", "logger", "on_step", "on_epoch", "enable_graph", "add_dataloader_idx",
          "dataloader_idx", "metric_attribute")  # fmt: skip
 _REDUCTIONS: dict[str, Any] = {"mean": torch.mean, "sum": torch.sum, "min": torch.min, "max": torch.max}
 
 
-def capture(trainer: Trainer) -> dict[str, Any]:
-    """The last values of all metrics, and the averages over the epoch so far, as plain values."""
+def capture(trainer: Trainer) -> MetricsMoment:
+    """The last values of all metrics, and the averages over the epoch so far."""
     # Lightning has no public attribute for the averages over the epoch.
     results = trainer.fit_loop.epoch_loop._results.items()
-    averages = {key: _plain(metric) for key, metric in results if not metric.has_reset and _can_be_kept(metric)}
-    return {"last": keep(trainer), "averages": averages}
+    averages = {key: _average(metric) for key, metric in results if not metric.has_reset and _can_be_kept(metric)}
+    return MetricsMoment(last_values(trainer), averages)
 
 
-def restore(trainer: Trainer, state: dict[str, Any]) -> None:
+def restore(trainer: Trainer, state: MetricsMoment) -> None:
     """Restores the result of :func:`capture`."""
-    _put(trainer, state["last"])
-    for key, values in state["averages"].items():
-        trainer.fit_loop.epoch_loop._results[key] = _result(trainer, values)
+    _put(trainer, state.last)
+    for key, average in state.averages.items():
+        trainer.fit_loop.epoch_loop._results[key] = _result(trainer, average)
 
 
 def settle(trainer: Trainer) -> None:
@@ -37,21 +39,27 @@ def settle(trainer: Trainer) -> None:
         trainer._logger_connector.reset_results()
 
 
-def keep(trainer: Trainer) -> dict[str, dict[str, Any]]:
+def last_values(trainer: Trainer) -> LastMetrics:
     """The last values of all metrics."""
-    return {kind: dict(getattr(trainer, kind[1:])) for kind in _KINDS}
+    return LastMetrics(
+        callback=dict(trainer.callback_metrics),
+        logged=dict(trainer.logged_metrics),
+        progress_bar=dict(trainer.progress_bar_metrics),
+    )
 
 
-def restore_last_values(trainer: Trainer, metrics: dict[str, dict[str, Any]]) -> None:
-    """Restores the result of :func:`keep`."""
+def restore_last_values(trainer: Trainer, metrics: LastMetrics) -> None:
+    """Restores the result of :func:`last_values`."""
     trainer._logger_connector.reset_results()
     _put(trainer, metrics)
 
 
-def _put(trainer: Trainer, metrics: dict[str, dict[str, Any]]) -> None:
-    # There is no public way to set the three kinds of metrics.
-    for kind, values in metrics.items():
-        setattr(trainer._logger_connector, kind, dict(values))
+def _put(trainer: Trainer, metrics: LastMetrics) -> None:
+    # Lightning has no public way to set them.
+    connector = trainer._logger_connector
+    connector._callback_metrics = dict(metrics.callback)
+    connector._logged_metrics = dict(metrics.logged)
+    connector._progress_bar_metrics = dict(metrics.progress_bar)
 
 
 def _can_be_kept(metric: _ResultMetric) -> bool:
@@ -62,29 +70,29 @@ def _can_be_kept(metric: _ResultMetric) -> bool:
     return meta.on_epoch and meta.metric_attribute is not None
 
 
-def _plain(metric: _ResultMetric) -> dict[str, Any]:
-    values = {name: getattr(metric.meta, name) for name in _META}
-    values |= {"should": metric.meta.sync.should, "rank_zero_only": metric.meta.sync.rank_zero_only}
-    if metric.is_tensor:
-        values["reduction"] = metric.meta.reduce_fx.__name__
-        states = ("value", "cumulated_batch_size", "_forward_cache")
-        values["states"] = {n: s.clone() for n in states if isinstance(s := getattr(metric, n, None), Tensor)}
-    return values
+def _average(metric: _ResultMetric) -> Average:
+    meta, sync = metric.meta, metric.meta.sync
+    average = Average(
+        **{name: getattr(meta, name) for name in _META}, should=sync.should, rank_zero_only=sync.rank_zero_only
+    )
+    if not metric.is_tensor:
+        return average
+    names = ("value", "cumulated_batch_size", "_forward_cache")
+    states = {n: state.clone() for n in names if isinstance(state := getattr(metric, n, None), Tensor)}
+    return replace(average, reduction=meta.reduce_fx.__name__, states=states)
 
 
-def _result(trainer: Trainer, values: dict[str, Any]) -> _ResultMetric:
+def _result(trainer: Trainer, average: Average) -> _ResultMetric:
     # As LightningModule.log does for the first value.
-    meta = _Metadata(
-        **{name: values[name] for name in _META}, reduce_fx=_REDUCTIONS[values.get("reduction", "mean")]
-    )
+    meta = _Metadata(**{name: getattr(average, name) for name in _META}, reduce_fx=_REDUCTIONS[average.reduction])
     meta.sync = _Sync(
-        fn=trainer.strategy.reduce, _should=values["should"], rank_zero_only=values["rank_zero_only"], _group=None
+        fn=trainer.strategy.reduce, _should=average.should, rank_zero_only=average.rank_zero_only, _group=None
     )
-    metric = _ResultMetric(meta, is_tensor="states" in values).to(trainer.strategy.root_device)
-    if metric.is_tensor:
-        for name, state in values["states"].items():
+    metric = _ResultMetric(meta, is_tensor=average.states is not None).to(trainer.strategy.root_device)
+    if average.states is not None:
+        for name, state in average.states.items():
             setattr(metric, name, state.to(trainer.strategy.root_device))
         metric._update_count = 1  # otherwise compute() warns that there was no update
     else:
-        metric.value = trainer.lightning_module.get_submodule(values["metric_attribute"])
+        metric.value = trainer.lightning_module.get_submodule(str(average.metric_attribute))
     return metric

@@ -5,9 +5,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer, callbacks
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import nn
 
-from lightning_lottery.notices import warn
+from lightning_lottery.storage import NamedState, StateDict, to_plain
 from lightning_lottery.tickets import ModuleState, is_metric
 
 # ModelCheckpoint's load_state_dict ignores most of these attributes, and warns about another folder.
@@ -55,7 +56,7 @@ class CallbackState:
         state: The state that another process has saved; by default the current one.
     """
 
-    def __init__(self, callback: Callback | LightningDataModule, state: dict[str, Any] | None = None) -> None:
+    def __init__(self, callback: Callback | LightningDataModule, state: StateDict | None = None) -> None:
         self.callback = callback
         self._is_special = isinstance(callback, (ModelCheckpoint, Timer, *_AVERAGING))
         self.state = self._present() if state is None else state
@@ -70,34 +71,38 @@ class CallbackState:
         """A name that identifies the callback in another process."""
         return self.callback.state_key if isinstance(self.callback, Callback) else type(self.callback).__qualname__
 
-    def at_point(self) -> dict[str, Any] | None:
+    def at_start(self) -> NamedState:
+        """The state before the first round."""
+        return NamedState(self.name, self.state)
+
+    def at_point(self) -> NamedState:
         """The current state, for rounds that start at this point.
 
-        ``None`` for checkpoint callbacks, timers and averages of weights, which ignore the point.
+        It has no content for checkpoint callbacks, timers and averages of weights, which ignore the point.
         """
-        return None if self._is_special else self._plain()
+        return NamedState(self.name, None if self._is_special else self._plain())
 
-    def _plain(self) -> dict[str, Any]:
+    def _plain(self) -> StateDict:
         """The callback's ``state_dict``, and the states of metrics among its attributes."""
-        metrics = {name: vars(ModuleState.of(value)) for name, value in self._metrics().items()}
+        metrics = {name: to_plain(ModuleState.of(value)) for name, value in self._metrics().items()}
         return copy.deepcopy(self.callback.state_dict()) | ({_METRICS: metrics} if metrics else {})
 
     def _metrics(self) -> dict[str, nn.Module]:
         return {name: value for name, value in vars(self.callback).items() if is_metric(value)}
 
-    def _present(self) -> dict[str, Any]:
+    def _present(self) -> StateDict:
         if isinstance(self.callback, ModelCheckpoint):
             return attributes(self.callback, CHECKPOINT_ATTRIBUTES)
         if isinstance(self.callback, _AVERAGING):
             return attributes(self.callback, _AVERAGING_ATTRIBUTES)
         return self._plain()
 
-    def restore(self, trainer: Trainer, point: dict[str, Any] | None = None) -> None:
+    def restore(self, trainer: Trainer, point: StateDict | None = None) -> None:
         """Restores the state. The weights of the next round must be in place.
 
         Args:
             trainer: The Trainer.
-            point: The result of :meth:`at_point`, if the round starts at a later point.
+            point: The state in the result of :meth:`at_point`, if the round starts at a later point.
         """
         callback = self.callback
         if isinstance(callback, Timer):
@@ -115,20 +120,28 @@ class CallbackState:
         else:
             self._restore_plain(dict(point or self.state))
 
-    def _restore_plain(self, state: dict[str, Any]) -> None:
+    def _restore_plain(self, state: StateDict) -> None:
         metrics, present = state.pop(_METRICS, {}), self._metrics()
         for name in metrics.keys() & present.keys():
             ModuleState(**metrics[name]).restore(present[name])
         if state:
             self.callback.load_state_dict(copy.deepcopy(state))
         elif self.callback.state_dict():
-            warn(
+            rank_zero_warn(
                 f"{self.name} had no state before the first round but has one now, so it is not rewound. Let its "
                 "state_dict return the initial state from the start.",
             )
 
 
-def attributes(callback: Any, names: tuple[str, ...]) -> dict[str, Any]:
+def take(states: list[NamedState], name: str) -> StateDict | None:
+    """Removes the first state with this name from a list and returns its content; ``None`` if there is none."""
+    for index, entry in enumerate(states):
+        if entry.name == name:
+            return states.pop(index).state
+    return None
+
+
+def attributes(callback: Any, names: tuple[str, ...]) -> StateDict:
     """Copies those of the named attributes that a callback has."""
     present = vars(callback)
     return {name: copy.copy(present[name]) for name in names if name in present}

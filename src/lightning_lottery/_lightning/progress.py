@@ -26,6 +26,10 @@ class Progress:
         """Counts from here on."""
         self.first_step, self.first_batch = self._trainer.global_step, self._batches()
 
+    def continue_round(self, first_step: int, first_batch: int) -> None:
+        """Counts from where a resumed round began."""
+        self.first_step, self.first_batch = first_step, first_batch
+
     def steps(self) -> int:
         """The optimizer steps of the round so far, or its batches if Lightning counts no steps."""
         steps = self._trainer.global_step - self.first_step

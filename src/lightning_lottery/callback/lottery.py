@@ -2,62 +2,33 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_lottery import report
-from lightning_lottery._lightning import Hooks, RoundsFit
+from lightning_lottery._lightning import Hooks, RoundsLoop
 from lightning_lottery.callback.resuming import Resumable
 from lightning_lottery.files import local_path
-from lightning_lottery.notices import say
-from lightning_lottery.preflight import (
-    Preview,
-    check_module,
-    check_resume,
-    check_same,
-    check_start,
-    check_trainer,
-    choose_folder,
-    describe_run,
-    describe_trainer,
-    lock_folder,
-)
+from lightning_lottery.preflight import FitRequest, Prepared, Preview, check_trainer, describe_trainer, prepare
 from lightning_lottery.pruning import (
     Criterion,
     Method,
     Pattern,
     Scope,
-    Selection,
     Sizes,
     check_not_lazy,
     criterion_of,
     pattern_of,
     scope_of,
 )
-from lightning_lottery.rounds import Run
+from lightning_lottery.rounds import Run, begin_run, resume_run
 from lightning_lottery.rules import Control, Rewind, Settings, Stop, rewind_of
-from lightning_lottery.storage import Records, RunFolder
-from lightning_lottery.tickets import dense_ticket
-
-
-@dataclass(frozen=True)
-class _Start:
-    """The run that is about to start.
-
-    Attributes:
-        selection: The parameters to prune.
-        description: The description of the run.
-        folder: The run folder.
-    """
-
-    selection: Selection
-    description: dict[str, Any]
-    folder: RunFolder
+from lightning_lottery.storage import Records, to_plain
 
 
 class LotteryTicketCallback(Resumable):
@@ -157,10 +128,10 @@ class LotteryTicketCallback(Resumable):
 
     def _reset(self) -> None:
         super()._reset()
+        self._prepared: Prepared | None = None
         self._run: Run | None = None
-        self._start: _Start | None = None
-        self._limits: dict[str, Any] = {}
-        self._state: dict[str, Any] = {}
+        # For checkpoints that other callbacks write on an exception, after the run is closed.
+        self._last_state: dict[str, Any] = {}
 
     def preview(self, model: nn.Module) -> Preview:
         """Prints and returns what these arguments would prune, without training or changing the network.
@@ -174,23 +145,24 @@ class LotteryTicketCallback(Resumable):
         Raises:
             ConfigurationError: The network does not work with the arguments.
         """
-        say(str(preview := Preview.of(model, self.settings)))
+        preview = Preview.of(model, self.settings)
+        rank_zero_only(print)(preview, flush=True)
         return preview
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the run for a checkpoint: plain values and tensors (see :class:`RunState`)."""
-        return self._state if self._run is None else vars(self._run.state())
+        return self._last_state if self._run is None else to_plain(self._run.state())
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checks the Trainer, and makes its fit loop train rounds."""
         if stage != "fit":
             return
         self._close("failed")  # in case an earlier fit ended without teardown
-        self._loaded, self._to_resume, self._state, self._double_weights = None, None, {}, {}
         check_trainer(trainer, self, self.settings)
-        self._limits = describe_trainer(trainer)  # before other callbacks change the limits
+        # Now, before other callbacks change the limits.
+        self._request = FitRequest(trainer=describe_trainer(trainer), ignore=self._ignore)
+        self._last_state = {}
         check_not_lazy(pl_module)
-        self._fit = RoundsFit(trainer, self)
         hooks = Hooks(
             before_training=self._before_training,
             after_round=self._after_round,
@@ -200,35 +172,17 @@ class LotteryTicketCallback(Resumable):
             after_saving=self._after_saving,
             progress_texts=self._progress_texts,
         )
-        self._fit.install(hooks)
+        self._loop = RoundsLoop(trainer, self, hooks)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Checks the model, which is complete now, against the arguments."""
-        is_resumed = self._loaded is not None or self._to_resume is not None
-        check_resume(trainer, is_resumed)
-        has_nothing_to_train = self._rounds_fit.progress.nothing_to_train()
-        check_start(trainer, is_resumed, has_nothing_to_train)
-        if has_nothing_to_train and not is_resumed:
-            return  # reported when training would begin
-        folder = self._folder_to_resume(trainer) if is_resumed else None
-        copies = None if folder is None else folder.description().get("copies", {})
-        selection = check_module(pl_module, self.settings, copies)
-        if self.settings.verbose:
-            say(selection.line())
-        dense = dense_ticket(pl_module, selection.parameters)
-        description = describe_run(self._limits, self.settings, pl_module, dense, selection.copies)
-        if folder is None:
-            self._start = _Start(selection, description, choose_folder(trainer, self.settings))
-            return
-        if self._loaded is not None and self._loaded.round > 0 and self.settings.rewind.length is not None:
-            self._rounds_fit.allow_epochs(self.settings.rewind.length[0])
-        check_same(folder, description, self._ignore)
-        self._start = _Start(selection, description, RunFolder(folder.path, is_writer=trainer.is_global_zero))
+        """Checks the model, which is complete now, against the arguments, and prepares the run."""
+        assert self._loop is not None, "only after setup"
+        self._prepared = prepare(self._loop, pl_module, self.settings, self._request)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Updates the best metric with values logged at the end of the last epoch, and notes what is trainable."""
         if self._run is not None:
-            self._run.round.observe_metric(self._rounds_fit, self.settings.monitor)
+            self._run.round.observe_metric(self._run.fit, self.settings.monitor)
             self._run.round.requires_grad = {n: p.requires_grad for n, p in pl_module.named_parameters()}
             self._run.round.track_gradients()
 
@@ -251,19 +205,19 @@ class LotteryTicketCallback(Resumable):
     def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, *_: int) -> None:
         """Prepares to detect weights that are swapped in for the validation."""
         if self._run is not None and batch_idx == 0:
-            self._run.validation.before_batch()
+            self._run.round.validation.before_batch()
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: int
     ) -> None:
         """Detects weights that were swapped in."""
         if self._run is not None and batch_idx == 0:
-            self._run.validation.after_batch()
+            self._run.round.validation.after_batch()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Updates the best value of the monitored metric."""
         if self._run is not None:  # the sanity check runs before the run starts
-            self._run.round.observe_metric(self._rounds_fit, self.settings.monitor)
+            self._run.round.observe_metric(self._run.fit, self.settings.monitor)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks that every pruned weight is exactly zero, and applies stop rules."""
@@ -273,16 +227,18 @@ class LotteryTicketCallback(Resumable):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the table of all rounds."""
         if self._run is not None and self.settings.verbose:
-            say(f"\n{report.table(self.records, self.settings.monitor)}\n\nRun folder: {self.run_folder}")
+            trainer.print(
+                f"\n{report.table(self.records, self.settings.monitor)}\n\nRun folder: {self.run_folder}"
+            )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restores the Trainer. Finished rounds are already on disk."""
         if self._run is not None:
             with suppress(Exception):  # must not hide the exception that is being handled
-                self._state = vars(self._run.state())  # for checkpoints that other callbacks write on an exception
+                self._last_state = to_plain(self._run.state())
             if self.settings.verbose:
-                say(f"\nStopped. {len(self.records)} finished rounds are in the run folder: {self.run_folder}")
-                say(f"To resume: {self.how_to_resume}.")
+                where = f"{len(self.records)} finished rounds are in the run folder: {self.run_folder}"
+                trainer.print(f"\nStopped. {where}\nTo resume: {self.how_to_resume}.", flush=True)
         self._close("failed", has_failed=True)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -291,32 +247,25 @@ class LotteryTicketCallback(Resumable):
 
     def _before_training(self) -> bool:
         """Starts or resumes the run when training begins. Returns whether there is anything to train."""
-        fit, loaded = self._rounds_fit, self._loaded
-        is_resumed = loaded is not None or self._to_resume is not None
-        if not is_resumed and fit.progress.nothing_to_train():
-            say(
+        prepared, request = self._prepared, self._request
+        self._request = FitRequest()  # the state in a checkpoint is needed only once
+        if prepared is None:
+            assert self._loop is not None, "only after setup"
+            self._loop.trainer.print(
                 "Nothing was trained, since the Trainer has already reached its limits. Create a new one for a "
                 "new run."
             )
             return False
-        start, self._start = self._start, None
-        assert start is not None, "only after on_fit_start"
-        self._folder = lock_folder(fit.trainer, self.settings, start.folder, is_resumed)
-        self._records = Records()
-        if self._folder.is_writer:
-            self._mailbox.send(self._folder.path)
-        self._loaded = self._to_resume = None
-        module = fit.trainer.lightning_module
-        if self._double_weights:
-            module.load_state_dict(self._double_weights)
-            self._double_weights = {}
-        run = Run(self.settings, fit, module, start.selection, self._folder, self._records)
-        if is_resumed:
-            run.resume(loaded)
+        self._folder, self._records = prepared.folder, Records()
+        if prepared.folder.is_writer:
+            self._mailbox.send(prepared.folder.path)
+        if request.double_weights:
+            prepared.module.load_state_dict(request.double_weights)
+        if request.is_resumed:
+            self._run = resume_run(prepared, request.state, self._records)
         else:
-            run.begin(start.description)
-        self._run = None if run.is_over else run
-        return not run.is_over
+            self._run = begin_run(prepared, self._records)
+        return self._run is not None
 
     def _after_round(self) -> bool:
         return self._run is not None and self._run.advance()
@@ -337,10 +286,11 @@ class LotteryTicketCallback(Resumable):
         return {} if self._run is None else {"round": self._run.round.progress}
 
     def _close(self, status: str, has_failed: bool = False) -> None:
+        """Restores the Trainer and frees the run folder. May be called twice."""
         if self._run is not None:
             self._run.close(status)
-        if self._fit is not None:
-            self._fit.undo(has_failed)
-        if self._folder is not None:
-            self._folder.unlock()
-        self._run = self._fit = None
+        if self._loop is not None:
+            self._loop.undo(has_failed)
+        if self._prepared is not None:
+            self._prepared.folder.unlock()
+        self._run = self._loop = self._prepared = None

@@ -2,15 +2,16 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_lottery._lightning import RoundsFit
+from lightning_lottery._lightning import RoundsLoop
 from lightning_lottery.callback.results import Results
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.preflight import check_finders, check_resume, find_run, folder_of
-from lightning_lottery.rules import Settings, next_checkpoint
+from lightning_lottery.preflight import FitRequest, check_finders, check_resume, find_run
+from lightning_lottery.rules import Plan, Settings
 from lightning_lottery.storage import RunFolder, RunState
 
 
@@ -24,14 +25,12 @@ class Resumable(Results):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.how_to_resume = "call trainer.fit(..., ckpt_path=lottery.resume(trainer))"
-        self._ignore: Sequence[str] = ()  # hyperparameters that may differ in a resumed run
+        self._ignore: Sequence[str] = ()
 
     def _reset(self) -> None:
         super()._reset()
-        self._fit: RoundsFit | None = None
-        self._loaded: RunState | None = None  # from a checkpoint; used when training begins
-        self._to_resume: RunFolder | None = None  # if ckpt_path names a run folder
-        self._double_weights: dict[str, Any] = {}
+        self._loop: RoundsLoop | None = None
+        self._request = FitRequest()
 
     def resume(self, trainer: Trainer, ignore: Sequence[str] = ()) -> str | None:
         """Finds the run to resume: the one in ``dirpath``, or else the newest matching run.
@@ -57,38 +56,26 @@ class Resumable(Results):
         self._ignore = tuple(ignore)
         if (folder := find_run(trainer, self.settings)) is None:
             return None
-        return next_checkpoint(folder, self.settings.plan_after(folder.read_records())) or str(
-            folder.path.absolute()
-        )
+        plan = Plan.of(self.settings).shortened(self.settings, folder.read_records())
+        return plan.newest_checkpoint(folder) or str(folder.path.absolute())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keeps the state in a checkpoint until training begins."""
-        self._loaded = RunState.load(state_dict)
+        self._request = replace(self._request, state=RunState.load(state_dict))
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Moves checkpoint callbacks, whose states are loaded next, to the folder of the round."""
         state = checkpoint.get("callbacks", {}).get(self.state_key)
-        if state and self._fit is not None:
+        if state and self._loop is not None:
             check_finders(trainer)  # before the finders start, in on_fit_start
-            self._fit.checkpoints.enter(RunState.load(state).name)
+            self._loop.checkpoints.enter(RunState.load(state).id.name)
             if trainer.precision == "64-true":  # Lightning loads weights before it converts the module to double
-                self._double_weights = checkpoint["state_dict"]
+                self._request = replace(self._request, double_weights=checkpoint["state_dict"])
 
     def _before_loading(self, path: str | os.PathLike[str] | None) -> bool:
-        if (folder := RunFolder.at(path)) is None:
+        if self._loop is None or (folder := RunFolder.at(path)) is None:
             return False
-        check_resume(self._rounds_fit.trainer, is_resumed=True)
-        check_finders(self._rounds_fit.trainer)
-        self._to_resume = folder
+        check_resume(self._loop.trainer, is_resumed=True)
+        check_finders(self._loop.trainer)
+        self._request = replace(self._request, folder=folder)
         return True
-
-    def _folder_to_resume(self, trainer: Trainer) -> RunFolder:
-        if self._to_resume is not None:
-            return self._to_resume
-        assert self._loaded is not None, "only if a checkpoint was loaded"
-        return folder_of(trainer, self._loaded, self.settings)
-
-    @property
-    def _rounds_fit(self) -> RoundsFit:
-        assert self._fit is not None, "only between setup and teardown of a fit"
-        return self._fit

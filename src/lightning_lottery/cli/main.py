@@ -1,15 +1,14 @@
 """The command ``lightning-lottery``: LightningCLI with the classes of this package, and the demo."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from jsonargparse import ArgumentParser
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_lottery import LotteryTicketCallback, vision
+from lightning_lottery._lightning import CommandFinished, CommandLine
 from lightning_lottery.cli.demo import demo
 from lightning_lottery.errors import ConfigurationError, LotteryError
 
@@ -17,13 +16,13 @@ from lightning_lottery.errors import ConfigurationError, LotteryError
 __all__ = ["LotteryCLI", "LotteryTicketCallback", "main", "vision"]
 
 
-class LotteryCLI(LightningCLI):
+class LotteryCLI(CommandLine):
     """LightningCLI for any LightningModule, with short names for the classes of this package."""
 
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """Mentions the demo in the help."""
-        kwargs["epilog"] = "Another command, 'lightning-lottery demo', shows the lottery ticket effect in minutes."
-        return super().init_parser(**kwargs)
+    @staticmethod
+    def commands() -> dict[str, Callable[..., object]]:
+        """The commands that need no LightningModule."""
+        return {"demo": demo}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the options for resuming a run."""
@@ -65,20 +64,16 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: The arguments after the name of the command; by default those of the process.
     """
-    words = sys.argv[1:] if args is None else list(args)
+    # The default logger would write a scalar hp_metric of -1.
+    logger = {
+        "class_path": f"{TensorBoardLogger.__module__}.TensorBoardLogger",
+        "init_args": {"save_dir": ".", "default_hp_metric": False},
+    }
     sys.path.insert(0, str(Path.cwd()))  # as with python -m, so that classes in the user's files are found
     try:
-        if words[:1] == ["demo"]:
-            parser = ArgumentParser(prog="lightning-lottery demo", description="Finds winning tickets in minutes.")
-            parser.add_function_arguments(demo)
-            demo(**vars(parser.parse_args(words[1:])))
-        else:
-            # The default logger would write a scalar hp_metric of -1.
-            logger = {
-                "class_path": f"{TensorBoardLogger.__module__}.TensorBoardLogger",
-                "init_args": {"save_dir": ".", "default_hp_metric": False},
-            }
-            LotteryCLI(args=None if args is None else words, trainer_defaults={"logger": logger})
+        LotteryCLI(args=None if args is None else list(args), trainer_defaults={"logger": logger})
+    except CommandFinished:
+        return
     except Exception as error:
         if (ours := _lottery_error(error)) is None:
             raise

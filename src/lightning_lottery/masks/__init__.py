@@ -2,7 +2,7 @@
 
 from lightning_lottery.masks import arithmetic, sharding
 from lightning_lottery.masks.arithmetic import Masks, density, fingerprint, kept, pack, prunable, unpack
-from lightning_lottery.masks.sharding import count, is_sharded, like, local
+from lightning_lottery.masks.sharding import count, is_sharded, like, local, place
 from lightning_lottery.masks.smallest import nan_error, prune_smallest
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "local",
     "nan_error",
     "pack",
+    "place",
     "prunable",
     "prune_smallest",
     "sharding",

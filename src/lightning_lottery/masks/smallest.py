@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_lottery.errors import ConfigurationError, TrainingError
 from lightning_lottery.masks import sharding
 from lightning_lottery.masks.selection import SmallestScores
-from lightning_lottery.plain import plain
+from lightning_lottery.plain import check_integer
 
 
 @overload
@@ -108,9 +108,9 @@ def _prune_smallest(
             "The tensors in out must not share memory with masks, which are read until the end."
         )
     total = sum(score.numel() for score in scores) if masks is None else sum(sharding.count(masks))
-    k = plain(k)
-    if not isinstance(k, int) or isinstance(k, bool) or not 0 <= k <= total:
-        raise ConfigurationError(f"k={k!r} must be an integer from 0 to {total}, the number of survivors.")
+    k = check_integer("k", k, 0, "k=100")
+    if k > total:
+        raise ConfigurationError(f"k={k} must be an integer from 0 to {total}, the number of survivors.")
     kept = [_empty_mask(score) for score in scores] if out is None else out
     if k == 0:
         for index, target in enumerate(kept):

@@ -1,7 +1,6 @@
 """Checks before training begins."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,7 +14,6 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
 )
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
-from lightning.pytorch.utilities.seed import isolate_rng
 
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.masks import count, is_sharded, like, local
@@ -28,8 +26,7 @@ from lightning_lottery.pruning import (
     check_and_select,
     layers_of,
 )
-from lightning_lottery.rules import Settings, make_control
-from lightning_lottery.tickets import dense_ticket
+from lightning_lottery.rules import Settings
 
 _FINDERS = (LearningRateFinder, BatchSizeFinder)
 _CHANGING = (StochasticWeightAveraging, BaseFinetuning)
@@ -145,7 +142,7 @@ def check_start(trainer: Trainer, is_resumed: bool, has_nothing_to_train: bool) 
 
 def check_module(
     module: LightningModule, settings: Settings, copies: Mapping[str, str | None] | None = None
-) -> Selection:
+) -> tuple[Selection, Pruner]:
     """Checks a LightningModule against the arguments.
 
     Args:
@@ -154,7 +151,7 @@ def check_module(
         copies: For a resumed run, the copies of trained weights that it was started with; ``None`` for a new run.
 
     Returns:
-        The parameters that are pruned, and those that are not.
+        The parameters that are pruned and those that are not, and what every round keeps of them.
 
     Raises:
         ConfigurationError: The module does not work with the arguments.
@@ -165,10 +162,7 @@ def check_module(
     )
     layers = layers_of(module, selection.parameters)
     _check_sharded(module, settings, layers)
-    pruner = settings.method.plan(layers, settings.sizes)
-    if settings.controls:
-        _try_controls(module, settings, selection, pruner)
-    return selection
+    return selection, settings.method.plan(layers, settings.sizes)
 
 
 def _check_optimizers(module: LightningModule) -> None:
@@ -180,16 +174,6 @@ def _check_optimizers(module: LightningModule) -> None:
             "that the LightningModule creates elsewhere would not start afresh in each round. Return it from "
             "configure_optimizers."
         )
-
-
-def _try_controls(module: LightningModule, settings: Settings, selection: Selection, pruner: Pruner) -> None:
-    """Tries every control on a ticket with random masks, to fail now rather than after the last ticket."""
-    dense = dense_ticket(module, selection.parameters)
-    with isolate_rng():  # random numbers drawn by a control must not change the training
-        sparse = replace(dense, masks=pruner.random_masks(dense.masks), round=1)
-        for control in settings.controls:
-            control.check(dense, module)
-            make_control(control, sparse, dense, module, seed=0)
 
 
 def _check_sharded(module: LightningModule, settings: Settings, layers: Sequence[Layer]) -> None:

@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,9 +13,10 @@ from lightning.pytorch.callbacks import Timer
 from lightning_lottery._lightning import validation_interval
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import plain
+from lightning_lottery.pruning import Selection
 from lightning_lottery.rules import Settings, alike, described
-from lightning_lottery.storage import RunFolder
-from lightning_lottery.tickets import Ticket
+from lightning_lottery.storage import RunDescription
+from lightning_lottery.tickets import structure_of
 
 # Attributes of a Trainer that influence the result of a run, besides its limits.
 _DECISIVE = (
@@ -31,30 +33,30 @@ _NUMBERS = ("max_steps", "accumulate_grad_batches")
 
 
 def describe_run(
-    limits: dict[str, Any],
-    settings: Settings,
-    module: LightningModule,
-    ticket: Ticket,
-    copies: Mapping[str, str | None],
-) -> dict[str, Any]:
+    trainer: dict[str, Any], settings: Settings, module: LightningModule, selection: Selection
+) -> RunDescription:
     """Describes everything that influences the result of a run. It must be equal to resume the run.
 
     Args:
-        limits: The result of :func:`describe_trainer` in ``setup``.
+        trainer: The result of :func:`describe_trainer` in ``setup``.
         settings: The arguments.
         module: The network.
-        ticket: The dense ticket.
-        copies: For each copy of a trained weight, the name of its original.
+        selection: The parameters that are pruned.
     """
-    return {
-        "arguments": settings.described(),
-        "trainer": limits,
-        "prunable": {name: list(mask.shape) for name, mask in ticket.masks.items()},
-        "copies": dict(copies),
-        "structure": ticket.provenance["structure"],
-        "hyperparameters": {name: described(value) for name, value in module.hparams.items()},
-        "seed_everything": os.environ.get("PL_GLOBAL_SEED"),
-    }
+    return RunDescription(
+        arguments=settings.described(),
+        trainer=trainer,
+        prunable={name: list(parameter.shape) for name, parameter in selection.parameters.items()},
+        copies=dict(selection.copies),
+        structure=structure_of(module),
+        hyperparameters={name: described(value) for name, value in module.hparams.items()},
+        seed_everything=seed_given(),
+    )
+
+
+def seed_given() -> str | None:
+    """The seed that ``seed_everything`` was called with, if any."""
+    return os.environ.get("PL_GLOBAL_SEED")
 
 
 def describe_trainer(trainer: Trainer) -> dict[str, Any]:
@@ -78,31 +80,39 @@ def _most_epochs(trainer: Trainer) -> int:
     return -1 if has_other_limit else 1000
 
 
-def check_same(folder: RunFolder, description: dict[str, Any], ignore: Sequence[str] = ()) -> None:
+def check_same(
+    folder: Path, then: RunDescription, description: RunDescription, ignore: Sequence[str] = ()
+) -> None:
     """Checks that a run was started with the same arguments, Trainer and network.
 
     Args:
         folder: The run folder.
+        then: The description of the run in this folder.
         description: The description of the current run.
         ignore: Patterns of names of hyperparameters that may differ.
 
     Raises:
         ConfigurationError: They differ; the message lists the differences.
     """
-    then, now = folder.description(), json.loads(json.dumps(description))
+    now = as_read(description)
     differences = []
     for part in ("arguments", "trainer", "prunable", "hyperparameters"):
-        old, new = then.get(part, {}), now[part]
+        old, new = getattr(then, part), getattr(now, part)
         changed = [name for name in {**old, **new} if not alike(old.get(name), new.get(name))]
         if part == "hyperparameters":
             changed = [name for name in changed if not any(fnmatchcase(name, pattern) for pattern in ignore)]
             free = changed
         differences += [f"{name} was {old.get(name)!r} and is now {new.get(name)!r}" for name in changed]
-    if not differences and then.get("structure") != now["structure"]:
+    if not differences and then.structure != now.structure:
         differences.append("the network has other parameters or buffers")
     if differences:
         raise ConfigurationError(
-            f"The run in {str(folder.path)!r} cannot be resumed: {'; '.join(differences)}. Use the values that it "
+            f"The run in {str(folder)!r} cannot be resumed: {'; '.join(differences)}. Use the values that it "
             "was started with, or start a new run in another folder, without ckpt_path."
             + (f" If {free} may differ, call lottery.resume(trainer, ignore={free}) first." if free else "")
         )
+
+
+def as_read(description: RunDescription) -> RunDescription:
+    """A description as it is read from its file, with lists instead of tuples."""
+    return RunDescription.from_json(json.loads(json.dumps(description.to_json())))

@@ -1,6 +1,5 @@
 """Finds the folder for a new run, and the folder of a run to resume."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,56 +11,36 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_lottery.errors import ConfigurationError, LotteryError
 from lightning_lottery.files import is_url
-from lightning_lottery.preflight.identity import describe_trainer
+from lightning_lottery.preflight.identity import as_read, describe_trainer, seed_given
 from lightning_lottery.rules import Settings, alike
-from lightning_lottery.storage import RunFolder, RunState
+from lightning_lottery.storage import RunDescription, RunFolder, RunState
 
 PATIENCE = 10.0  # seconds; the data workers of a killed process live a little longer and hold its lock
 
 
-def choose_folder(trainer: Trainer, settings: Settings) -> RunFolder:
-    """Chooses the folder of a new run.
+def open_folder(trainer: Trainer, settings: Settings, earlier: RunFolder | None) -> RunFolder:
+    """Chooses the folder of a run, and locks it so that no other process trains in it.
+
+    Args:
+        trainer: The Trainer.
+        settings: The arguments.
+        earlier: The folder of the run to resume; ``None`` for a new run.
+
+    Returns:
+        The folder, for this process; locked by process 0.
 
     Raises:
-        ConfigurationError: The folder contains another run, or is not local.
+        ConfigurationError: The folder contains another run, is not local, or another process trains in it.
     """
+    if earlier is not None:
+        return _on_process_0(trainer, lambda: _locked(earlier))
     where = _base_folder(trainer)  # called on all processes, since Lightning's log_dir synchronises them
     if settings.dirpath is None and is_url(where) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         raise ConfigurationError(
             f"The run folder would be in {where!r}, which is not a local folder. Write for example "
             "LotteryTicketCallback(..., dirpath='runs/mine')."
         )
-    return _on_process_0(trainer, lambda: _choose_folder(trainer, settings, Path(where) / "lottery"))
-
-
-def lock_folder(trainer: Trainer, settings: Settings, folder: RunFolder, is_resumed: bool) -> RunFolder:
-    """Locks a run folder when training begins, so that no other process trains in it.
-
-    Args:
-        trainer: The Trainer.
-        settings: The arguments.
-        folder: The result of :func:`choose_folder`, or the folder of the run to resume.
-        is_resumed: Whether a run is resumed.
-
-    Returns:
-        The locked folder. It is another, free folder if this one is taken and was not chosen by the user.
-
-    Raises:
-        ConfigurationError: Another process trains in the folder, or has finished a round there in the meantime.
-    """
-
-    def lock_it() -> RunFolder:
-        is_named = settings.dirpath is not None or is_resumed
-        is_locked = folder.lock(wait=PATIENCE if is_named else 0)
-        if is_locked:
-            if is_resumed or settings.overwrite or not folder.holds_records():
-                return folder
-            folder.unlock()
-        if is_named:
-            raise ConfigurationError(_taken(folder.path) if is_locked else _in_use(folder.path))
-        return RunFolder.next_free(folder.path, lock=True)
-
-    return _on_process_0(trainer, lock_it)
+    return _on_process_0(trainer, lambda: _new_folder(trainer, settings, Path(where) / "lottery"))
 
 
 def _on_process_0(trainer: Trainer, choose: Callable[[], RunFolder]) -> RunFolder:
@@ -78,31 +57,40 @@ def _on_process_0(trainer: Trainer, choose: Callable[[], RunFolder]) -> RunFolde
     return chosen if isinstance(chosen, RunFolder) else RunFolder(Path(str(heard)), is_writer=False)
 
 
-def _choose_folder(trainer: Trainer, settings: Settings, default: Path) -> RunFolder:
+def _locked(folder: RunFolder) -> RunFolder:
+    if not folder.lock(wait=PATIENCE):
+        raise ConfigurationError(
+            "Another process, or another fit of this process, is training in the run folder "
+            f"{str(folder.path)!r}. Give each job its own dirpath. To resume that run, end the other process "
+            "first."
+        )
+    return folder
+
+
+def _new_folder(trainer: Trainer, settings: Settings, default: Path) -> RunFolder:
     if trainer.fast_dev_run:  # type: ignore[attr-defined]  # a trial leaves no files, as with Lightning's own
         temporary = TemporaryDirectory(prefix="lottery-")
         return RunFolder(Path(temporary.name), temporary)
     if settings.dirpath is None:
         return RunFolder.next_free(default)
     folder = RunFolder(settings.dirpath)
-    if folder.holds_records() and not settings.overwrite:
-        raise ConfigurationError(_taken(folder.path))
+    _check_free(folder, settings)
+    _locked(folder)
+    try:
+        _check_free(folder, settings)  # another process may have trained a round while this one waited
+    except ConfigurationError:
+        folder.unlock()
+        raise
     return folder
 
 
-def _taken(path: Path) -> str:
-    return (
-        f"dirpath={str(path)!r} contains another run. Resume it with "
-        "trainer.fit(..., ckpt_path=lottery.resume(trainer)), choose another folder, or write overwrite=True to "
-        "replace that run."
-    )
-
-
-def _in_use(path: Path) -> str:
-    return (
-        f"Another process, or another fit of this process, is training in the run folder {str(path)!r}. Give each "
-        "job its own dirpath. To resume that run, end the other process first."
-    )
+def _check_free(folder: RunFolder, settings: Settings) -> None:
+    if folder.holds_records() and not settings.overwrite:
+        raise ConfigurationError(
+            f"dirpath={str(folder.path)!r} contains another run. Resume it with "
+            "trainer.fit(..., ckpt_path=lottery.resume(trainer)), choose another folder, or write overwrite=True "
+            "to replace that run."
+        )
 
 
 def _base_folder(trainer: Trainer) -> str:
@@ -124,11 +112,7 @@ def find_run(trainer: Trainer, settings: Settings) -> RunFolder | None:
     """Finds the run to resume: the one in ``dirpath``, or else the newest matching run, if any."""
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return None  # a trial run is never resumed
-    wanted = {
-        "arguments": settings.described(),
-        "trainer": describe_trainer(trainer),
-        "seed_everything": os.environ.get("PL_GLOBAL_SEED"),
-    }
+    wanted = RunDescription(settings.described(), describe_trainer(trainer), seed_everything=seed_given())
     return newest_run(_known_folders(trainer, settings), settings.dirpath, wanted)
 
 
@@ -144,12 +128,12 @@ def folder_of(trainer: Trainer, state: RunState, settings: Settings) -> RunFolde
         ConfigurationError: The folder is missing or contains another run.
     """
     named = RunFolder(settings.dirpath or Path(state.folder))
-    if named.description().get("run") == state.run:
+    if _id(named) == state.run:
         return named
     for path in _known_folders(trainer, settings):  # it may have been moved there
-        if (folder := RunFolder(path)).description().get("run") == state.run:
+        if _id(folder := RunFolder(path)) == state.run:
             return folder
-    if not named.description():
+    if named.description() is None:
         raise ConfigurationError(
             f"The checkpoint belongs to a run in {str(named.path)!r}, but there is none. If the folder has moved, "
             "write LotteryTicketCallback(..., dirpath=<its new place>)."
@@ -158,6 +142,12 @@ def folder_of(trainer: Trainer, state: RunState, settings: Settings) -> RunFolde
         f"The checkpoint does not belong to the run in {str(named.path)!r}, where a new run was started later. "
         "Use a checkpoint of the new run, or fit without ckpt_path."
     )
+
+
+def _id(folder: RunFolder) -> str | None:
+    """The id of the run in a folder."""
+    description = folder.description()
+    return None if description is None else description.run
 
 
 def _known_folders(trainer: Trainer, settings: Settings) -> list[Path]:
@@ -178,7 +168,7 @@ def _known_folders(trainer: Trainer, settings: Settings) -> list[Path]:
     return [path for path in sorted(found) if path.is_dir()]
 
 
-def newest_run(folders: list[Path], dirpath: Path | None, wanted: dict[str, Any]) -> RunFolder | None:
+def newest_run(folders: list[Path], dirpath: Path | None, wanted: RunDescription) -> RunFolder | None:
     """Finds the newest matching run in some folders, if any.
 
     Args:
@@ -187,11 +177,14 @@ def newest_run(folders: list[Path], dirpath: Path | None, wanted: dict[str, Any]
             it raises an error with the differences. Otherwise such a run is another experiment.
         wanted: The known part of the description of the current run.
     """
-    found = [folder for path in folders if (folder := RunFolder(path)).description()]
-    found.sort(key=lambda folder: (folder.path / "lottery.json").stat().st_mtime)
+    found = [(folder, then) for path in folders if (then := (folder := RunFolder(path)).description()) is not None]
     if dirpath is None:
-        wanted = json.loads(json.dumps(wanted))
-        found = [
-            f for f in found if all(alike(f.description().get(name), value) for name, value in wanted.items())
-        ]
-    return found[-1] if found else None
+        wanted = as_read(wanted)
+        found = [(folder, then) for folder, then in found if _matches(then, wanted)]
+    newest_last = sorted((folder for folder, _ in found), key=RunFolder.started)
+    return newest_last[-1] if newest_last else None
+
+
+def _matches(then: RunDescription, wanted: RunDescription) -> bool:
+    is_same_start = alike(then.arguments, wanted.arguments) and alike(then.trainer, wanted.trainer)
+    return is_same_start and then.seed_everything == wanted.seed_everything

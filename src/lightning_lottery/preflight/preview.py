@@ -45,8 +45,8 @@ class Preview:
         selection = check_and_select(module, settings.include, settings.exclude)
         layers = layers_of(module, selection.parameters)
         pruner = settings.method.plan(layers, settings.sizes)
-        first_round = 1 if settings.prune_at_init else 0
-        return cls({layer.name: layer.shape for layer in layers}, _kept(pruner), selection, first_round)
+        shapes = {layer.name: layer.shape for layer in layers}
+        return cls(shapes, _kept(pruner), selection, settings.first_round)
 
     def __str__(self) -> str:
         """The tables: prunable layers, what each round keeps, what is left out."""

@@ -85,14 +85,26 @@ def find_copies(names: Collection[str], module: nn.Module, start: Mapping[str, T
         trained weight, the name of the original, or ``None`` if it is unknown.
     """
     parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
-    present = (parameters | buffers).items()
-    now = {n: t.detach() for n, t in present if n in start and t.layout == torch.strided}
-    before = {name: _beside(start[name], value) for name, value in now.items()}
+    present, known = (parameters | buffers).items(), set(start)
+    now = {n: t.detach() for n, t in present if n in known and t.layout == torch.strided}
+    before = _Before(start, now)
     untrained = now.keys() & (buffers.keys() | set(names))
     moved = {name for name in untrained if not are_equal(now[name], before[name])}
     trained = [name for name in parameters if name in now and name not in names]
     averages = _by_value(buffers.keys() & moved, before, now, trained)
     return originals_of(moved.intersection(names), before, now, trained) | averages
+
+
+class _Before(dict[str, Tensor]):
+    """Starting values beside the present ones. They are read from ``start`` when they are needed."""
+
+    def __init__(self, start: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._start, self._now = start, now
+
+    def __missing__(self, name: str) -> Tensor:
+        self[name] = _beside(self._start[name], self._now[name])
+        return self[name]
 
 
 def originals_of(

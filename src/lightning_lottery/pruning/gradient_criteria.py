@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.plain import make_plain
+from lightning_lottery.plain import check_integer, make_plain
 from lightning_lottery.pruning.criteria import Context, Criterion, wide
 
 
@@ -26,7 +26,7 @@ class _Batches(Criterion):
 
     def __post_init__(self) -> None:
         make_plain(self)
-        _check_count(self, "batches", self.batches)
+        check_integer("batches", self.batches, 1, f"{type(self).__name__}(batches=1)")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class SynFlow(Criterion):
 
     def __post_init__(self) -> None:
         make_plain(self)
-        _check_count(self, "steps", self.steps)
+        check_integer("steps", self.steps, 1, f"{type(self).__name__}(steps=1)")
 
     @property
     def iterations(self) -> int:
@@ -128,14 +128,6 @@ class SynFlow(Criterion):
             name: torch.zeros_like(values[name]) if gradient is None else (values[name] * gradient).abs().detach()
             for name, gradient in zip(names, gradients, strict=True)
         }
-
-
-def _check_count(owner: Criterion, name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        kind = type(owner).__name__
-        raise ConfigurationError(
-            f"{kind}({name}={value!r}) must be an integer of at least 1, for example {kind}({name}=1)."
-        )
 
 
 def _gradients(context: Context, value: Tensor, create_graph: bool = False) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.plain import make_plain
+from lightning_lottery.plain import check_integer, check_number, make_plain
 from lightning_lottery.pruning.layers import Layer
 
 
@@ -106,8 +106,10 @@ class NofM(Unstructured):
 
     def __post_init__(self) -> None:
         make_plain(self)
-        if type(self.n) is not int or type(self.m) is not int or not 0 < self.n < self.m:
-            raise ConfigurationError(f"NofM(n={self.n!r}, m={self.m!r}) must have 0 < n < m. Write NofM(2, 4).")
+        check_integer("n", self.n, 1, "NofM(2, 4)")
+        check_integer("m", self.m, 2, "NofM(2, 4)")
+        if self.n >= self.m:
+            raise ConfigurationError(f"NofM(n={self.n}, m={self.m}) must have n < m. Write NofM(2, 4).")
 
     def check(self, layer: Layer) -> None:
         _refuse_other_layers(self, layer)
@@ -153,8 +155,7 @@ class Channels(Pattern):
 
     def __post_init__(self) -> None:
         make_plain(self)
-        if type(self.norm) not in (int, float) or not 0 < self.norm < float("inf"):
-            raise ConfigurationError(f"norm={self.norm!r} must be a number above 0. Write Channels(norm=2).")
+        check_number("norm", self.norm, "above 0", "Channels(norm=2)")
         if not isinstance(self.outputs, bool):
             raise ConfigurationError(f"outputs={self.outputs!r} must be True or False.")
 
@@ -196,11 +197,9 @@ class Block(Pattern):
 
     def __post_init__(self) -> None:
         make_plain(self)
-        sides = all(type(side) is int and side >= 1 for side in (self.h, self.w))
-        if not sides or type(self.norm) not in (int, float) or not 0 < self.norm < float("inf"):
-            raise ConfigurationError(
-                f"{self} needs h and w of at least 1 and a norm above 0. Write for example Block(4, 4)."
-            )
+        check_integer("h", self.h, 1, "Block(4, 4)")
+        check_integer("w", self.w, 1, "Block(4, 4)")
+        check_number("norm", self.norm, "above 0", "Block(4, 4, norm=2)")
 
     def check(self, layer: Layer) -> None:
         if len(layer.shape) < 2:

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.masks import is_sharded
-from lightning_lottery.notices import warn
 from lightning_lottery.pruning.copies import averages_of
 from lightning_lottery.pruning.kinds import Kind, kinds_of
 
@@ -134,7 +134,7 @@ def warn_if_sparse(module: nn.Module, parameters: Mapping[str, nn.Parameter]) ->
     share = sum(sparse.values()) / sum(p.numel() for p in parameters.values())
     if share >= 0.01:
         worst = max(sparse, key=lambda name: sparse[name])
-        warn(
+        rank_zero_warn(
             f"{share:.1%} of the prunable weights are exactly zero before any training (most of them in "
             f"{worst!r}), as after an earlier fit of this model. The first round is then not dense, although its "
             "density is reported as 1. To start from a dense network, create a new model.",
@@ -243,7 +243,7 @@ def check_and_select(
 def warn_if_unclear(selection: Selection) -> None:
     """Warns about parameters left out that the user may want to prune."""
     if names := selection.unclear:
-        warn(
+        rank_zero_warn(
             f"Not pruned: {_some(names)} ({Kind.UNCLEAR.value}). If the network multiplies by them and zeros "
             f"stay zero, write include={names}. To silence this warning, write exclude={names}.",
         )

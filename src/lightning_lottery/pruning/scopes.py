@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from math import ceil, prod
 
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.plain import make_plain
+from lightning_lottery.plain import check_number, make_plain
 from lightning_lottery.pruning.layers import Layer
 from lightning_lottery.pruning.sizes import Sizes
 
@@ -47,11 +47,8 @@ class Scope(ABC):
             raise ConfigurationError(f"keep_alive={self.keep_alive!r} must be True or False.")
         by_name = self.min_density if isinstance(self.min_density, Mapping) else {"*": self.min_density}
         for name, value in by_name.items():
-            if not _is_number(value) or not 0 <= value <= 1:
-                raise ConfigurationError(
-                    f"min_density{f'[{name!r}]' if isinstance(self.min_density, Mapping) else ''}={value!r} must "
-                    "be a number between 0 and 1, for example 0.1."
-                )
+            entry = f"[{name!r}]" if isinstance(self.min_density, Mapping) else ""
+            check_number(f"min_density{entry}", value, "between 0 and 1", "0.1")
 
     @abstractmethod
     def pools(self, layers: Sequence[Layer], sizes: Sizes) -> list[Pool]:
@@ -118,11 +115,12 @@ class Layerwise(Scope):
                 f"{{'last': 0.1}}."
             )
         for name, value in self.layer_amounts.items():
-            if not isinstance(name, str) or not _is_number(value) or not 0 <= value < 1:
+            if not isinstance(name, str):
                 raise ConfigurationError(
-                    f"layer_amounts of {name!r} is {value!r}; it must be a number from 0 to below 1, for example "
-                    "0.1."
+                    f"layer_amounts contains {name!r}, which is not a name. Write for example "
+                    "layer_amounts={'last': 0.1}."
                 )
+            check_number(f"layer_amounts[{name!r}]", value, "from 0 to below 1", "0.1")
 
     def pools(self, layers: Sequence[Layer], sizes: Sizes) -> list[Pool]:
         amounts = by_layer(layers, self.layer_amounts, "layer_amounts")
@@ -206,10 +204,6 @@ def _deal_out(total: int, weights: list[float], least: list[int], most: list[int
             if sum(dealt) < total and dealt[index] < most[index]:
                 dealt[index] += 1
     return dealt
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def scope_of(argument: "Scope | None") -> Scope:

@@ -3,14 +3,9 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.plain import make_plain
-
-
-def _is_fraction(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < 1
+from lightning_lottery.plain import check_integer, check_number, make_plain
 
 
 @dataclass(frozen=True)
@@ -46,33 +41,27 @@ class Sizes:
             self._check_densities(self.densities)
         elif self.rounds is None:
             raise ConfigurationError("rounds, the number of prunings, is missing. Write for example rounds=10.")
-        elif not isinstance(self.rounds, int) or isinstance(self.rounds, bool) or self.rounds < 1:
-            raise ConfigurationError(
-                f"rounds={self.rounds!r} is not a number of prunings. Write an integer of at least 1, "
-                "for example rounds=10."
-            )
-        for name in ("amount", "target_density"):
-            value = options[name]
-            if value is not None and not _is_fraction(value):
-                raise ConfigurationError(
-                    f"{name}={value!r} is not a fraction. Write a number between 0 and 1, both excluded: "
-                    + (
-                        "amount=0.2 removes 20 % of the surviving weights in each round."
-                        if name == "amount"
-                        else "target_density=0.1 keeps 10 % of the weights at the end."
-                    )
-                )
+        else:
+            check_integer("rounds", self.rounds, 1, "rounds=10")
+        if self.amount is not None:
+            example = "amount=0.2, which removes 20 % of the surviving weights in each round"
+            check_number("amount", self.amount, "between 0 and 1, both excluded", example)
+        if self.target_density is not None:
+            example = "target_density=0.1, which keeps 10 % of the weights at the end"
+            check_number("target_density", self.target_density, "between 0 and 1, both excluded", example)
 
     def _check_densities(self, densities: Sequence[float]) -> None:
         if not isinstance(densities, Sequence) or isinstance(densities, str):
             raise ConfigurationError(
                 f"densities={densities!r} is not a list. Write for example densities=[0.5, 0.2]."
             )
-        falling = all(map(_is_fraction, densities)) and all(a > b for a, b in itertools.pairwise(densities))
-        if not densities or not falling:
+        for index, density in enumerate(densities):
+            example = "densities=[0.5, 0.2, 0.1], without the dense round 0"
+            check_number(f"densities[{index}]", density, "between 0 and 1, both excluded", example)
+        if not densities or any(later >= earlier for earlier, later in itertools.pairwise(densities)):
             raise ConfigurationError(
-                f"densities={list(densities)!r} must be strictly falling numbers between 0 and 1, both excluded. "
-                "Leave out the dense round 0, and write for example densities=[0.5, 0.2, 0.1]."
+                f"densities={list(densities)!r} must be strictly falling numbers, one per round. Write for "
+                "example densities=[0.5, 0.2, 0.1]."
             )
         if self.rounds is not None and self.rounds != len(densities):
             raise ConfigurationError(

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_lottery.files import write_atomically
-from lightning_lottery.storage import TICKET_BRANCH, Records
+from lightning_lottery.storage import Records
+from lightning_lottery.tickets import TICKET_BRANCH, RoundId
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +64,7 @@ def figure(
 
     panels: list[Mapping[str, Sequence[tuple[float, float]]]] = [points]
     if len(points) > 1 and is_wide:
-        panels.append({branch: pairs for branch, pairs in points.items() if branch == TICKET_BRANCH})
+        panels.append({TICKET_BRANCH: points[TICKET_BRANCH]} if TICKET_BRANCH in points else {})
     size = (6.5 * len(panels), 4.4) if is_wide else (5.0, 5.0)
     drawing = Figure(figsize=size, dpi=120, layout="constrained")
     for axes, shown in zip(drawing.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -85,7 +86,7 @@ def _draw(
     for branch, pairs in points.items():
         colour, marker = _STYLES.get(branch) or next(others)
         densities, values = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        dashes = "-" if branch == TICKET_BRANCH else "--"
+        dashes = "-" if RoundId(0, branch).is_ticket else "--"
         label = branch.replace("_", " ")
         axes.plot(densities, values, dashes, marker=marker, markersize=5, color=colour, label=label)
         if branch in spread:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from lightning_lottery.storage import TICKET_BRANCH, Records, RoundRecord
-from lightning_lottery.tickets import Ticket
+from lightning_lottery.storage import Records, RoundRecord
+from lightning_lottery.tickets import RoundId
 
 
-def progress(ticket: Ticket, last_round: int) -> str:
+def progress(entry: RoundId, last_round: int, density: float) -> str:
     """The round and its density, for the progress bar."""
-    branch = "" if ticket.branch == TICKET_BRANCH else f" {ticket.branch}"
-    return f"{ticket.round}/{last_round}{branch} · density {ticket.density:.3f}"
+    branch = "" if entry.is_ticket else f" {entry.branch}"
+    return f"{entry.number}/{last_round}{branch} · density {density:.3f}"
 
 
 def line(record: RoundRecord, last_round: int, monitor: str | None) -> str:
     """One line about a finished round."""
     parts = [f"round {record.round}/{last_round}"]
-    if record.branch != TICKET_BRANCH:
+    if not record.id.is_ticket:
         parts[0] += f" {record.branch}"
     parts.append(f"density {record.density:.4f}")
     if monitor is not None and record.best_value is not None:
@@ -30,13 +30,13 @@ def line(record: RoundRecord, last_round: int, monitor: str | None) -> str:
 
 def scalars(record: RoundRecord, monitor: str | None, layer_densities: Mapping[str, float]) -> dict[str, float]:
     """The values that loggers receive after a round, with separate names for tickets and controls."""
-    group = "lottery" if record.branch == TICKET_BRANCH else f"lottery_{record.branch}"
+    group = "lottery" if record.id.is_ticket else f"lottery_{record.branch}"
     values: dict[str, float] = {f"{group}/density": record.density}
     if monitor is not None and monitor in record.metrics:
         values[f"{group}/{monitor}"] = record.metrics[monitor]
     if record.best_value is not None and record.best_step is not None:
         values |= {f"{group}/best_{monitor}": record.best_value, f"{group}/best_step": record.best_step}
-    if record.branch == TICKET_BRANCH:
+    if record.id.is_ticket:
         values |= {f"lottery_layers/{name}": density for name, density in layer_densities.items()}
     return values
 

@@ -3,11 +3,11 @@
 from collections.abc import Collection, Mapping
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_lottery.errors import TrainingError
 from lightning_lottery.masks import local
-from lightning_lottery.notices import warn
 from lightning_lottery.pruning import Kind, kinds_of
 from lightning_lottery.rules import Rewind
 
@@ -75,7 +75,8 @@ def check_no_batches_seen(name: str, has_seen_batches: bool) -> None:
 
 def has_changed(module: nn.Module, start: Mapping[str, Tensor]) -> bool:
     """Whether any parameter has changed since the start of the round."""
-    pairs = ((local(p.detach()), local(start[n]).to(p.device)) for n, p in module.named_parameters() if n in start)
+    known = set(start)
+    pairs = ((local(p.detach()), local(start[n]).to(p.device)) for n, p in module.named_parameters() if n in known)
     return not all(now.shape == then.shape and torch.equal(now, then) for now, then in pairs)
 
 
@@ -87,9 +88,10 @@ def warn_if_added(name: str, module: nn.Module, known: Mapping[str, Tensor]) -> 
         module: The network.
         known: Its parameters and buffers at the start of the round, by name.
     """
-    added = [n for n, kind in kinds_of(module).items() if kind is Kind.MATRIX and n not in known]
+    there = set(known)
+    added = [n for n, kind in kinds_of(module).items() if kind is Kind.MATRIX and n not in there]
     if added:
-        warn(
+        rank_zero_warn(
             f"During {name}, {added} were added to the network. They are not pruned, and the next round starts "
             "without them. Create them before fit, in the constructor or in configure_model."
         )

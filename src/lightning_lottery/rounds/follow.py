@@ -28,4 +28,4 @@ def update_copies(ticket: Ticket, dense: Ticket, copies: Mapping[str, str | None
             weights[name] = ticket.weights[original].clone()
         elif original in ticket.masks:
             weights[name] = weights[name].masked_fill(~ticket.masks[original], 0)
-    return replace(ticket, weights=weights)
+    return replace(ticket, weights=weights) if copies else ticket

@@ -1,61 +1,80 @@
 """The pruning between two rounds."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import nn
+from lightning_utilities.core.rank_zero import rank_zero_warn
+from torch import Tensor, nn
 
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.errors import ConfigurationError, TrainingError
 from lightning_lottery.masks import Masks, local
-from lightning_lottery.notices import warn
 from lightning_lottery.pruning import Context, Data, Pruner, check_scores, layers_of
 from lightning_lottery.rules import Settings
-from lightning_lottery.storage import round_name
-from lightning_lottery.tickets import Ticket
+from lightning_lottery.tickets import RoundId
 
 
 class NextMasks:
     """Computes the masks of a round from the weights that the previous round has trained.
 
+    Attributes:
+        parameters: The prunable parameters by name.
+
     Args:
-        settings: The arguments.
+        pruner: What every round keeps.
         fit: The Trainer, with its data loaded.
         module: The LightningModule.
         parameters: The prunable parameters by name.
+        seed: The seed of the run.
     """
 
     def __init__(
-        self, settings: Settings, fit: RoundsFit, module: LightningModule, parameters: Mapping[str, nn.Parameter]
+        self,
+        pruner: Pruner,
+        fit: RoundsFit,
+        module: LightningModule,
+        parameters: Mapping[str, nn.Parameter],
+        seed: str,
     ) -> None:
-        self._fit, self._module, self._parameters = fit, module, parameters
-        self._pruner: Pruner = settings.method.plan(layers_of(module, parameters), settings.sizes)
-        self.counts = self._pruner.counts
-        self._is_first = settings.prune_at_init  # whether the next pruning comes before any training
+        self._pruner, self._fit, self._module = pruner, fit, module
+        self.parameters, self._seed = parameters, seed
 
-    def make(self, number: int, ticket: Ticket, is_final: bool = True) -> Masks:
+    def without(self, names: Collection[str], settings: Settings) -> "NextMasks":
+        """The same without some parameters, which are not pruned any more."""
+        parameters = {name: parameter for name, parameter in self.parameters.items() if name not in names}
+        pruner = settings.method.plan(layers_of(self._module, parameters), settings.sizes)
+        return NextMasks(pruner, self._fit, self._module, parameters, self._seed)
+
+    @property
+    def counts(self) -> list[int]:
+        """The number of units that each round keeps."""
+        return self._pruner.counts
+
+    def make(self, number: int, masks: Masks, start: Mapping[str, Tensor], is_final: bool = True) -> Masks:
         """Computes the masks of a round. The network contains the weights to score.
 
         Args:
             number: The round that the masks are for.
-            ticket: The ticket that the weights were trained from.
+            masks: The masks that the weights were trained with.
+            start: The values that the weights were trained from, beside those of the network.
             is_final: Whether to report layers that would have become empty.
         """
-        with torch.no_grad(), self._restoring_weights(), self._training_data(ticket, number) as data:
+        present = masks
+        with torch.no_grad(), self._restoring_weights(), self._training_data(number) as data:
 
             def context(masks: Masks) -> Context:
-                if masks is not ticket.masks:  # a further iteration sees the network without the removed weights
-                    for name, parameter in self._parameters.items():
+                if masks is not present:  # a further iteration sees the network without the removed weights
+                    for name, parameter in self.parameters.items():
                         parameter.masked_fill_(~masks[name], 0)
-                return self._context(number, ticket, masks, data)
+                return self._context(number, masks, start, data)
 
-            masks, rescued = self._pruner.masks(number, ticket.masks, context)
+            masks, rescued = self._pruner.masks(number, masks, context)
         if rescued and is_final:
-            warn(
-                f"{round_name(number)} would keep nothing of {', '.join(map(repr, rescued))}. One unit stays, "
+            rank_zero_warn(
+                f"{RoundId(number)} would keep nothing of {', '.join(map(repr, rescued))}. One unit stays, "
                 "so that the layers do not become empty. Prune less, or protect such layers with min_density.",
             )
         return masks
@@ -64,29 +83,34 @@ class NextMasks:
     def _restoring_weights(self) -> Iterator[None]:
         """Restores the weights that iterations of a criterion set to zero."""
         iterates = self._pruner.method.criterion.iterations > 1
-        saved = {name: p.detach().clone() for name, p in self._parameters.items()} if iterates else {}
+        saved = {name: p.detach().clone() for name, p in self.parameters.items()} if iterates else {}
         try:
             yield
         finally:
             for name, weight in saved.items():
-                self._parameters[name].copy_(weight)
+                self.parameters[name].copy_(weight)
 
-    def try_out(self, ticket: Ticket) -> None:
+    def try_out(self, masks: Masks, start: Mapping[str, Tensor], is_first: bool) -> None:
         """Computes scores once, so that a faulty criterion fails before training.
+
+        Args:
+            masks: The masks of the dense network.
+            start: The initial values, beside those of the network.
+            is_first: Whether the first pruning comes before any training.
 
         Raises:
             LotteryError: The criterion fails.
         """
         criterion = self._pruner.method.criterion
         try:
-            with torch.no_grad(), self._training_data(ticket, 1) as data:
-                scores = criterion.score(self._context(1, ticket, ticket.masks, data))
+            with torch.no_grad(), self._training_data(1) as data:
+                scores = criterion.score(self._context(1, masks, start, data))
         except TrainingError as error:
-            if self._is_first or not isinstance(error.__cause__, AttributeError):
+            if is_first or not isinstance(error.__cause__, AttributeError):
                 raise
             return  # training_step may need what training hooks set; it will exist later
         # Equal scores are acceptable here, since some weights are zero until they are trained.
-        check_scores(criterion, scores, ticket.masks, allow_equal=not self._is_first)
+        check_scores(criterion, scores, masks, allow_equal=not is_first)
         unranked = [name for name, score in scores.items() if bool(local(score).isnan().any())]
         if unranked:
             raise ConfigurationError(
@@ -94,16 +118,40 @@ class NextMasks:
                 "weights and buffers finite? Use another criterion, or leave these layers out with exclude."
             )
 
-    def _training_data(self, ticket: Ticket, number: int) -> AbstractContextManager[Data]:
-        return self._fit.training_data(list(self._parameters.values()), seed_of(ticket, "criterion", number))
+    def _training_data(self, number: int) -> AbstractContextManager[Data]:
+        seed = derived_seed(self._seed, "criterion", number)
+        return self._fit.training_data(list(self.parameters.values()), seed)
 
-    def _context(self, number: int, ticket: Ticket, masks: Masks, data: Data) -> Context:
-        start = {name: ticket.weights[name] for name in self._parameters}
-        seed = seed_of(ticket, "criterion", number)
-        return Context(self._parameters, start, masks, self._module, data, seed)
+    def _context(self, number: int, masks: Masks, start: Mapping[str, Tensor], data: Data) -> Context:
+        seed = derived_seed(self._seed, "criterion", number)
+        return Context(self.parameters, Among(start, self.parameters), masks, self._module, data, seed)
 
 
-def seed_of(ticket: Ticket, purpose: str, number: int) -> int:
-    """A seed of 48 bits that differs between runs, purposes and rounds."""
-    digest = hashlib.sha256(f"{ticket.provenance['seed']}/{purpose}/{number}".encode()).digest()
+class Among(Mapping[str, Tensor]):
+    """Those tensors of a mapping that have one of some names. They are read on access."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], names: Collection[str]) -> None:
+        self._tensors, self._names = tensors, names
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def derived_seed(seed: str, purpose: str, number: int) -> int:
+    """A seed of 48 bits that differs between runs, purposes and rounds.
+
+    Args:
+        seed: The seed of the run.
+        purpose: What the random numbers are for.
+        number: The round.
+    """
+    digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
     return int.from_bytes(digest[:6], "big")

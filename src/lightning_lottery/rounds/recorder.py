@@ -1,15 +1,13 @@
 """Records finished rounds: on disk, in loggers, in figures and on the screen."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from lightning_lottery import report
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.errors import TrainingError
-from lightning_lottery.notices import say
 from lightning_lottery.rules import Settings
-from lightning_lottery.storage import Records, RoundRecord, RunFolder, round_name
-from lightning_lottery.tickets import Ticket
+from lightning_lottery.storage import Records, RoundRecord, RunFolder
 
 
 class Recorder:
@@ -20,12 +18,16 @@ class Recorder:
         fit: The Trainer, whose loggers receive the summary.
         folder: The run folder.
         records: Takes the record of every finished round.
+        sizes: The number of weights in every parameter, by name.
     """
 
-    def __init__(self, settings: Settings, fit: RoundsFit, folder: RunFolder, records: Records) -> None:
+    def __init__(
+        self, settings: Settings, fit: RoundsFit, folder: RunFolder, records: Records, sizes: Mapping[str, int]
+    ) -> None:
         self._settings, self._fit, self._folder, self._records = settings, fit, folder, records
+        self._sizes = sizes
 
-    def add(self, record: RoundRecord, ticket: Ticket) -> None:
+    def add(self, record: RoundRecord) -> None:
         """Records a round after its training. The record is on disk before anything else happens.
 
         Raises:
@@ -34,7 +36,8 @@ class Recorder:
         monitor = self._settings.monitor
         self._records.append(record)
         self._folder.write_records(self._records)
-        self._log(record, ticket)
+        self._log_scalars(record)
+        self._log_figure(record)
         self.say(report.line(record, self._settings.sizes.last_round, monitor))
         if record.saved_steps:
             steps = record.steps + record.saved_steps
@@ -42,25 +45,26 @@ class Recorder:
         if monitor is not None and monitor not in record.metrics:
             logged = ", ".join(map(repr, record.metrics)) or "none"
             raise TrainingError(
-                f"monitor={monitor!r} was never logged in {round_name(record.round, record.branch)}. The logged "
+                f"monitor={monitor!r} was never logged in {record.id}. The logged "
                 f"metrics are: {logged}. Use one of them, or log this one with self.log(...) in the "
                 "LightningModule."
             )
 
-    def log_again(self, ticket_of: Callable[[RoundRecord], Ticket]) -> None:
+    def log_again(self) -> None:
         """Logs the finished rounds of a resumed run again, since its loggers may be new."""
         for record in self._records:
-            self._log_scalars(record, ticket_of(record))
+            self._log_scalars(record)
         if self._records:
             self._log_figure(self._records[-1])
 
-    def _log(self, record: RoundRecord, ticket: Ticket) -> None:
-        self._log_scalars(record, ticket)
-        self._log_figure(record)
-
-    def _log_scalars(self, record: RoundRecord, ticket: Ticket) -> None:
-        scalars = report.scalars(record, self._settings.monitor, ticket.layer_densities())
+    def _log_scalars(self, record: RoundRecord) -> None:
+        scalars = report.scalars(record, self._settings.monitor, self._layer_densities(record))
         self._fit.loggers.log(scalars, record.round)
+
+    def _layer_densities(self, record: RoundRecord) -> dict[str, float]:
+        if not record.kept_by_layer:  # written by an older version
+            return self._folder.read_ticket(record.ticket_path).layer_densities()
+        return {name: kept / self._sizes[name] for name, kept in record.kept_by_layer.items()}
 
     def _log_figure(self, record: RoundRecord) -> None:
         if self._settings.monitor in record.metrics and report.can_draw():
@@ -77,12 +81,12 @@ class Recorder:
         if any(record.saved_steps for record in self._records):
             self.say(f"Stop rules saved {_percent(*self._records)} of the steps of the trained rounds.")
         if self._folder.is_writer and self._settings.monitor is not None and self._records and report.can_draw():
-            report.save_figure(self._draw(is_wide=True), self._folder.path / "report.png")
+            report.save_figure(self._draw(is_wide=True), self._folder.figure)
 
     def say(self, text: str) -> None:
         """Prints a line if ``verbose`` is set."""
         if self._settings.verbose:
-            say(text)
+            self._fit.trainer.print(text, flush=True)
 
 
 def _percent(*records: RoundRecord) -> str:

@@ -1,117 +1,120 @@
 """The rewind point: what later rounds start from, saved while round 0 trains."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
 
 from torch import nn
 
-from lightning_lottery._lightning import RoundsFit
-from lightning_lottery.errors import ConfigurationError, LotteryError, TrainingError
-from lightning_lottery.notices import warn
+from lightning_lottery._lightning import RoundsFit, RoundsLoop
+from lightning_lottery.errors import ConfigurationError, TrainingError
+from lightning_lottery.masks import Masks, is_sharded
+from lightning_lottery.rounds.follow import update_copies
 from lightning_lottery.rules import Point, Rewind
-from lightning_lottery.storage import RunFolder, round_name
-from lightning_lottery.tickets import ModuleState, Ticket, starting_values
+from lightning_lottery.storage import (
+    REWIND_STATE,
+    REWIND_WEIGHTS,
+    KeptState,
+    KeptTicket,
+    PendingPoint,
+    RewindState,
+    RunFolder,
+)
+from lightning_lottery.tickets import ModuleState, RoundId, Ticket, starting_values
+
+Points = dict[str, Point]  # the points that round 0 has not reached yet, for "weights" and "schedule"
 
 
 class RewindPoint:
     """The weights and the schedule that a rewinding rule returns to.
 
-    They are written to the run folder as soon as they are known: the weights as a dense ticket in
-    ``rewind.safetensors``, everything else as plain values in ``rewind.pt``.
+    They are in the run folder, and are read when a round ends: the weights as a dense ticket in
+    ``rewind.safetensors``, everything else in ``rewind.pt``.
 
     Attributes:
-        dense: The dense ticket with the weights to return to; until they are known, with the initial weights.
+        weights: The dense ticket.
 
     Args:
         rule: The rewinding rule.
-        fit: The Trainer, before round 0.
-        module: The network, with its initial weights.
+        fit: The Trainer.
+        module: The network.
         folder: The run folder.
-        dense: The dense ticket with the initial weights.
-
-    After the constructor call :meth:`begin` or :meth:`restore`.
+        state: The content of ``rewind.pt``, which exists; see :meth:`begin`.
+        weights: The content of ``rewind.safetensors``, which exists.
     """
 
-    def __init__(self, rule: Rewind, fit: RoundsFit, module: nn.Module, folder: RunFolder, dense: Ticket) -> None:
+    def __init__(
+        self,
+        rule: Rewind,
+        fit: RoundsFit,
+        module: nn.Module,
+        folder: RunFolder,
+        state: KeptState[RewindState],
+        weights: KeptTicket,
+    ) -> None:
         self._rule, self._fit, self._module, self._folder = rule, fit, module, folder
-        self.dense = dense
-        self._initial = self._state = ModuleState.of(module)
-        self._kept: dict[str, ModuleState] = {}  # the states that rounds start from if weights are not rewound
-        self._point: dict[str, Any] | None = None
-        self._pending: dict[str, Point] = {}
+        self._state, self.weights = state, weights
+        pending = state.read().pending
+        self._pending = {name: Point(point.amount, point.unit) for name, point in pending.items()}
         self._reached: set[str] = set()  # in the hooks of the current batch
-        # At the start of each round, without same_data_order.
-        self._generators: dict[str, list[dict[str, Any]]] = {}
 
-    def begin(self) -> None:
-        """Resolves the points of the rule. The Trainer must have loaded its data.
+    @classmethod
+    def begin(
+        cls, rule: Rewind, fit: RoundsFit, module: nn.Module, folder: RunFolder, pending: Points, dense: Ticket
+    ) -> "RewindPoint":
+        """Writes the point of a new run: the present state, until round 0 reaches a later one.
 
-        Raises:
-            ConfigurationError: A round does not reach a point, or manual optimization does not allow the rule.
+        Args:
+            rule: The rewinding rule.
+            fit: The Trainer, before round 0.
+            module: The network, with its initial weights.
+            folder: The run folder.
+            pending: The result of :func:`pending_points`.
+            dense: The dense ticket, with the initial weights.
         """
-        if not self._fit.trainer.fast_dev_run:  # type: ignore[attr-defined]  # its one step reaches no later point
-            wanted = {"weights": self._rule.weights, "schedule": self._rule.schedule}
-            late = {name: point for name, point in wanted.items() if point is not None and point.amount}
-            self._pending = {name: self._resolve(point) for name, point in late.items()}
-        by_hand = not self._fit.trainer.lightning_module.automatic_optimization
-        if self._rule.length is not None and by_hand and self._fit.trainer.lr_scheduler_configs:
-            raise ConfigurationError(
-                f"{self._rule} trains without schedulers, but with manual optimization the LightningModule steps "
-                "them itself. Leave out the schedulers, or use another rule."
+        initial = ModuleState.of(module)
+        weights = KeptTicket(folder, REWIND_WEIGHTS, module, dense)
+        state = KeptState(folder, REWIND_STATE, RewindState)
+        state.write(
+            RewindState(
+                start=fit.start(),
+                initial=initial,
+                module=initial,
+                kept={},
+                point=None,
+                pending=_stored(pending),
+                generators={},
             )
+        )
+        return cls(rule, fit, module, folder, state, weights)
 
-    def _resolve(self, point: Point) -> Point:
-        steps = self._fit.progress.steps_per_round()
-        resolved = point.resolve(steps)
-        length = steps if resolved.unit == "steps" else self._fit.progress.epochs_per_round()
-        if resolved.amount >= length:
-            raise ConfigurationError(
-                f"The rewind point '{point}' is not before the end of a round of {length:g} {resolved.unit}. "
-                "Write an earlier point, or use longer rounds."
-            )
-        return resolved
+    @classmethod
+    def restored(
+        cls, rule: Rewind, loop: RoundsLoop, module: nn.Module, folder: RunFolder
+    ) -> tuple["RewindPoint", RoundsFit]:
+        """Reads the point that another process has written, and continues its fit.
+
+        Args:
+            rule: The rewinding rule.
+            loop: The fit loop.
+            module: The network.
+            folder: The run folder.
+        """
+        state = KeptState(folder, REWIND_STATE, RewindState)
+        fit = RoundsFit.restored(loop, state.read().start)
+        return cls(rule, fit, module, folder, state, KeptTicket(folder, REWIND_WEIGHTS, module)), fit
+
+    def dense(self) -> Ticket:
+        """The dense ticket with the weights to return to; until round 0 reaches them, with the initial ones."""
+        return self.weights.read()
 
     def leave_out(self, names: Collection[str]) -> None:
         """Removes parameters from the masks of the dense ticket."""
-        masks = {name: mask for name, mask in self.dense.masks.items() if name not in names}
-        self.dense = replace(self.dense, masks=masks)
-        self.write()
+        dense = self.dense()
+        masks = {name: mask for name, mask in dense.masks.items() if name not in names}
+        self._write_weights(replace(dense, masks=masks))
 
-    def write(self) -> None:
-        """Writes everything known so far to the run folder."""
-        self._folder.write_ticket("rewind.safetensors", self.dense)
-        state = {
-            "start": self._fit.start(),
-            "initial": vars(self._initial),
-            "module": vars(self._state),
-            "kept": {name: vars(kept) for name, kept in self._kept.items()},
-            "point": self._point,
-            "pending": {name: [point.amount, point.unit] for name, point in self._pending.items()},
-            "generators": self._generators,
-        }
-        self._folder.write_state("rewind.pt", state)
-
-    def check(self) -> None:
-        """Warns if the written state could not be read by another process."""
-        try:
-            if self._folder.is_writer:
-                self._folder.read_state("rewind.pt")
-        except LotteryError as error:
-            warn(
-                "This run cannot be resumed if it is interrupted. Let state_dict and get_extra_state of "
-                f"callbacks, modules and data modules return only plain values and tensors. ({error})"
-            )
-
-    def restore(self) -> None:
-        """Restores the state that another process has written, also of the Trainer."""
-        state = self._folder.read_state("rewind.pt")
-        self._fit.restore_start(state["start"])
-        self._initial, self._state = ModuleState(**state["initial"]), ModuleState(**state["module"])
-        self._kept = {name: ModuleState(**kept) for name, kept in state["kept"].items()}
-        self._point, self._generators = state["point"], state["generators"]
-        self._pending = {name: Point(*point) for name, point in state["pending"].items()}
-        self.dense = self._folder.read_ticket("rewind.safetensors").to(self.dense.weights)
+    def _write_weights(self, dense: Ticket) -> None:
+        self.weights = KeptTicket(self._folder, REWIND_WEIGHTS, self._module, dense)
 
     @property
     def waits_for_steps(self) -> bool:
@@ -143,22 +146,21 @@ class RewindPoint:
         self._save(reached)
 
     def _save(self, reached: set[str]) -> None:
+        if not reached:
+            return
+        state = replace(self._state.read(), pending=_stored(self._pending))
         if "weights" in reached:
-            self._keep_weights()
+            self._write_weights(replace(self.dense(), weights=starting_values(self._module)))
+            state = replace(state, module=ModuleState.of(self._module))
         if "schedule" in reached:
-            self._point = self._fit.point()
-        if reached:
-            self.write()
+            state = replace(state, point=self._fit.point())
+        self._state.write(state)
 
     def _is_reached(self, point: Point, between_epochs: bool) -> bool:
         trainer = self._fit.trainer
         if point.unit == "epochs":
             return between_epochs and trainer.current_epoch >= point.amount
         return trainer.global_step >= point.amount
-
-    def _keep_weights(self) -> None:
-        self.dense = replace(self.dense, weights=starting_values(self._module))
-        self._state = ModuleState.of(self._module)
 
     def finish(self) -> None:
         """Completes the rewind point after round 0.
@@ -173,40 +175,91 @@ class RewindPoint:
                 "record is kept. Write an earlier point."
             )
         if self._rule.weights is None:
-            self._keep_weights()
-            self.write()
+            self._save({"weights"})
 
-    def next_ticket(self, **changes: Any) -> Ticket:
-        """Makes the ticket of the next round: new masks with the weights that the rule returns to."""
+    def next_ticket(self, entry: RoundId, masks: Masks, copies: Mapping[str, str | None]) -> Ticket:
+        """Makes the ticket of the next round: new masks with the weights that the rule returns to.
+
+        Args:
+            entry: The next round.
+            masks: Its masks, on the devices of the network.
+            copies: For each copy of a trained weight the name of its original, or ``None``.
+
+        Returns:
+            The ticket, on the CPU unless it is sharded.
+        """
+        dense, weights = self.dense(), None
         if self._rule.weights is None:
-            changes["weights"] = starting_values(self._module)
-            now, number = ModuleState.of(self._module), changes["round"]
-            # Keep the state of the finished round: it restarts if the process ends before the ticket is written.
-            kept = {name: state for name, state in self._kept.items() if name == str(number - 1)}
-            self._kept = {**kept, str(number): replace(self._initial, buffers=now.buffers, extra=now.extra)}
-            self.write()
-        return replace(self.dense, **changes)
+            weights = starting_values(self._module)
+            self._keep_module_state(entry.number)
+        masks = {name: mask if is_sharded(mask) else mask.cpu() for name, mask in masks.items()}
+        weights = dense.weights if weights is None else weights
+        return update_copies(replace(dense, masks=masks, weights=weights, round=entry.number), dense, copies)
+
+    def _keep_module_state(self, number: int) -> None:
+        """Keeps the state of the network that a round starts from, if weights are not rewound."""
+        state, now = self._state.read(), ModuleState.of(self._module)
+        # Keep the state of the finished round: it restarts if the process ends before the ticket is written.
+        kept = {name: earlier for name, earlier in state.kept.items() if name == str(number - 1)}
+        kept[str(number)] = replace(state.initial, buffers=now.buffers, extra=now.extra)
+        self._state.write(replace(state, kept=kept))
 
     def rewind(self, ticket: Ticket, same_data_order: bool) -> None:
         """Rewinds network and Trainer to the start of a round."""
         if not same_data_order:
-            self._continue_generators(round_name(ticket.round, ticket.branch))
-        is_dense = ticket.round == 0
-        state = self._initial if is_dense else self._kept.get(str(ticket.round), self._state)
-        state.restore(self._module)
+            self._continue_generators(ticket.id.name)
+        state, is_dense = self._state.read(), ticket.round == 0
+        module = state.initial if is_dense else state.kept.get(str(ticket.round), state.module)
+        module.restore(self._module)
         ticket.apply(self._module)
-        point, length = (None, None) if is_dense else (self._point, self._rule.length)
+        point, length = (None, None) if is_dense else (state.point, self._rule.length)
         self._fit.rewind(same_data_order, point, self._rule.fresh_optimizer, length)
 
     def _continue_generators(self, name: str) -> None:
         """Saves the random generators, or restores them if the round was started before."""
-        if name in self._generators:
-            self._fit.restore_generators(self._generators[name])
+        state = self._state.read()
+        if name in state.generators:
+            self._fit.restore_generators(state.generators[name])
         else:
-            self._generators[name] = self._fit.generators()
-            self.write()
+            self._state.write(replace(state, generators={**state.generators, name: self._fit.generators()}))
 
     def fine_tune(self, number: int) -> None:
         """Sets the length of a resumed round as the rule requires."""
         if number > 0 and self._rule.length is not None:
             self._fit.fine_tune(*self._rule.length)
+
+
+def pending_points(rule: Rewind, fit: RoundsFit) -> Points:
+    """Resolves the later points of a rule. The Trainer must have loaded its data.
+
+    Raises:
+        ConfigurationError: A round does not reach a point, or manual optimization does not allow the rule.
+    """
+    pending: Points = {}
+    if not fit.trainer.fast_dev_run:  # type: ignore[attr-defined]  # its one step reaches no later point
+        wanted = {"weights": rule.weights, "schedule": rule.schedule}
+        late = {name: point for name, point in wanted.items() if point is not None and point.amount}
+        pending = {name: _resolved(point, fit) for name, point in late.items()}
+    by_hand = not fit.trainer.lightning_module.automatic_optimization
+    if rule.length is not None and by_hand and fit.trainer.lr_scheduler_configs:
+        raise ConfigurationError(
+            f"{rule} trains without schedulers, but with manual optimization the LightningModule steps them "
+            "itself. Leave out the schedulers, or use another rule."
+        )
+    return pending
+
+
+def _resolved(point: Point, fit: RoundsFit) -> Point:
+    steps = fit.progress.steps_per_round()
+    resolved = point.resolve(steps)
+    length = steps if resolved.unit == "steps" else fit.progress.epochs_per_round()
+    if resolved.amount >= length:
+        raise ConfigurationError(
+            f"The rewind point '{point}' is not before the end of a round of {length:g} {resolved.unit}. "
+            "Write an earlier point, or use longer rounds."
+        )
+    return resolved
+
+
+def _stored(pending: Points) -> dict[str, PendingPoint]:
+    return {name: PendingPoint(point.amount, point.unit) for name, point in pending.items()}

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping
 
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from lightning_lottery.notices import warn
 from lightning_lottery.rounds.checks import replaced
 from lightning_lottery.tickets import Masking, is_metric
 
@@ -81,7 +81,7 @@ class ValidationWatch:
             else f"pruned weights are not zero in {', '.join(map(repr, moved))} ({moved[name]} in {name!r})"
         )
         metrics = "the metrics belong" if self._monitor is None else f"{self._monitor!r} belongs"
-        warn(
+        rank_zero_warn(
             f"{self._name} is validated with other weights than the ticket's: {fault}. Something swaps weights "
             "for the validation, for example a callback that averages weights over all rounds, so that "
             f"{metrics} to another network. {REWIND_AVERAGE}",

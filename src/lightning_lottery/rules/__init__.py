@@ -2,7 +2,7 @@
 
 from lightning_lottery.rules.controls import Control, Reinitialize, ShuffleMask, make_control
 from lightning_lottery.rules.description import alike, described
-from lightning_lottery.rules.plan import first_unfinished, next_checkpoint, resume_position
+from lightning_lottery.rules.plan import Plan, ending_rule
 from lightning_lottery.rules.rewind import (
     FineTune,
     LearningRate,
@@ -21,6 +21,7 @@ __all__ = [
     "EarlyBird",
     "FineTune",
     "LearningRate",
+    "Plan",
     "Point",
     "Reinitialize",
     "Rewind",
@@ -33,9 +34,7 @@ __all__ = [
     "Tolerance",
     "alike",
     "described",
-    "first_unfinished",
+    "ending_rule",
     "make_control",
-    "next_checkpoint",
-    "resume_position",
     "rewind_of",
 ]

@@ -7,14 +7,15 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_lottery.errors import ConfigurationError, TicketError
-from lightning_lottery.notices import warn
 from lightning_lottery.pruning import largest, norms_by_name
+from lightning_lottery.rules.description import described
 from lightning_lottery.tickets import Ticket, is_finite, put
 
 
@@ -23,15 +24,21 @@ class Control(ABC):
     """Base class of controls: turns the ticket of a round into the ticket that the control trains.
 
     Write your own as a frozen dataclass with a ``ticket`` method. YAML refers to it by its dotted path.
+
+    Attributes:
+        name: The name of the control in records, logs and files: letters, digits and underscores. By default the
+            class name in snake_case, followed by the arguments if there are several controls of the class.
     """
+
+    name: str | None = field(default=None, kw_only=True, repr=False)
 
     @property
     def branch(self) -> str:
-        """The name of the control in records, logs and files: the class name in snake_case.
+        """The name of the control, or its class name in snake_case.
 
-        Names with another meaning there, such as ``ticket``, raise an error before training.
+        Names with another meaning in records and files, such as ``ticket``, raise an error before training.
         """
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+        return self.name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
     @abstractmethod
     def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
@@ -118,7 +125,7 @@ class Reinitialize(Control):
                 "initialise every parameter of the given module in place."
             )
         if reordered := self._reordered(fresh, dense):
-            warn(
+            rank_zero_warn(
                 f"Reinitialize: {len(reordered)} parameters, such as {reordered[0]!r}, were not initialised by "
                 "their layers' reset_parameters. They get their own initial values in a new random order. To draw "
                 "them as you did, write Reinitialize(initialize=f) with a function f(module).",
@@ -139,6 +146,37 @@ class Reinitialize(Control):
                 parameter.fill_(torch.nan)  # values that stay NaN were not initialised
             (self.initialize or _reset_layers)(module)
             return {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+
+def branches_of(controls: Sequence[Control]) -> dict[str, Control]:
+    """The controls by branch. Several of one class are told apart by the arguments that are not the default ones.
+
+    Raises:
+        ConfigurationError: Two controls have the same name.
+    """
+    short = [control.branch for control in controls]
+    names = [
+        branch if short.count(branch) == 1 or control.name else branch + _arguments(control)
+        for branch, control in zip(short, controls, strict=True)
+    ]
+    for name in names:
+        if names.count(name) > 1:
+            same = [control for other, control in zip(names, controls, strict=True) if other == name]
+            raise ConfigurationError(
+                f"The controls {same} have the same name, {name!r}. Keep one of them, or give each a name: "
+                f"{type(same[-1]).__name__}(..., name='{name}_2')."
+            )
+    return dict(zip(names, controls, strict=True))
+
+
+def _arguments(control: Control) -> str:
+    """The arguments that are not the default ones, as part of a name: ``_scale_0_1``."""
+    parts = []
+    for entry in fields(control):
+        value = getattr(control, entry.name)
+        if described(value) != described(entry.default):
+            parts.append(f"_{entry.name}_{getattr(value, '__name__', value)}")
+    return re.sub(r"\W+", "_", "".join(parts)).rstrip("_")
 
 
 @contextmanager

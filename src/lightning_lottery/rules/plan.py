@@ -1,48 +1,111 @@
-"""What remains to be trained of a run."""
+"""What a run trains: everything in order, what is next, and where a resumed run continues."""
 
-from lightning_lottery.storage import LAST, TICKET_BRANCH, RunFolder, RunState, round_name
+from dataclasses import dataclass
+
+from lightning_lottery.rules.settings import Settings
+from lightning_lottery.rules.stopping import Stop
+from lightning_lottery.storage import Records, RunFolder, RunState
+from lightning_lottery.tickets import RoundId
 
 
-def first_unfinished(folder: RunFolder, plan: list[tuple[int, str]]) -> int:
-    """Finds the round at which a run resumes if there is no checkpoint.
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run trains, in order: the tickets, then the controls.
 
-    Args:
-        folder: The run folder.
-        plan: Round and branch of everything to train, in this order.
-
-    Returns:
-        The index in the plan; its length if everything is trained. A round is finished if it has a record and the
-        result of its trained weights exists: the next ticket, or for the last ticket the weights themselves.
+    Attributes:
+        rounds: The trainings. The first is a ticket.
     """
-    recorded = {(record.round, record.branch) for record in folder.read_records()}
-    last = max(number for number, branch in plan if branch == TICKET_BRANCH)
-    for index, (number, branch) in enumerate(plan):
-        made_of_it = folder.ticket_path(number + 1) if number < last else folder.path / LAST
-        if (number, branch) not in recorded or (branch == TICKET_BRANCH and not made_of_it.exists()):
-            return index
-    return len(plan)
+
+    rounds: tuple[RoundId, ...]
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Plan":
+        """The plan before training."""
+        tickets = [RoundId(number) for number in range(settings.first_round, settings.sizes.last_round + 1)]
+        controls = [
+            RoundId(number, branch) for number in settings.controlled_rounds for branch in settings.branches
+        ]
+        return cls((*tickets, *controls))
+
+    def shortened(self, settings: Settings, records: Records) -> "Plan":
+        """The plan after stop rules have seen the records, without the rounds that they make superfluous."""
+        tickets = [record for record in records if record.id.is_ticket]
+        for end in range(1, len(tickets) + 1):
+            if ending_rule(settings, Records(tickets[:end])) is not None:
+                return Plan(tuple(entry for entry in self.rounds if entry.number <= tickets[end - 1].round))
+        return self
+
+    @property
+    def first(self) -> RoundId:
+        """The first round."""
+        return self.rounds[0]
+
+    @property
+    def last_ticket(self) -> RoundId:
+        """The round that trains the smallest ticket."""
+        return max(entry for entry in self.rounds if entry.is_ticket)
+
+    @property
+    def has_controls(self) -> bool:
+        """Whether controls follow after the last ticket."""
+        return self.last_ticket != self.rounds[-1]
+
+    def before(self, entry: RoundId) -> tuple[RoundId, ...]:
+        """All rounds that come before a round."""
+        return self.rounds[: self.rounds.index(entry)]
+
+    def after(self, entry: RoundId) -> RoundId | None:
+        """The round that follows a round; ``None`` after the last one."""
+        place = self.rounds.index(entry) + 1
+        return self.rounds[place] if place < len(self.rounds) else None
+
+    def first_unfinished(self, folder: RunFolder) -> RoundId | None:
+        """Finds the round at which a run resumes if there is no checkpoint.
+
+        A round is finished if it has a record and the result of its trained weights exists: the next ticket, or
+        for the last ticket the weights themselves.
+
+        Args:
+            folder: The run folder.
+
+        Returns:
+            The round; ``None`` if everything is trained.
+        """
+        recorded = {record.id for record in folder.read_records()}
+        return next((e for e in self.rounds if e not in recorded or not self._has_result(folder, e)), None)
+
+    def _has_result(self, folder: RunFolder, entry: RoundId) -> bool:
+        if not entry.is_ticket:
+            return True
+        if entry == self.last_ticket:
+            return folder.has_last_ticket()
+        return folder.ticket_path(RoundId(entry.number + 1)).exists()
+
+    def resume(self, folder: RunFolder, state: RunState | None) -> tuple[RoundId | None, RunState | None]:
+        """Finds where a run resumes after Lightning has loaded a checkpoint.
+
+        Args:
+            folder: The run folder.
+            state: The state in the checkpoint; ``None`` without a checkpoint.
+
+        Returns:
+            The round, or ``None`` if everything is trained; and the state to continue at. It is ``None`` if the
+            round starts over: the state was taken between two rounds, or its round is finished.
+        """
+        unfinished = self.first_unfinished(folder)
+        done = self.rounds if unfinished is None else self.before(unfinished)
+        if state is None or state.moment is None or state.id in done or state.id not in self.rounds:
+            return unfinished, None
+        return state.id, state
+
+    def newest_checkpoint(self, folder: RunFolder) -> str | None:
+        """The newest checkpoint of the unfinished round; ``None`` if there is none."""
+        unfinished = self.first_unfinished(folder)
+        return None if unfinished is None else folder.newest_checkpoint(unfinished.name)
 
 
-def resume_position(
-    state: RunState | None, plan: list[tuple[int, str]], unfinished: int
-) -> tuple[RunState | None, int]:
-    """Finds the place in the plan at which a run resumes after Lightning has loaded a checkpoint.
-
-    Args:
-        state: The state in the checkpoint; ``None`` without a checkpoint.
-        plan: Round and branch of everything to train, in this order.
-        unfinished: The index of the first unfinished round.
-
-    Returns:
-        The state and the index. The state is ``None`` if it was taken between two rounds or its round is finished.
-    """
-    if state is None or not state.moment:
-        return None, unfinished
-    at = plan.index((state.round, state.branch))
-    return (state, at) if at >= unfinished else (None, unfinished)
-
-
-def next_checkpoint(folder: RunFolder, plan: list[tuple[int, str]]) -> str | None:
-    """The newest checkpoint of the unfinished round; ``None`` if there is none."""
-    unfinished = first_unfinished(folder, plan)
-    return None if unfinished == len(plan) else folder.newest_checkpoint(round_name(*plan[unfinished]))
+def ending_rule(settings: Settings, records: Records) -> Stop | None:
+    """The stop rule that ends the search after the last ticket of these records, if any."""
+    tickets = [record for record in records if record.id.is_ticket]
+    rules = (rule for rule in settings.stop if tickets and rule.after_round(tickets, settings.mode or "min"))
+    return next(rules, None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.plain import make_plain, plain
+from lightning_lottery.plain import check_integer, check_number, make_plain, plain
 
 _FORMS = "'500 steps', '2 epochs', '1%' (of the steps of one round) or 'init'"
 
@@ -222,14 +222,8 @@ class FineTune(Rewind):
 
     def __post_init__(self) -> None:
         make_plain(self)
-        if not isinstance(self.epochs, int) or isinstance(self.epochs, bool) or self.epochs < 1:
-            raise ConfigurationError(
-                f"epochs={self.epochs!r} must be an integer of at least 1, for example FineTune(epochs=5, …)."
-            )
-        if not isinstance(self.lr, (int, float)) or isinstance(self.lr, bool) or not 0 < self.lr < math.inf:
-            raise ConfigurationError(
-                f"lr={self.lr!r} must be a number above 0, for example FineTune(epochs=5, lr=0.001)."
-            )
+        check_integer("epochs", self.epochs, 1, "FineTune(epochs=5, lr=0.001)")
+        check_number("lr", self.lr, "above 0", "FineTune(epochs=5, lr=0.001)")
 
     @property
     def weights(self) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import make_plain
 from lightning_lottery.pruning import Method, Sizes, Unstructured
-from lightning_lottery.rules.controls import Control, ShuffleMask
+from lightning_lottery.rules.controls import Control, ShuffleMask, branches_of
 from lightning_lottery.rules.description import described
 from lightning_lottery.rules.rewind import Point, Rewind, ToInit
 from lightning_lottery.rules.stopping import Stop
-from lightning_lottery.storage import TICKET_BRANCH, Records, RoundRecord
+from lightning_lottery.tickets import TICKET_BRANCH
 
 # Names with another meaning in records, files and loggers.
 _RESERVED = (TICKET_BRANCH, "tickets", "search", "layers", "dense", "lottery")
@@ -128,16 +128,13 @@ class Settings:
                         f"ShuffleMask moves single weights and would break up the units of {self.method.pattern}, "
                         "so it is not a fair control. Write controls=[Reinitialize()]."
                     )
-        branches = [control.branch for control in self.controls]
-        for branch in branches:
-            if branch in _RESERVED or not re.fullmatch(r"\w+", branch):
+        for branch in self.branches:
+            if branch in _RESERVED or not re.fullmatch(r"\w+", str(branch)):
                 raise ConfigurationError(
                     f"The name of a control is {branch!r}, which "
                     + ("has another meaning" if branch in _RESERVED else "is not a valid name")
-                    + " in records, files and loggers. Rename its class, using letters and digits."
+                    + " in records, files and loggers. Use letters, digits and underscores: name='other_name'."
                 )
-        if len(set(branches)) < len(branches):
-            raise ConfigurationError(f"The controls {branches} are not all different. Keep one of each.")
         rounds, last = self.control_rounds, self.sizes.last_round
         if rounds is None:
             return
@@ -153,34 +150,20 @@ class Settings:
             )
 
     @property
-    def controlled(self) -> list[tuple[int, Control]]:
-        """The controls to train after the tickets, as (round, control) in order."""
-        every = range(1, self.sizes.last_round + 1)
-        rounds = every if self.control_rounds is None else sorted(self.control_rounds)
-        return [(number, control) for number in rounds for control in self.controls]
+    def first_round(self) -> int:
+        """The number of the first round that is trained: 1 with ``prune_at_init``, otherwise 0."""
+        return 1 if self.prune_at_init else 0
 
     @property
-    def plan(self) -> list[tuple[int, str]]:
-        """Everything to train, as (round, branch) in order: the tickets, then the controls."""
-        first = 1 if self.prune_at_init else 0
-        tickets = [(number, TICKET_BRANCH) for number in range(first, self.sizes.last_round + 1)]
-        return [*tickets, *((number, control.branch) for number, control in self.controlled)]
+    def controlled_rounds(self) -> list[int]:
+        """The rounds whose tickets the controls use; empty without controls."""
+        every = list(range(1, self.sizes.last_round + 1))
+        return (every if self.control_rounds is None else sorted(self.control_rounds)) if self.controls else []
 
-    def plan_after(self, records: Records) -> list[tuple[int, str]]:
-        """The plan after stop rules have seen the records. It is a shortened :attr:`plan`."""
-        tickets = list(records[TICKET_BRANCH].values())
-        for end in range(1, len(tickets) + 1):
-            if self._ending(tickets[:end]) is not None:
-                return [entry for entry in self.plan if entry[0] <= tickets[end - 1].round]
-        return self.plan
-
-    def ending(self, records: Records) -> Stop | None:
-        """The stop rule that ends the rounds after the last ticket of these records, if any."""
-        return self._ending(list(records[TICKET_BRANCH].values()))
-
-    def _ending(self, tickets: Sequence[RoundRecord]) -> Stop | None:
-        ending = (rule for rule in self.stop if rule.after_round(tickets, self.mode or "min"))
-        return next(ending, None)
+    @property
+    def branches(self) -> dict[str, Control]:
+        """The controls by the name of their branch."""
+        return branches_of(self.controls)
 
     def methods(self) -> dict[str, str]:
         """How tickets are found, as strings."""
@@ -202,7 +185,7 @@ class Settings:
             "mode": self.mode,
             "include": list(self.include),
             "exclude": list(self.exclude),
-            "controls": [described(control) for control in self.controls],
-            "control_rounds": sorted({number for number, _ in self.controlled}),
+            "controls": [described(c) + (f", name={c.name!r}" if c.name else "") for c in self.controls],
+            "control_rounds": self.controlled_rounds,
             "same_data_order": self.same_data_order,
         }

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.plain import make_plain
-from lightning_lottery.storage import RoundRecord
+from lightning_lottery.plain import check_integer, check_number, make_plain
+from lightning_lottery.storage import RoundRecord, is_better
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,7 @@ class Tolerance(Stop):
 
     def __post_init__(self) -> None:
         make_plain(self)
-        if not isinstance(self.drop, (int, float)) or isinstance(self.drop, bool) or not self.drop >= 0:
-            raise ConfigurationError(
-                f"drop={self.drop!r} must be a number of at least 0, for example Tolerance(drop=0.01)."
-            )
+        check_number("drop", self.drop, "of at least 0", "Tolerance(drop=0.01)")
 
     @property
     def compares(self) -> bool:
@@ -77,7 +73,7 @@ class Tolerance(Stop):
             return False
         if last is None:
             return True  # only NaN
-        return (dense - last if mode == "max" else last - dense) > self.drop
+        return is_better(dense, last, mode, by=self.drop)
 
 
 @dataclass(frozen=True)
@@ -99,15 +95,8 @@ class EarlyBird(Stop):
 
     def __post_init__(self) -> None:
         make_plain(self)
-        if not isinstance(self.window, int) or isinstance(self.window, bool) or self.window < 2:
-            raise ConfigurationError(
-                f"window={self.window!r} must be an integer of at least 2, for example EarlyBird(window=5)."
-            )
-        if type(self.tolerance) not in (int, float) or not 0 <= self.tolerance < 1:
-            raise ConfigurationError(
-                f"tolerance={self.tolerance!r} must be a number from 0 to below 1, for example "
-                "EarlyBird(tolerance=0.1)."
-            )
+        check_integer("window", self.window, 2, "EarlyBird(window=5)")
+        check_number("tolerance", self.tolerance, "from 0 to below 1", "EarlyBird(tolerance=0.1)")
 
     def after_round(self, records: Sequence[RoundRecord], mode: str) -> bool:
         return False

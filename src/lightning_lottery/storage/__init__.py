@@ -1,25 +1,61 @@
-"""The run folder with its records and tickets, and the state of a run in checkpoints."""
+"""The run folder with its records and tickets, and the state of a run in checkpoints and state files."""
 
-from lightning_lottery.storage.folder import LAST, RunFolder, Tickets
-from lightning_lottery.storage.records import (
-    TICKET_BRANCH,
-    Best,
-    Records,
-    RoundRecord,
-    round_name,
-    smallest_matching,
+from lightning_lottery.storage.description import RunDescription
+from lightning_lottery.storage.fit_state import (
+    Average,
+    DataMoment,
+    DataStart,
+    FitEnd,
+    FitMoment,
+    FitPoint,
+    FitStart,
+    GeneratorState,
+    LastMetrics,
+    LoaderRequest,
+    MetricsMoment,
+    NamedState,
+    Optimization,
+    StateDict,
 )
-from lightning_lottery.storage.state import RunState
+from lightning_lottery.storage.folder import LAST_TICKET, REWIND_STATE, REWIND_WEIGHTS, RunFolder
+from lightning_lottery.storage.kept import Beside, KeptState, KeptTicket
+from lightning_lottery.storage.plain_values import to_plain
+from lightning_lottery.storage.records import Best, Records, RoundRecord, is_better, smallest_matching
+from lightning_lottery.storage.state import PendingPoint, RewindState, RunState, TrainedState
+from lightning_lottery.storage.tickets import Tickets
 
 __all__ = [
-    "LAST",
-    "TICKET_BRANCH",
+    "LAST_TICKET",
+    "REWIND_STATE",
+    "REWIND_WEIGHTS",
+    "Average",
+    "Beside",
     "Best",
+    "DataMoment",
+    "DataStart",
+    "FitEnd",
+    "FitMoment",
+    "FitPoint",
+    "FitStart",
+    "GeneratorState",
+    "KeptState",
+    "KeptTicket",
+    "LastMetrics",
+    "LoaderRequest",
+    "MetricsMoment",
+    "NamedState",
+    "Optimization",
+    "PendingPoint",
     "Records",
+    "RewindState",
     "RoundRecord",
+    "RunDescription",
     "RunFolder",
     "RunState",
+    "StateDict",
     "Tickets",
-    "round_name",
+    "TrainedState",
+    "is_better",
     "smallest_matching",
+    "to_plain",
 ]

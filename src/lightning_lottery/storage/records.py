@@ -2,13 +2,13 @@
 
 import operator
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import overload
+from dataclasses import asdict, dataclass, field, replace
+from math import isfinite, isnan, nan
+from typing import Any, overload
 
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.plain import plain
-
-TICKET_BRANCH = "ticket"
+from lightning_lottery.plain import check_number
+from lightning_lottery.tickets import TICKET_BRANCH, RoundId
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class RoundRecord:
         is_cut_short: Whether a stop rule ended the round before the Trainer's limits. Even then,
             ``saved_steps`` is 0 if the full length is unknown, as for data without a length.
         logged_steps: Step at the end of the round for loggers whose steps must not fall.
+        kept_by_layer: Surviving weights of each prunable parameter, by name; empty in records of older versions.
     """
 
     round: int
@@ -52,6 +53,12 @@ class RoundRecord:
     saved_steps: int = 0
     logged_steps: int = 0
     is_cut_short: bool = False
+    kept_by_layer: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def id(self) -> RoundId:
+        """The training that this is the record of."""
+        return RoundId(self.round, self.branch)
 
     @property
     def was_cut_short(self) -> bool:
@@ -93,14 +100,14 @@ class Records(Collection[RoundRecord]):
 
     def _of_branch(self, branch: str) -> dict[int, RoundRecord]:
         found = {record.round: record for record in self._records if record.branch == branch}
-        if not found and branch != TICKET_BRANCH:
+        if not found and not RoundId(0, branch).is_ticket:
             raise KeyError(f"no records of branch {branch!r}; the branches are {self.branches()}")
         return found
 
     @property
     def _first(self) -> int:
         """The number of the first round that was trained."""
-        return self._records[0].round if self._records and self._records[0].branch == TICKET_BRANCH else 0
+        return self._records[0].round if self._records and self._records[0].id.is_ticket else 0
 
     def _place(self, number: int | None, is_falling: bool) -> int | None:
         """Converts a bound of a slice to an index of the list."""
@@ -128,13 +135,37 @@ class Records(Collection[RoundRecord]):
         """The branches with records, in the order of training."""
         return list(dict.fromkeys(record.branch for record in self._records))
 
-    def keep(self, rounds: Sequence[tuple[int, str]]) -> None:
-        """Drops the records of all other rounds than these, given as round and branch."""
-        self._records = [record for record in self._records if (record.round, record.branch) in rounds]
+    def keep(self, rounds: Collection[RoundId]) -> None:
+        """Drops the records of all other rounds than these."""
+        self._records = [record for record in self._records if record.id in rounds]
 
     def append(self, record: RoundRecord) -> None:
         """Adds the record of a round that has just finished."""
         self._records.append(record)
+
+
+def record_of(values: dict[str, Any]) -> RoundRecord:
+    """Makes a record from the values of a line in ``rounds.jsonl``."""
+    if "ticket" in values:  # its name in run folders of earlier versions
+        values["ticket_path"] = values.pop("ticket")
+    record = RoundRecord(**values)
+    metrics = {name: nan if value is None else float(value) for name, value in record.metrics.items()}
+    best = None if record.best_value is None else float(record.best_value)
+    return replace(record, metrics=metrics, best_value=best)
+
+
+def record_values(record: RoundRecord) -> dict[str, Any]:
+    """The values of a record for a line in ``rounds.jsonl``."""
+    return {name: _finite(value) for name, value in asdict(record).items()}
+
+
+def _finite(value: Any) -> Any:
+    """Converts NaN and infinity, which JSON does not have, to ``null``, ``"inf"`` and ``"-inf"``."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, float) and not isfinite(value):
+        return None if isnan(value) else str(value)
+    return value
 
 
 class Best:
@@ -145,19 +176,26 @@ class Best:
     """
 
     def __init__(self, mode: str) -> None:
-        self._sign = 1 if mode == "max" else -1
+        self._mode = mode
         self.value: float | None = None
         self.step: int | None = None
 
     def observe(self, value: float, step: int) -> None:
         """Updates the best value. NaN is never the best."""
-        if value == value and (self.value is None or self._sign * value > self._sign * self.value):
+        if not isnan(value) and (self.value is None or is_better(value, self.value, self._mode)):
             self.value, self.step = value, step
 
 
-def round_name(number: int, branch: str = TICKET_BRANCH) -> str:
-    """The name of a round in files, folders and loggers, such as ``round_03`` or ``round_03_shuffle_mask``."""
-    return f"round_{number:02d}" + ("" if branch == TICKET_BRANCH else f"_{branch}")
+def is_better(first: float, second: float, mode: str, by: float = 0.0) -> bool:
+    """Whether a value of a metric is better than another one.
+
+    Args:
+        first: The one value. NaN is never better.
+        second: The other value. Nothing is better than NaN.
+        mode: ``"max"`` if larger values are better, ``"min"`` if smaller ones are.
+        by: How much better it must at least be, exclusive.
+    """
+    return (first - second if mode == "max" else second - first) > by
 
 
 def smallest_matching(records: Records, mode: str, tolerance: float) -> RoundRecord:
@@ -174,11 +212,7 @@ def smallest_matching(records: Records, mode: str, tolerance: float) -> RoundRec
     Raises:
         ConfigurationError: Nothing was monitored, no round has finished, or the tolerance is negative.
     """
-    tolerance = plain(tolerance)
-    if not (isinstance(tolerance, (int, float)) and tolerance >= 0):
-        raise ConfigurationError(
-            f"tolerance={tolerance!r} must be a number of at least 0, for example tolerance=0.005."
-        )
+    tolerance = check_number("tolerance", tolerance, "of at least 0", "tolerance=0.005")
     tickets = records[TICKET_BRANCH]
     if not tickets:
         raise ConfigurationError("No round has finished yet. Call trainer.fit first.")
@@ -193,12 +227,9 @@ def smallest_matching(records: Records, mode: str, tolerance: float) -> RoundRec
             "Matching compares a monitored metric, but there is none. Write for example "
             "LotteryTicketCallback(..., monitor='val_acc', mode='max')."
         )
-    sign = 1 if mode == "max" else -1
     matching = [
         record
         for record in tickets.values()
-        # The difference of two equal infinities is NaN.
-        if record.best_value is not None
-        and (record.best_value == dense or sign * (record.best_value - dense) >= -tolerance)
+        if record.best_value is not None and not is_better(dense, record.best_value, mode, by=tolerance)
     ]
     return min(matching, key=lambda record: record.density)

@@ -1,25 +1,25 @@
-"""The state of a run in a checkpoint."""
+"""The state of a run: in a checkpoint, and in the state files of the run folder."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
-from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.storage.records import round_name
-from lightning_lottery.tickets import ModuleState
+from lightning_lottery.storage.fit_state import FitEnd, FitMoment, FitPoint, FitStart, GeneratorState
+from lightning_lottery.storage.plain_values import State, from_plain
+from lightning_lottery.tickets import ModuleState, RoundId
 
 
 @dataclass(frozen=True)
-class RunState:
-    """The callback's state in a checkpoint: plain values and tensors, so that it loads with ``weights_only=True``.
+class RunState(State):
+    """The callback's state in a checkpoint.
 
     Masks, starting weights and records are in the run folder. A checkpoint cannot be resumed without it.
 
     Attributes:
         run: The id of the run, as in its ``lottery.json``.
         folder: The run folder.
-        round: The round that was training.
+        round: The number of the round that was training.
         branch: Its branch.
         masks_hash: Fingerprint of its masks.
         best_value: Best value of the monitored metric in the round so far.
@@ -27,9 +27,8 @@ class RunState:
         seconds: Duration of the round so far.
         masks_seen: The masks that pruning after each of the last epochs would have given, packed to bits.
         is_cut_short: Whether a stop rule has ended the round.
-        module: The state of the network that is missing in Lightning's checkpoint (see ``ModuleState``).
-        moment: The state of the training that is missing there: random generators of every process at the start of
-            the epoch and now, metrics, accumulated gradients (see ``RoundsFit.moment``). Empty between rounds.
+        module: The state of the network that is missing in Lightning's checkpoint.
+        moment: The state of the fit that is missing there; ``None`` between rounds.
         without_gradient: The parameters that have had no gradient in the round so far.
     """
 
@@ -41,35 +40,77 @@ class RunState:
     best_value: float | None
     best_step: int | None
     seconds: float
-    masks_seen: list[dict[str, Any]]
+    masks_seen: list[dict[str, Tensor]]
     is_cut_short: bool
-    module: dict[str, Any]
-    moment: dict[str, Any]
+    module: ModuleState
+    moment: FitMoment | None
     without_gradient: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, values: dict[str, Any]) -> "RunState":
-        """Makes a state from the dictionary in a checkpoint, as ``vars`` returned it.
+        """Makes a state from the plain values in a checkpoint.
 
         Raises:
-            ConfigurationError: The checkpoint was written by another version.
+            ConfigurationError: The checkpoint was written by another version, with other values.
         """
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ConfigurationError(
-                f"The checkpoint was written by another version of lightning-lottery ({error}). Resume with that "
-                "version; or pass the run folder as ckpt_path, to resume at the start of a round."
-            ) from error
+        # Up to 0.1.0 there was an empty dictionary between rounds.
+        return from_plain(cls, {**values, "moment": values.get("moment") or None}, "The checkpoint")
 
     @property
-    def name(self) -> str:
-        """The name of the round."""
-        return round_name(self.round, self.branch)
+    def id(self) -> RoundId:
+        """The round that was training."""
+        return RoundId(self.round, self.branch)
 
     def reason_to_restart(self, module: nn.Module, can_resume_within_rounds: bool) -> str | None:
         """Why the round must restart instead of continuing at the checkpoint; ``None`` if it can continue."""
         if not can_resume_within_rounds:
             return "averages of weights cannot be resumed from a checkpoint"
-        added = ModuleState(**self.module).missing_layers(module)
+        added = self.module.missing_layers(module)
         return f"the layers {added} were added during the round and are missing now" if added else None
+
+
+@dataclass(frozen=True)
+class PendingPoint:
+    """A rewind point that round 0 has not reached yet; see ``rules.Point``."""
+
+    amount: float
+    unit: Literal["steps", "epochs", "%"]
+
+
+@dataclass(frozen=True)
+class RewindState(State):
+    """Everything that rounds return to, besides the weights; the content of ``rewind.pt``.
+
+    Attributes:
+        start: The state of the fit that every round starts from.
+        initial: The network before round 0.
+        module: The network at the rewind point.
+        kept: The networks that rounds start from if weights are not rewound, by number of the round.
+        point: The fit at the point that the schedule returns to; ``None`` for the start.
+        pending: The points that round 0 has not reached yet, by what they are for: ``weights``, ``schedule``.
+        generators: The random generators at the start of each round by its name, for each process; only if rounds
+            differ in their data order.
+    """
+
+    start: FitStart
+    initial: ModuleState
+    module: ModuleState
+    kept: dict[str, ModuleState]
+    point: FitPoint | None
+    pending: dict[str, PendingPoint]
+    generators: dict[str, list[GeneratorState]]
+
+
+@dataclass(frozen=True)
+class TrainedState(State):
+    """The last ticket after its training, to be restored after the controls; the content of ``last.pt``.
+
+    Attributes:
+        weights: All parameters and persistent buffers, by name.
+        module: The rest of the state of the network.
+        trainer: Checkpoint callbacks and metrics.
+    """
+
+    weights: dict[str, Tensor]
+    module: ModuleState
+    trainer: FitEnd

@@ -1,18 +1,26 @@
 """Tickets: masks with the weights to start from, their file, and masking and module state during training."""
 
+from lightning_lottery.tickets.file import StoredWeights
 from lightning_lottery.tickets.masking import Masking
 from lightning_lottery.tickets.module_state import ModuleState, is_metric
+from lightning_lottery.tickets.provenance import structure_of
+from lightning_lottery.tickets.round_id import TICKET_BRANCH, RoundId
 from lightning_lottery.tickets.tensors import is_finite, put, values_of
-from lightning_lottery.tickets.ticket import Ticket, dense_ticket, starting_values
+from lightning_lottery.tickets.ticket import Ticket, dense_ticket, starting_values, tensors_of
 
 __all__ = [
+    "TICKET_BRANCH",
     "Masking",
     "ModuleState",
+    "RoundId",
+    "StoredWeights",
     "Ticket",
     "dense_ticket",
     "is_finite",
     "is_metric",
     "put",
     "starting_values",
+    "structure_of",
+    "tensors_of",
     "values_of",
 ]

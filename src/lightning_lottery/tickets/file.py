@@ -1,9 +1,11 @@
 """The ticket file: safetensors with the surviving values and the masks packed to bits."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,14 +91,9 @@ class TicketFile:
             FileNotFoundError: There is no such file.
             TicketError: The file is damaged or not a ticket.
         """
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no ticket file {path}.")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise TicketError(f"{path} is not a ticket file, or it is damaged: {error}") from error
+        with _opened(path) as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         if metadata.get("format") != _FORMAT or metadata.get("version") != _VERSION:
             raise TicketError(
                 f"{path} has format {metadata.get('format', 'none')!r}, version "
@@ -118,8 +115,7 @@ class TicketFile:
                 if survivors.shape != (int(mask.count_nonzero()),):
                     raise ValueError(f"{tuple(survivors.shape)} values for {int(mask.count_nonzero())} survivors")
                 masks[name] = mask
-                weights[name] = torch.zeros(shape, dtype=survivors.dtype)
-                weights[name][mask] = survivors
+                weights[name] = _scattered(survivors, mask)
             for name, kind in json.loads(metadata.pop("kinds", "{}")).items():
                 keys = {key: key.split(".", 2) for key in tensors if key.startswith("part.")}
                 parts = {part: tensors[key] for key, (_, part, owner) in keys.items() if owner == name}
@@ -133,6 +129,76 @@ class TicketFile:
         for key in ("format", "version", "density"):
             metadata.pop(key, None)
         return cls(masks, weights, number, branch, metadata)
+
+
+class StoredWeights(Mapping[str, Tensor]):
+    """The starting values in a ticket file. Every access reads one tensor, to the CPU.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __getitem__(self, name: str) -> Tensor:
+        with _opened(self._path) as file:
+            metadata, keys = file.metadata() or {}, set(file.keys())
+            shapes, kinds = json.loads(metadata["shapes"]), json.loads(metadata.get("kinds", "{}"))
+            if name in shapes:
+                mask = unpack(file.get_tensor(f"mask.{name}"), shapes[name])
+                return _scattered(file.get_tensor(f"weight.{name}"), mask)
+            if name in kinds:
+                parts = {key.split(".", 2)[1]: key for key in keys if _owner(key) == name}
+                return put_together({part: file.get_tensor(key) for part, key in parts.items()}, kinds[name])
+            if f"weight.{name}" not in keys:
+                raise KeyError(name)
+            weight: Tensor = file.get_tensor(f"weight.{name}")
+            return weight
+
+    def _names(self) -> set[str]:
+        with _opened(self._path) as file:
+            return {owner for key in file.keys() if (owner := _owner(key)) is not None}  # noqa: SIM118 (not a dict)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._names()))
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+
+def _owner(key: str) -> str | None:
+    """The parameter or buffer that a tensor in the file is a value of; ``None`` for masks."""
+    if key.startswith("part."):
+        return key.split(".", 2)[2]
+    return key.removeprefix("weight.") if key.startswith("weight.") else None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Opens a safetensors file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        TicketError: It is damaged, or not a safetensors file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no ticket file {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError, ValueError) as error:
+        raise TicketError(f"{path} is not a ticket file, or it is damaged: {error}") from error
+
+
+def _scattered(survivors: Tensor, mask: Tensor) -> Tensor:
+    """A weight with its surviving values in order of position, and zeros elsewhere."""
+    weight = torch.zeros(mask.shape, dtype=survivors.dtype)
+    weight[mask] = survivors
+    return weight
 
 
 def _survivors(weight: Tensor, mask: Tensor) -> Tensor:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection, MetricTracker
 
-from lightning_lottery.notices import warn
 from lightning_lottery.tickets.tensors import put
 
 # Attributes of torchmetrics' collections and trackers besides their metrics. There is no public way to reset them.
@@ -92,7 +92,7 @@ class ModuleState:
                 if isinstance(layer, Metric):
                     layer.to(layer.device)  # the state may come from a file
         if lost := self.missing_layers(module):
-            warn(f"The layers {lost} were removed or renamed during training and cannot be restored.")
+            rank_zero_warn(f"The layers {lost} were removed or renamed during training and cannot be restored.")
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(self.requires_grad.get(name, parameter.requires_grad))
 

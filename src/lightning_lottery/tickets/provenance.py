@@ -23,14 +23,15 @@ def provenance(module: nn.Module, seed: int, described: Mapping[str, str]) -> di
     return {
         **described,
         "seed": str(seed),
-        "structure": _structure(module),
+        "structure": structure_of(module),
         "lightning_lottery_version": version("lightning-lottery"),
         "lightning_version": version("lightning"),
         "torch_version": torch.__version__,
     }
 
 
-def _structure(module: nn.Module) -> str:
+def structure_of(module: nn.Module) -> str:
+    """A fingerprint of the names, shapes and types of a network's parameters and buffers."""
     tensors = [*module.named_parameters(), *module.named_buffers()]
     description = json.dumps([(name, list(tensor.shape), str(tensor.dtype)) for name, tensor in tensors])
     return hashlib.sha256(description.encode()).hexdigest()[:16]

@@ -12,23 +12,33 @@ from lightning_lottery.files import local_path
 from lightning_lottery.masks import arithmetic, sharding
 from lightning_lottery.tickets.file import TicketFile
 from lightning_lottery.tickets.provenance import provenance
+from lightning_lottery.tickets.round_id import TICKET_BRANCH, RoundId
 from lightning_lottery.tickets.tensors import put
 
 
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """All parameters and persistent buffers of a network, keyed as in ``state_dict``.
+
+    A tied parameter appears once, under its first name.
+    """
+    saved = module.state_dict().keys()
+    tensors: dict[str, Tensor] = dict(module.named_parameters())
+    return tensors | {name: buffer for name, buffer in module.named_buffers() if name in saved}
+
+
 def starting_values(module: nn.Module) -> dict[str, Tensor]:
-    """Copies all parameters and persistent buffers of a network.
+    """Copies all parameters and persistent buffers of a network, keyed as in ``state_dict``.
 
     Args:
         module: Any network.
 
     Returns:
-        Detached clones on the network's device that share no memory with it, keyed as in ``state_dict``. A tied
-        parameter appears once, under its first name.
+        Detached copies on the CPU, where they take no memory of the training device. Sharded tensors stay sharded.
     """
-    saved = module.state_dict().keys()
-    tensors: dict[str, Tensor] = dict(module.named_parameters())
-    tensors |= {name: buffer for name, buffer in module.named_buffers() if name in saved}
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    tensors = {name: tensor.detach() for name, tensor in tensors_of(module).items()}
+    return {
+        n: t.clone() if sharding.is_sharded(t) or t.device.type == "cpu" else t.cpu() for n, t in tensors.items()
+    }
 
 
 def _may_grow(target: Tensor, value: Tensor) -> bool:
@@ -66,7 +76,7 @@ class Ticket:
     masks: dict[str, Tensor]
     weights: dict[str, Tensor]
     round: int = 0
-    branch: str = "ticket"
+    branch: str = TICKET_BRANCH
     provenance: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -88,6 +98,11 @@ class Ticket:
             f"Ticket(round={self.round}, branch={self.branch!r}, density={self.density:.4f}, "
             f"kept={self.kept} of {self.prunable})"
         )
+
+    @property
+    def id(self) -> RoundId:
+        """The training that starts from this ticket."""
+        return RoundId(self.round, self.branch)
 
     @property
     def kept(self) -> int:
@@ -124,6 +139,14 @@ class Ticket:
         weights = {name: sharding.place(weight, like.get(name, first)) for name, weight in self.weights.items()}
         return replace(self, masks=masks, weights=weights)
 
+    def to_cpu(self) -> "Ticket":
+        """Moves masks and weights to the CPU, unless they are sharded."""
+        tensors = (self.masks, self.weights)
+        masks, weights = (
+            {n: t if sharding.is_sharded(t) else t.cpu() for n, t in each.items()} for each in tensors
+        )
+        return replace(self, masks=masks, weights=weights)
+
     def whole(self, keep: bool = True) -> "Ticket | None":
         """Gathers a sharded ticket, one tensor after the other. Every process must call it.
 
@@ -157,9 +180,7 @@ class Ticket:
         Raises:
             TicketError: A parameter exists only in the network or only in the ticket, or a shape differs.
         """
-        saved = module.state_dict().keys()
-        targets: dict[str, Tensor] = dict(module.named_parameters())
-        targets |= {name: buffer for name, buffer in module.named_buffers() if name in saved}
+        targets = tensors_of(module)
         missing = [name for name in targets if name not in self.weights]
         foreign = [name for name in self.weights if name not in targets]
         unset = _unset_buffers(module)
@@ -221,14 +242,26 @@ class Ticket:
 def dense_ticket(
     module: nn.Module, parameters: Mapping[str, nn.Parameter], described: Mapping[str, str] | None = None
 ) -> Ticket:
-    """Makes the ticket of round 0, in which every weight survives with its current value."""
-    masks = {
-        # Contiguous, whatever the layout of the weights, since masks are written and read in this form.
-        name: sharding.like(
-            torch.ones(sharding.local(parameter).shape, dtype=torch.bool, device=parameter.device), parameter
-        )
-        for name, parameter in parameters.items()
-    }
+    """Makes the ticket of round 0, in which every weight survives with its current value.
+
+    Args:
+        module: The network.
+        parameters: Its prunable parameters by name.
+        described: Criterion, scope, pattern and rewinding rule, as strings.
+
+    Returns:
+        The ticket, on the CPU unless it is sharded.
+    """
+    masks = {name: _all_alive(parameter) for name, parameter in parameters.items()}
     return Ticket(
         masks, starting_values(module), provenance=provenance(module, torch.initial_seed(), described or {})
     )
+
+
+def _all_alive(parameter: Tensor) -> Tensor:
+    """The mask of a parameter of which nothing is pruned."""
+    # Contiguous, whatever the layout of the weights, since masks are written and read in this form.
+    if not sharding.is_sharded(parameter):
+        return torch.ones(parameter.shape, dtype=torch.bool)
+    part = sharding.local(parameter)
+    return sharding.like(torch.ones(part.shape, dtype=torch.bool, device=part.device), parameter)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision import datasets
 
 from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.plain import check_integer
 
 Images = tuple[Tensor, Tensor]
 
@@ -34,10 +35,8 @@ class TensorLoader:
             raise ConfigurationError(
                 f"There are {len(images)} images but {len(labels)} labels; pass one label per image."
             )
-        if batch_size < 1:
-            raise ConfigurationError(f"batch_size={batch_size} must be at least 1.")
         self.images, self.labels = images, labels
-        self.batch_size = batch_size
+        self.batch_size = check_integer("batch_size", batch_size, 1, "batch_size=60")
         self.shuffle = shuffle
 
     def __len__(self) -> int:
@@ -65,11 +64,8 @@ class ImageData(LightningDataModule):
 
     def __init__(self, batch_size: int = 60, eval_batch_size: int = 1000) -> None:
         super().__init__()
-        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if size < 1:
-                raise ConfigurationError(f"{name}={size} must be at least 1.")
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
+        self.batch_size = check_integer("batch_size", batch_size, 1, "batch_size=60")
+        self.eval_batch_size = check_integer("eval_batch_size", eval_batch_size, 1, "eval_batch_size=1000")
         self._splits: dict[str, Images] = {}
 
     @abstractmethod

@@ -6,6 +6,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.plain import check_integer
 
 
 class MLP(nn.Module):
@@ -20,8 +21,9 @@ class MLP(nn.Module):
 
     def __init__(self, sizes: Sequence[int] = (784, 100, 50, 10)) -> None:
         super().__init__()
-        if len(sizes) < 2 or min(sizes) < 1:
-            raise ConfigurationError(f"sizes={list(sizes)!r} needs at least two numbers of at least 1.")
+        if len(sizes) < 2:
+            raise ConfigurationError(f"sizes={list(sizes)!r} needs at least two numbers, for example [784, 10].")
+        sizes = [check_integer(f"sizes[{n}]", size, 1, "sizes=[784, 10]") for n, size in enumerate(sizes)]
         layers: list[nn.Module] = [nn.Flatten()]
         for fan_in, fan_out in pairwise(sizes):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]

@@ -1,0 +1,74 @@
+"""Makes the ticket of the next round or control."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from lightning_lottery.masks import place
+from lightning_lottery.preflight import Prepared
+from lightning_lottery.rounds.follow import update_copies
+from lightning_lottery.rounds.next_masks import NextMasks, derived_seed
+from lightning_lottery.rounds.rewind_point import RewindPoint
+from lightning_lottery.rounds.round import Round
+from lightning_lottery.rules import make_control
+from lightning_lottery.tickets import RoundId, Ticket, tensors_of
+
+
+class NextTicket:
+    """Makes tickets from trained weights, and controls from tickets.
+
+    Attributes:
+        masks: Makes the masks.
+        copies: For each copy of a trained weight the name of its original, or ``None``.
+
+    Args:
+        prepared: The run.
+        masks: Makes the masks.
+        rewind_point: What rounds return to.
+    """
+
+    def __init__(self, prepared: Prepared, masks: NextMasks, rewind_point: RewindPoint) -> None:
+        self._settings, self._module, self._folder = prepared.settings, prepared.module, prepared.folder
+        self._rewind_point = rewind_point
+        self.masks = masks
+        # Excluded parameters are never changed, even if they are copies.
+        excluded: dict[str, str | None] = dict.fromkeys(prepared.selection.excluded)
+        self.copies = {**excluded, **prepared.selection.copies}
+
+    def leave_out(self, copies: Mapping[str, str | None]) -> None:
+        """Stops pruning parameters that turn out to be copies of trained weights.
+
+        Args:
+            copies: For each new copy the name of its original, or ``None``.
+        """
+        self.copies = {**self.copies, **copies}
+        self.masks = self.masks.without(copies, self._settings)
+
+    def make(self, entry: RoundId, trained: Round | None) -> Ticket:
+        """Makes the ticket of a round.
+
+        Args:
+            entry: The round.
+            trained: The round before, whose trained weights are in the network; ``None`` before any training.
+
+        Returns:
+            The ticket, on the CPU unless it is sharded.
+        """
+        if entry.number == 0:
+            return self._rewind_point.dense()
+        if not entry.is_ticket:
+            return self._control(entry)
+        if trained is not None:
+            masks, start = trained.masks, trained.start
+        else:
+            dense, start = self._rewind_point.dense(), self._rewind_point.weights
+            masks = {name: place(mask, self.masks.parameters[name]) for name, mask in dense.masks.items()}
+        made = self.masks.make(entry.number, masks, start.weights())
+        return self._rewind_point.next_ticket(entry, made, self.copies)
+
+    def _control(self, entry: RoundId) -> Ticket:
+        tensors, dense = tensors_of(self._module), self._rewind_point.dense()
+        seed = derived_seed(dense.provenance["seed"], entry.branch, entry.number)
+        control = self._settings.branches[entry.branch]
+        ticket = self._folder.read_ticket(self._folder.ticket_name(entry.ticket))
+        made = make_control(control, ticket.to(tensors), dense.to(tensors), self._module, seed)
+        return update_copies(replace(made.to_cpu(), round=entry.number, branch=entry.branch), dense, self.copies)

@@ -1,0 +1,46 @@
+"""The description of a run: the content of ``lottery.json``."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """What a run trains, and how. It must be equal to resume the run.
+
+    Attributes:
+        arguments: The arguments of the callback that influence the result.
+        trainer: The properties of the Trainer that do.
+        prunable: The shape of every prunable parameter, by name.
+        copies: For each copy of a trained weight, the name of its original.
+        structure: A fingerprint of the network's parameters and buffers.
+        hyperparameters: The LightningModule's hyperparameters, described.
+        seed_everything: The seed that ``seed_everything`` was called with, if any.
+        run: The id of the run, which its checkpoints refer to.
+        counts: The number of units that each round keeps.
+        provenance: How the tickets are found: criterion, scope, pattern, rewind, seed, versions.
+    """
+
+    arguments: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    prunable: dict[str, list[int]] = field(default_factory=dict)
+    copies: dict[str, str | None] = field(default_factory=dict)
+    structure: str = ""
+    hyperparameters: dict[str, str] = field(default_factory=dict)
+    seed_everything: str | None = None
+    run: str = ""
+    counts: list[int] = field(default_factory=list)
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The values in ``lottery.json``, with the id first and the provenance among the others."""
+        values = asdict(self)
+        provenance = values.pop("provenance")
+        return {"run": values.pop("run"), **values, **provenance, "structure": self.structure}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "RunDescription":
+        """Undoes :meth:`to_json`. Run folders of older versions lack some values."""
+        known = {entry.name for entry in fields(cls)} - {"provenance"}
+        named = {name: value for name, value in values.items() if name in known}
+        return cls(**named, provenance={n: str(value) for n, value in values.items() if n not in known})

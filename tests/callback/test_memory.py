@@ -1,0 +1,108 @@
+"""How much memory a run takes beside gradients and optimizer state."""
+
+import gc
+from collections.abc import Iterable
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_lottery import LotteryTicketCallback, Reinitialize, ShuffleMask
+from tests.helpers.fits import quiet_trainer
+
+SHAPE = (1000, 2000)
+
+
+class Wide(LightningModule):
+    """4 million weights."""
+
+    def __init__(self, optimizer: str = "sgd") -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(*SHAPE), nn.ReLU(), nn.Linear(*reversed(SHAPE)))
+        self.optimizer = optimizer
+
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
+        return nn.functional.mse_loss(self.network(batch[0]), batch[0])
+
+    def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+        self.log("val_loss", nn.functional.mse_loss(self.network(batch[0]), batch[0]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+        return kinds[self.optimizer](self.parameters(), lr=0.001)
+
+
+def storages(tensors: Iterable[Tensor]) -> dict[int, int]:
+    """The bytes of all storages, by address."""
+    plain = [tensor.untyped_storage() for tensor in tensors if tensor.layout == torch.strided]
+    return {storage.data_ptr(): storage.nbytes() for storage in plain}
+
+
+class Watch(Callback):
+    """Counts the storages of all tensors, except gradients and optimizer state, as multiples of the weights."""
+
+    def __init__(self) -> None:
+        self.round, self.sizes = -1, {}
+
+    def measure(self, trainer: Trainer, module: LightningModule) -> None:
+        gc.collect()
+        found = storages(each for each in gc.get_objects() if type(each) in (Tensor, nn.Parameter))
+        apart = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+        for optimizer in trainer.optimizers:
+            apart += [v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
+        for address in storages(apart):
+            found.pop(address, None)
+        weights = sum(storages(module.parameters()).values())
+        present = (sum(found.values()) - self.before) / weights
+        self.sizes[self.round] = max(self.sizes.get(self.round, 0.0), present)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        gc.collect()
+        found = storages(each for each in gc.get_objects() if type(each) in (Tensor, nn.Parameter))
+        own = sum(storages(pl_module.parameters()).values())
+        self.before = sum(found.values()) - own  # of other tests
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.round += 1
+        self.measure(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        self.measure(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self.measure(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.measure(trainer, pl_module)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        ("sgd", {}),
+        ("adam", {"rewind": "2 steps"}),
+        ("adam", {"rewind": "2 steps", "same_data_order": False, "prune_at_init": False}),
+    ],
+)
+def test_a_round_takes_the_network_its_masks_and_no_more(optimizer, options):
+    """The network is 1, boolean masks are 0.25, masks in the parameters' type are 1."""
+    data = TensorDataset(torch.rand(24, SHAPE[0]))
+    watch = Watch()
+    lottery = LotteryTicketCallback(
+        densities=[0.5, 0.2],
+        controls=[Reinitialize(), ShuffleMask()],
+        control_rounds=[2],
+        monitor="val_loss",
+        mode="min",
+        verbose=False,
+        **options,
+    )
+    loader = DataLoader(data, batch_size=6)
+    trainer = quiet_trainer(max_epochs=1, callbacks=[lottery, watch])
+    trainer.fit(Wide(optimizer), loader, loader)
+    assert len(watch.sizes) == len(lottery.records) == 5
+    assert 1.2 < watch.sizes[0] < 1.3, "the dense round has no masks in the parameters' type"
+    assert all(2.2 < watch.sizes[number] < 2.5 for number in range(1, 5)), watch.sizes
