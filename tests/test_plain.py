@@ -1,16 +1,20 @@
 """NumPy and PyTorch numbers as arguments."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lightning_lottery import (
     ERK,
     SNIP,
     Block,
     Channels,
+    ConfigurationError,
     EarlyBird,
     FineTune,
     Layerwise,
@@ -24,7 +28,7 @@ from lightning_lottery import (
     ToStep,
 )
 from lightning_lottery.masks.smallest import prune_smallest
-from lightning_lottery.plain import plain
+from lightning_lottery.plain import check_integer, check_number, plain
 from lightning_lottery.rules.rewind import rewind_of
 from tests.helpers.fits import Model, loaders, quiet_trainer
 
@@ -82,3 +86,32 @@ def test_a_run_accepts_numpy_numbers(digits):
 def test_counts_may_be_numpy_numbers():
     masks = prune_smallest({"w": torch.tensor([3.0, 1.0, 2.0])}, None, np.int64(1))
     assert masks["w"].tolist() == [True, False, True]
+
+
+@given(st.integers(-5, 5) | st.floats() | st.booleans() | st.text(max_size=2), st.integers(-3, 3))
+def test_integers_are_checked(value, least):
+    if type(value) is int and value >= least:
+        assert (
+            check_integer("n", value, least, "n=3") == check_integer("n", np.int64(value), least, "n=3") == value
+        )
+        return
+    with pytest.raises(ConfigurationError, match=rf"must be an integer of at least {least}, for example n=3\."):
+        check_integer("n", value, least, "n=3")
+
+
+@pytest.mark.parametrize(
+    ("interval", "inside", "outside"),
+    [
+        ("above 0", [1e-9, 3], [0, -1, math.inf, math.nan]),
+        ("of at least 0", [0, 3, math.inf], [-1e-9, math.nan]),
+        ("between 0 and 1", [0, 0.5, 1], [-0.1, 1.1, math.nan]),
+        ("between 0 and 1, both excluded", [0.5], [0, 1, math.nan]),
+        ("from 0 to below 1", [0, 0.5], [-0.1, 1, math.nan]),
+    ],
+)
+def test_numbers_are_checked(interval, inside, outside):
+    for value in inside:
+        assert check_number("x", np.float64(value), interval, "x=0.5") == value
+    for value in [*outside, True, "0.5", None]:
+        with pytest.raises(ConfigurationError, match=f"must be a number {interval}, for example x=0.5"):
+            check_number("x", value, interval, "x=0.5")

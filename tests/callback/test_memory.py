@@ -1,7 +1,7 @@
 """How much memory a run takes beside gradients and optimizer state."""
 
 import gc
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
 import torch
@@ -40,6 +40,21 @@ def storages(tensors: Iterable[Tensor]) -> dict[int, int]:
     return {storage.data_ptr(): storage.nbytes() for storage in plain}
 
 
+def tensors() -> dict[int, int]:
+    """The storages of all tensors that were made since ``gc.freeze``."""
+    gc.collect()
+    return storages(each for each in gc.get_objects() if type(each) in (Tensor, nn.Parameter))
+
+
+@pytest.fixture
+def _new_objects_only() -> Iterator[None]:
+    """Ignores what exists already, so that the search is short."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 class Watch(Callback):
     """Counts the storages of all tensors, except gradients and optimizer state, as multiples of the weights."""
 
@@ -47,8 +62,7 @@ class Watch(Callback):
         self.round, self.sizes = -1, {}
 
     def measure(self, trainer: Trainer, module: LightningModule) -> None:
-        gc.collect()
-        found = storages(each for each in gc.get_objects() if type(each) in (Tensor, nn.Parameter))
+        found = tensors()
         apart = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         for optimizer in trainer.optimizers:
             apart += [v for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
@@ -59,10 +73,8 @@ class Watch(Callback):
         self.sizes[self.round] = max(self.sizes.get(self.round, 0.0), present)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        gc.collect()
-        found = storages(each for each in gc.get_objects() if type(each) in (Tensor, nn.Parameter))
         own = sum(storages(pl_module.parameters()).values())
-        self.before = sum(found.values()) - own  # of other tests
+        self.before = sum(tensors().values()) - own  # the data
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.round += 1
@@ -87,6 +99,7 @@ class Watch(Callback):
         ("adam", {"rewind": "2 steps", "same_data_order": False, "prune_at_init": False}),
     ],
 )
+@pytest.mark.usefixtures("_new_objects_only")
 def test_a_round_takes_the_network_its_masks_and_no_more(optimizer, options):
     """The network is 1, boolean masks are 0.25, masks in the parameters' type are 1."""
     data = TensorDataset(torch.rand(24, SHAPE[0]))

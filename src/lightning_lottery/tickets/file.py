@@ -139,35 +139,33 @@ class StoredWeights(Mapping[str, Tensor]):
     """
 
     def __init__(self, path: Path) -> None:
+        with _opened(path) as file:
+            metadata, self._keys = file.metadata() or {}, list(file.keys())
         self._path = path
+        self._shapes = json.loads(metadata["shapes"])
+        self._kinds = json.loads(metadata.get("kinds", "{}"))
+        self._names = dict.fromkeys(owner for key in self._keys if (owner := _owner(key)) is not None)
 
     def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
         with _opened(self._path) as file:
-            metadata, keys = file.metadata() or {}, set(file.keys())
-            shapes, kinds = json.loads(metadata["shapes"]), json.loads(metadata.get("kinds", "{}"))
-            if name in shapes:
-                mask = unpack(file.get_tensor(f"mask.{name}"), shapes[name])
-                return _scattered(file.get_tensor(f"weight.{name}"), mask)
-            if name in kinds:
-                parts = {key.split(".", 2)[1]: key for key in keys if _owner(key) == name}
-                return put_together({part: file.get_tensor(key) for part, key in parts.items()}, kinds[name])
-            if f"weight.{name}" not in keys:
-                raise KeyError(name)
+            if name in self._kinds:
+                parts = {key.split(".", 2)[1]: key for key in self._keys if _owner(key) == name}
+                return put_together({part: file.get_tensor(key) for part, key in parts.items()}, self._kinds[name])
             weight: Tensor = file.get_tensor(f"weight.{name}")
-            return weight
-
-    def _names(self) -> set[str]:
-        with _opened(self._path) as file:
-            return {owner for key in file.keys() if (owner := _owner(key)) is not None}  # noqa: SIM118 (not a dict)
+            if name not in self._shapes:
+                return weight
+            return _scattered(weight, unpack(file.get_tensor(f"mask.{name}"), self._shapes[name]))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names()
+        return name in self._names
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._names()))
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(self._names())
+        return len(self._names)
 
 
 def _owner(key: str) -> str | None:
