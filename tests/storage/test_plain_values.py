@@ -48,7 +48,7 @@ def test_a_state_survives_a_file_that_may_not_run_code(state):
     file = BytesIO()
     torch.save(to_plain(state), file)
     file.seek(0)
-    assert from_plain(Outer, torch.load(file, weights_only=True), "the file") == state
+    assert from_plain(Outer, torch.load(file, weights_only=True), "the file", "stop") == state
 
 
 def test_tensors_and_state_dicts_of_others_stay_the_same_objects():
@@ -73,14 +73,17 @@ def test_keys_and_sequences_of_earlier_versions():
         "free": {},
         "_old_name": 7,
     }
-    state = from_plain(Outer, plain, "the file")
+    state = from_plain(Outer, plain, "the file", "stop")
     assert (state.inner, state.many, state.renamed) == (Inner(1.0, "a"), [Inner(2.0), Inner(3.0)], 7)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"foreign": 1}, r"lightning-lottery 9.9.*unknown are \['foreign'\].*pip install lightning-lottery==9.9"),
+        (
+            {"foreign": 1},
+            r"lightning-lottery 9.9.*unknown are \['foreign'\].*lightning-lottery==9.9.; or start a new run",
+        ),
         ({"inner": 3}, "Inner is 3"),
         ({"inner": {"name": "a"}}, r"missing are \['number'\]"),
         ({"many": 3}, "not iterable"),
@@ -90,6 +93,6 @@ def test_keys_and_sequences_of_earlier_versions():
 def test_values_of_another_version_are_refused_with_its_number(changes, message):
     plain = to_plain(Outer(Inner(1.0), [], {}, None, {}, version="9.9"))
     with pytest.raises(ConfigurationError, match=r"^The checkpoint was written by.*" + message):
-        from_plain(Outer, {**plain, **changes}, "The checkpoint")
+        from_plain(Outer, {**plain, **changes}, "The checkpoint", "start a new run")
     with pytest.raises(ConfigurationError, match="another version of lightning-lottery"):
-        from_plain(Outer, None, "The checkpoint")
+        from_plain(Outer, None, "The checkpoint", "start a new run")

@@ -34,6 +34,7 @@ class CommandLine(LightningCLI):
             parser = ArgumentParser(description=summary)
             parser.add_function_arguments(function)
             # subcommands() accepts only methods of the Trainer, and LightningCLI keeps no reference to the action.
+            # This private name of jsonargparse has existed since the oldest supported version, 4.35.
             action: Any = self.parser._subcommands_action
             action.add_subcommand(name, parser, help=summary)
 

@@ -132,7 +132,7 @@ def _child(logger: Logger, name: str) -> Logger:
     """Makes a copy of a logger for a folder inside its own."""
     # A copy keeps the subclass and its arguments, which cannot be read back.
     child: Any = copy.copy(logger)
-    # There are no setters for these constructor arguments.
+    # The loggers have no setters for these constructor arguments.
     if isinstance(logger, TensorBoardLogger):
         child._sub_dir = str(Path(logger.sub_dir or "") / name)
         child._default_hp_metric = False

@@ -108,7 +108,7 @@ class CallbackState:
         if isinstance(callback, Timer):
             # The timer keeps running: the elapsed time becomes its offset. A remaining end time would stop it.
             callback.load_state_dict(callback.state_dict())
-            # There is no reset method. on_train_start sets the start time again, on_train_end the end time.
+            # Timer has no method to reset it. on_train_start sets the start time again, on_train_end the end time.
             callback._start_time = dict.fromkeys(callback._start_time)
             callback._end_time = dict.fromkeys(callback._end_time)
         elif isinstance(callback, (ModelCheckpoint, *_AVERAGING)):

@@ -109,5 +109,5 @@ class Progress:
 
 def validation_interval(trainer: Trainer) -> Any:
     """How often the Trainer validates within an epoch: its argument, or the seconds between two validations."""
-    seconds = getattr(trainer, "_val_check_time_interval", None)  # since 2.6; there is no val_check_interval then
+    seconds = getattr(trainer, "_val_check_time_interval", None)  # since 2.6
     return trainer.val_check_interval if seconds is None else f"{seconds} s"

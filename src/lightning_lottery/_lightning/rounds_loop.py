@@ -1,5 +1,7 @@
 """A Trainer whose fit loop trains round after round, from ``setup`` to the end of the fit."""
 
+from collections.abc import Callable
+
 from lightning.pytorch import Callback, Trainer
 
 from lightning_lottery._lightning.checkpoints import RoundCheckpoints
@@ -29,7 +31,7 @@ class RoundsLoop:
         self.data = DataOrder(trainer)
         self.progress = Progress(trainer)
         self._owner = owner
-        self._epochs: tuple[int | None] | None = None
+        self._restore_epochs: Callable[[], None] = lambda: None
         self._undo = install(trainer, owner, hooks, self.data)
 
     def undo(self, has_failed: bool = False) -> None:
@@ -45,8 +47,9 @@ class RoundsLoop:
     def allow_epochs(self, epochs: int) -> None:
         """Allows Lightning to load a checkpoint of a round that has more epochs than ``max_epochs``."""
         loop = self.trainer.fit_loop
-        self._epochs = (loop.max_epochs,)
-        loop.max_epochs = max(epochs, loop.max_epochs or 0)
+        before = loop.max_epochs
+        self._restore_epochs = lambda: setattr(loop, "max_epochs", before)
+        loop.max_epochs = max(epochs, before or 0)
 
     def limits(self) -> tuple[int | None, int]:
         """The number of epochs of a round and of batches per step. Call it right before the first round.
@@ -55,8 +58,7 @@ class RoundsLoop:
         The number of epochs is restored at the end of the fit.
         """
         loop = self.trainer.fit_loop
-        if self._epochs is not None:
-            loop.max_epochs, self._epochs = self._epochs[0], None
+        self._restore_epochs()
         epochs = loop.max_epochs
         self._undo.insert(0, lambda: setattr(loop, "max_epochs", epochs))
         return epochs, self.trainer.accumulate_grad_batches

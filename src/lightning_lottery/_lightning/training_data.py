@@ -60,7 +60,7 @@ class TrainingData:
         return self._batches[:number]
 
     def _mode(self) -> Any:
-        # How several loaders of a LightningModule are combined. There is no public way to ask.
+        # How several loaders of a LightningModule are combined. Lightning has no public attribute for it.
         combined = self._trainer.fit_loop._combined_loader
         return "max_size_cycle" if combined is None else combined._mode
 
@@ -74,8 +74,8 @@ class TrainingData:
         """The loss that ``training_step`` returns for a batch, in the precision of the Trainer; 0 if it skips it.
 
         Raises:
-            ConfigurationError: There is no such loss: the LightningModule uses manual optimization, or fetches its
-                batches itself.
+            ConfigurationError: ``training_step`` returns no usable loss: the LightningModule uses manual
+                optimization, or fetches its batches itself.
             TrainingError: ``training_step`` does not return a loss, or fails.
         """
         step = self._module.training_step

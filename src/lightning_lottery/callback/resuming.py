@@ -46,7 +46,7 @@ class Resumable(Results):
         Returns:
             The value for ``trainer.fit(model, ckpt_path=lottery.resume(trainer))``: the newest checkpoint of the
             unfinished round; or without such a checkpoint the run folder, so that ``fit`` restarts the first
-            unfinished round. ``None`` if there is no run, so that ``fit`` starts a new one.
+            unfinished round. ``None`` if no run is found, so that ``fit`` starts a new one.
 
         Raises:
             ConfigurationError: ``ignore`` is not a list of strings.

@@ -159,7 +159,7 @@ def _is_only(layer: ParametrizationList, kinds: type | tuple[type, ...]) -> bool
 
 
 def _normed_by_hooks(layer: nn.Module) -> dict[str, WeightNorm | SpectralNorm]:
-    hooks = vars(layer)["_forward_pre_hooks"].values()  # there is no public way to list them
+    hooks = vars(layer)["_forward_pre_hooks"].values()  # PyTorch has no public method to list them
     return {hook.name: hook for hook in hooks if isinstance(hook, (WeightNorm, SpectralNorm))}
 
 

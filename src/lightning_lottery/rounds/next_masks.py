@@ -14,6 +14,7 @@ from lightning_lottery.errors import ConfigurationError, TrainingError
 from lightning_lottery.masks import Masks, local
 from lightning_lottery.pruning import Context, Data, Pruner, check_scores, layers_of
 from lightning_lottery.rules import Settings
+from lightning_lottery.storage import Beside
 from lightning_lottery.tickets import RoundId
 
 
@@ -124,25 +125,7 @@ class NextMasks:
 
     def _context(self, number: int, masks: Masks, start: Mapping[str, Tensor], data: Data) -> Context:
         seed = derived_seed(self._seed, "criterion", number)
-        return Context(self.parameters, Among(start, self.parameters), masks, self._module, data, seed)
-
-
-class Among(Mapping[str, Tensor]):
-    """Those tensors of a mapping that have one of some names. They are read on access."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], names: Collection[str]) -> None:
-        self._tensors, self._names = tensors, names
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._tensors[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
+        return Context(self.parameters, Beside(start, self.parameters), masks, self._module, data, seed)
 
 
 def derived_seed(seed: str, purpose: str, number: int) -> int:

@@ -40,6 +40,7 @@ class RewindPoint:
         folder: The run folder.
         state: The content of ``rewind.pt``, which exists; see :meth:`begin`.
         weights: The content of ``rewind.safetensors``, which exists.
+        pending: The points that round 0 must still reach.
     """
 
     def __init__(
@@ -50,11 +51,10 @@ class RewindPoint:
         folder: RunFolder,
         state: KeptState[RewindState],
         weights: KeptTicket,
+        pending: Points,
     ) -> None:
         self._rule, self._fit, self._module, self._folder = rule, fit, module, folder
-        self._state, self.weights = state, weights
-        pending = state.read().pending
-        self._pending = {name: Point(point.amount, point.unit) for name, point in pending.items()}
+        self._state, self.weights, self._pending = state, weights, dict(pending)
         self._reached: set[str] = set()  # in the hooks of the current batch
 
     @classmethod
@@ -85,7 +85,7 @@ class RewindPoint:
                 generators={},
             )
         )
-        return cls(rule, fit, module, folder, state, weights)
+        return cls(rule, fit, module, folder, state, weights, pending)
 
     @classmethod
     def restored(
@@ -99,9 +99,11 @@ class RewindPoint:
             module: The network.
             folder: The run folder.
         """
-        state = KeptState(folder, REWIND_STATE, RewindState)
-        fit = RoundsFit.restored(loop, state.read().start)
-        return cls(rule, fit, module, folder, state, KeptTicket(folder, REWIND_WEIGHTS, module)), fit
+        kept, weights = KeptState(folder, REWIND_STATE, RewindState), KeptTicket(folder, REWIND_WEIGHTS, module)
+        state = kept.read()
+        fit = RoundsFit.restored(loop, state.start)
+        pending = {name: Point(point.amount, point.unit) for name, point in state.pending.items()}
+        return cls(rule, fit, module, folder, kept, weights, pending), fit
 
     def dense(self) -> Ticket:
         """The dense ticket with the weights to return to; until round 0 reaches them, with the initial ones."""
@@ -109,21 +111,16 @@ class RewindPoint:
 
     def leave_out(self, names: Collection[str]) -> None:
         """Removes parameters from the masks of the dense ticket."""
-        dense = self.dense()
-        masks = {name: mask for name, mask in dense.masks.items() if name not in names}
-        self._write_weights(replace(dense, masks=masks))
-
-    def _write_weights(self, dense: Ticket) -> None:
-        self.weights = KeptTicket(self._folder, REWIND_WEIGHTS, self._module, dense)
+        self.weights = self.weights.without(names)
 
     @property
     def waits_for_steps(self) -> bool:
-        """Whether round 0 has not reached a point that is given in optimizer steps."""
+        """Whether round 0 must still reach a point that is given in optimizer steps."""
         return any(point.unit == "steps" for point in self._pending.values())
 
     @property
     def is_waiting(self) -> bool:
-        """Whether round 0 has not reached a point that later rounds return to."""
+        """Whether round 0 must still reach a point that later rounds return to."""
         return bool(self._pending)
 
     def save_if_reached(self, between_epochs: bool) -> None:
@@ -150,7 +147,8 @@ class RewindPoint:
             return
         state = replace(self._state.read(), pending=_stored(self._pending))
         if "weights" in reached:
-            self._write_weights(replace(self.dense(), weights=starting_values(self._module)))
+            dense = replace(self.dense(), weights=starting_values(self._module))
+            self.weights = KeptTicket(self._folder, REWIND_WEIGHTS, self._module, dense)
             state = replace(state, module=ModuleState.of(self._module))
         if "schedule" in reached:
             state = replace(state, point=self._fit.point())
@@ -188,12 +186,12 @@ class RewindPoint:
         Returns:
             The ticket, on the CPU unless it is sharded.
         """
-        dense, weights = self.dense(), None
+        dense = self.dense()
+        weights = dense.weights
         if self._rule.weights is None:
             weights = starting_values(self._module)
             self._keep_module_state(entry.number)
         masks = {name: mask if is_sharded(mask) else mask.cpu() for name, mask in masks.items()}
-        weights = dense.weights if weights is None else weights
         return update_copies(replace(dense, masks=masks, weights=weights, round=entry.number), dense, copies)
 
     def _keep_module_state(self, number: int) -> None:

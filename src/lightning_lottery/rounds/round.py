@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from lightning.pytorch import LightningModule
@@ -134,14 +134,11 @@ class Round:
         )
         return new
 
-    def leave_out(self, names: Collection[str], module: nn.Module, folder: RunFolder) -> None:
+    def leave_out(self, names: Collection[str]) -> None:
         """Removes parameters from the masks of the dense round, also in its ticket."""
-        ticket = self.start.read()
-        kept = {name: mask for name, mask in ticket.masks.items() if name not in names}
-        self.masks = {name: self.masks[name] for name in kept}
+        self.masks = {name: mask for name, mask in self.masks.items() if name not in names}
         self.masks_hash, self.masks_seen = fingerprint(self.masks), []
-        ticket = replace(ticket, masks=kept)
-        self.start = KeptTicket(folder, folder.ticket_name(self.id), module, ticket)
+        self.start = self.start.without(names)
 
     def release(self) -> None:
         """Removes all hooks from optimizers, parameters and layers. May be called twice."""

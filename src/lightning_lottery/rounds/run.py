@@ -1,5 +1,6 @@
 """A run: round after round on one Trainer, then the controls."""
 
+import math
 from dataclasses import dataclass, replace
 
 from lightning_lottery._lightning import RoundsFit
@@ -151,9 +152,8 @@ class Run:
             return
         number = current.id.number
         if not current.id.is_ticket:  # a control trains as long as its ticket
-            ticket = next((record for record in self.records if record.id == current.id.ticket), None)
-            is_as_long = ticket is not None and self.fit.progress.steps() >= ticket.steps
-            current.is_cut_short = is_as_long and ticket is not None and ticket.was_cut_short
+            cut_short = {record.id: record.steps for record in self.records if record.was_cut_short}
+            current.is_cut_short = self.fit.progress.steps() >= cut_short.get(current.id.ticket, math.inf)
         elif number < settings.sizes.last_round:
             masks = self.tickets.masks.make(number + 1, current.masks, current.start.weights(), is_final=False)
             seen = current.see_masks(masks, window)
@@ -179,7 +179,7 @@ class Run:
         if not names and not any(found.values()):
             return
         check_something_left(self.round.name, names, known)
-        self.round.leave_out(names, module, folder)
+        self.round.leave_out(names)
         self.rewind_point.leave_out(names)
         self.tickets.leave_out(found)
         left = self.tickets.masks

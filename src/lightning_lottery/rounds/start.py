@@ -17,7 +17,7 @@ from lightning_lottery.rounds.rewind_point import RewindPoint, pending_points
 from lightning_lottery.rounds.round import Round
 from lightning_lottery.rounds.run import Run, shortened
 from lightning_lottery.rules import Plan, make_control
-from lightning_lottery.storage import Beside, Records, RunState
+from lightning_lottery.storage import Records, RunState
 from lightning_lottery.tickets import RoundId, Ticket, dense_ticket
 
 
@@ -41,7 +41,7 @@ def begin_run(prepared: Prepared, records: Records) -> Run:
     next_masks = NextMasks(prepared.pruner, fit, module, parameters, seed)
     _try_controls(prepared, dense)
     alive = {name: place(mask, parameters[name]) for name, mask in dense.masks.items()}
-    next_masks.try_out(alive, Beside(dense.weights, module), is_first=settings.prune_at_init)
+    next_masks.try_out(alive, dense.weights, is_first=settings.prune_at_init)
     folder.clear()  # only after everything that may raise an error
     rewind_point = RewindPoint.begin(settings.rewind, fit, module, folder, pending, dense)
     description = replace(prepared.description, counts=prepared.pruner.counts, provenance=dense.provenance)

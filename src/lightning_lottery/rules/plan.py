@@ -60,7 +60,7 @@ class Plan:
         return self.rounds[place] if place < len(self.rounds) else None
 
     def first_unfinished(self, folder: RunFolder) -> RoundId | None:
-        """Finds the round at which a run resumes if there is no checkpoint.
+        """Finds the round at which a run resumes without a checkpoint.
 
         A round is finished if it has a record and the result of its trained weights exists: the next ticket, or
         for the last ticket the weights themselves.

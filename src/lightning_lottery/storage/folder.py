@@ -18,7 +18,7 @@ from lightning_lottery.files import is_url, write_atomically
 from lightning_lottery.storage.description import RunDescription
 from lightning_lottery.storage.plain_values import State, from_plain, to_plain
 from lightning_lottery.storage.records import Records, record_of, record_values
-from lightning_lottery.tickets import RoundId, Ticket
+from lightning_lottery.tickets import RoundId, StoredWeights, Ticket
 
 DESCRIPTION = "lottery.json"
 RECORDS = "rounds.jsonl"
@@ -181,7 +181,7 @@ class RunFolder:
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             why = (str(error) or type(error).__name__).splitlines()[0]
             raise LotteryError(f"{path} cannot be read, so this run cannot be resumed: {why}") from error
-        return from_plain(kind, values, str(path))
+        return from_plain(kind, values, str(path), "start a new run in another folder")
 
     def write_ticket(self, name: str, ticket: Ticket) -> None:
         """Writes a ticket to a path relative to the folder. If it is sharded, every process must call this."""
@@ -197,7 +197,21 @@ class RunFolder:
         try:
             return Ticket.load(self.path / name)
         except FileNotFoundError as error:
-            raise LotteryError(f"{self.path / name} is missing, so this run cannot continue.") from error
+            raise self._missing(name) from error
+
+    def read_weights(self, name: str) -> StoredWeights:
+        """The starting values in a ticket file, which are read one by one.
+
+        Raises:
+            LotteryError: The file is missing or damaged.
+        """
+        try:
+            return StoredWeights(self.path / name)
+        except FileNotFoundError as error:
+            raise self._missing(name) from error
+
+    def _missing(self, name: str) -> LotteryError:
+        return LotteryError(f"{self.path / name} is missing, so this run cannot continue.")
 
     def note_checkpoint(self, path: str, name: str) -> None:
         """Records the path of the newest checkpoint, and the round that it belongs to."""

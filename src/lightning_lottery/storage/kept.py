@@ -1,7 +1,7 @@
 """States and tickets in the run folder that take no memory between uses."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Generic
 
@@ -13,7 +13,7 @@ from lightning_lottery.errors import LotteryError
 from lightning_lottery.masks import is_sharded, like, local, place
 from lightning_lottery.storage.folder import AnyState, RunFolder
 from lightning_lottery.storage.plain_values import from_plain, to_plain
-from lightning_lottery.tickets import StoredWeights, Ticket, tensors_of
+from lightning_lottery.tickets import Ticket, tensors_of
 
 
 class KeptState(Generic[AnyState]):
@@ -38,22 +38,24 @@ class KeptState(Generic[AnyState]):
         return self._memory is not None or self._folder.has(self._name)
 
     def write(self, state: AnyState) -> None:
-        """Writes a state. If another process could not read it, it stays in memory, with a warning."""
+        """Writes a state. If another process could not read it, it is kept on the CPU too, with a warning."""
         self._folder.write_state(self._name, state)
-        if not self._folder.is_writer:
-            self._memory = from_plain(self._kind, tree_map(_on_cpu, to_plain(state)), self._name)
-            return
+        self._memory = None
+        if not (self._folder.is_writer and self._can_be_read()):
+            self._memory = from_plain(self._kind, tree_map(_on_cpu, to_plain(state)), self._name, "")
+
+    def _can_be_read(self) -> bool:
         try:
             self._folder.read_state(self._name, self._kind)
-            self._memory = None
         except LotteryError as error:
-            self._memory = state
             if not self._has_warned:
                 rank_zero_warn(
                     "This run cannot be resumed if it is interrupted. Let state_dict and get_extra_state of "
                     f"callbacks, modules and data modules return only plain values and tensors. ({error})"
                 )
             self._has_warned = True
+            return False
+        return True
 
     def read(self) -> AnyState:
         """Reads the state, to the CPU.
@@ -84,8 +86,8 @@ class KeptTicket:
         self._memory: Ticket | None = None
         if ticket is not None:
             folder.write_ticket(name, ticket)
-            if not folder.is_writer or _is_sharded(ticket):
-                self._memory = _mapped(ticket, lambda _, tensor: local(tensor).cpu())
+            if not folder.is_writer or any(map(is_sharded, ticket.weights.values())):
+                self._memory = ticket.mapped(lambda _, tensor: local(tensor).cpu())
 
     def read(self) -> Ticket:
         """Reads the ticket, to the CPU; if it is sharded, to the devices of the network.
@@ -96,49 +98,48 @@ class KeptTicket:
         if self._memory is None:
             return self._folder.read_ticket(self._name)
         tensors = tensors_of(self._module)
-        return _mapped(self._memory, lambda name, part: _resharded(part, tensors.get(name)))
+        return self._memory.mapped(lambda name, part: _resharded(part, tensors.get(name)))
+
+    def without(self, names: Collection[str]) -> "KeptTicket":
+        """Writes the ticket again, without the masks of some parameters."""
+        ticket = self.read()
+        masks = {name: mask for name, mask in ticket.masks.items() if name not in names}
+        return KeptTicket(self._folder, self._name, self._module, replace(ticket, masks=masks))
 
     def weights(self) -> Mapping[str, Tensor]:
         """The starting values beside those of the network. Every access reads one tensor, unless it is in memory.
 
         Raises:
-            LotteryError: On access, the file is missing or damaged.
+            LotteryError: The file is missing or damaged.
         """
-        if self._memory is None:
-            return Beside(StoredWeights(self._folder.path / self._name), self._module)
-        return Beside(self.read().weights, self._module)
+        values = self._folder.read_weights(self._name) if self._memory is None else self.read().weights
+        return Beside(values, tensors_of(self._module))
 
 
 class Beside(Mapping[str, Tensor]):
-    """Values of the parameters and buffers of a network that are moved to its devices when they are read.
+    """Tensors that are moved to the devices of others when they are read.
 
     Args:
-        values: The values by name.
-        module: The network.
+        values: The tensors by name.
+        others: Those beside which they are needed. Only values of these names are in the mapping.
     """
 
-    def __init__(self, values: Mapping[str, Tensor], module: nn.Module) -> None:
-        self._values, self._others = values, tensors_of(module)
+    def __init__(self, values: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> None:
+        self._values = values
+        self._others = {name: other for name, other in others.items() if name in values}
 
     def __getitem__(self, name: str) -> Tensor:
-        value, other = self._values[name], self._others.get(name)
-        return value if other is None else place(value, other)
+        other = self._others[name]
+        return place(self._values[name], other)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._others
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        return iter(self._others)
 
     def __len__(self) -> int:
-        return len(self._values)
-
-
-def _is_sharded(ticket: Ticket) -> bool:
-    return any(map(is_sharded, ticket.weights.values()))
-
-
-def _mapped(ticket: Ticket, change: Callable[[str, Tensor], Tensor]) -> Ticket:
-    """A ticket whose tensors are changed, given their names."""
-    masks = {name: change(name, mask) for name, mask in ticket.masks.items()}
-    return replace(ticket, masks=masks, weights={name: change(name, w) for name, w in ticket.weights.items()})
+        return len(self._others)
 
 
 def _resharded(part: Tensor, other: Tensor | None) -> Tensor:

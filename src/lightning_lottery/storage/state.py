@@ -54,7 +54,9 @@ class RunState(State):
             ConfigurationError: The checkpoint was written by another version, with other values.
         """
         # Up to 0.1.0 there was an empty dictionary between rounds.
-        return from_plain(cls, {**values, "moment": values.get("moment") or None}, "The checkpoint")
+        values = {**values, "moment": values.get("moment") or None}
+        otherwise = "pass the run folder as ckpt_path, to resume at the start of a round"
+        return from_plain(cls, values, "The checkpoint", otherwise)
 
     @property
     def id(self) -> RoundId:

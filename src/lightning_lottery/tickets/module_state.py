@@ -11,7 +11,7 @@ from torchmetrics import Metric, MetricCollection, MetricTracker
 
 from lightning_lottery.tickets.tensors import put
 
-# Attributes of torchmetrics' collections and trackers besides their metrics. There is no public way to reset them.
+# Attributes of torchmetrics' collections and trackers besides their metrics. No public method resets them.
 _NOTES = ("_groups", "_groups_checked", "_state_is_copy", "_increment_called")
 
 
@@ -103,7 +103,7 @@ def _remove_parameter(layer: nn.Module, key: str) -> None:
         return
     delattr(layer, key)
     if isinstance(layer, nn.ParameterList):
-        vars(layer)["_size"] -= 1  # there is no public way to shorten it
+        vars(layer)["_size"] -= 1  # ParameterList has no public method to shorten it
 
 
 def _buffers(layer: nn.Module) -> dict[str, Tensor | None]:

@@ -1,6 +1,6 @@
 """A ticket: which weights survive, and the values they start from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -135,17 +135,16 @@ class Ticket:
             A ticket with the same values.
         """
         first = sharding.local(next(iter(like.values())))
-        masks = {name: sharding.place(mask, like.get(name, first)) for name, mask in self.masks.items()}
-        weights = {name: sharding.place(weight, like.get(name, first)) for name, weight in self.weights.items()}
-        return replace(self, masks=masks, weights=weights)
+        return self.mapped(lambda name, tensor: sharding.place(tensor, like.get(name, first)))
 
     def to_cpu(self) -> "Ticket":
         """Moves masks and weights to the CPU, unless they are sharded."""
-        tensors = (self.masks, self.weights)
-        masks, weights = (
-            {n: t if sharding.is_sharded(t) else t.cpu() for n, t in each.items()} for each in tensors
-        )
-        return replace(self, masks=masks, weights=weights)
+        return self.mapped(lambda _, tensor: tensor if sharding.is_sharded(tensor) else tensor.cpu())
+
+    def mapped(self, change: Callable[[str, Tensor], Tensor]) -> "Ticket":
+        """The ticket with every mask and weight replaced by what a function makes of its name and itself."""
+        masks = {name: change(name, mask) for name, mask in self.masks.items()}
+        return replace(self, masks=masks, weights={name: change(name, w) for name, w in self.weights.items()})
 
     def whole(self, keep: bool = True) -> "Ticket | None":
         """Gathers a sharded ticket, one tensor after the other. Every process must call it.
