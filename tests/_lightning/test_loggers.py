@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CometLogger, CSVLogger, MLFlowLogger, Tens
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_lottery import LotteryTicketCallback, ShuffleMask
+from lightning_lottery import LotteryTicketCallback, ShuffleMask, Ticket
 from tests.helpers.fits import Model, loaders, needs, quiet_trainer
 from tests.helpers.loggers import Strict
 from tests.helpers.resuming import Manual, Stop
@@ -40,6 +40,31 @@ def scalars(folder):
     events = EventAccumulator(str(folder))
     events.Reload()
     return events, {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_a_resumed_run_logs_layer_densities_without_reading_tickets(digits, tmp_path):
+    """They come from the records, so that finished rounds need no ticket file."""
+
+    def go(*others):
+        lottery = LotteryTicketCallback(rounds=2, amount=0.5, verbose=False, dirpath=tmp_path / "run")
+        logger = TensorBoardLogger(tmp_path, name="experiment")
+        trainer = quiet_trainer(callbacks=[lottery, *others], logger=logger, max_epochs=1)
+        trainer.fit(Model(), *loaders(digits), ckpt_path=lottery.resume(trainer))
+        return lottery
+
+    with pytest.raises(ZeroDivisionError):
+        go(Stop(2))
+    tickets = tmp_path / "run" / "tickets"
+    expected = {
+        number: Ticket.load(tickets / f"round_0{number}.safetensors").layer_densities() for number in (0, 1)
+    }
+    for number in (0, 1):
+        (tickets / f"round_0{number}.safetensors").unlink()
+    assert len(go().records) == 3
+    _, summary = scalars(tmp_path / "experiment" / "version_1")
+    for number, densities in expected.items():
+        for name, density in densities.items():
+            assert summary[f"lottery_layers/{name}"][number] == (number, pytest.approx(density))
 
 
 def test_tensorboard_has_one_run_per_round_and_a_summary(digits, tmp_path):

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_lottery import LotteryTicketCallback, Reinitialize, ShuffleMask
+from lightning_lottery import EarlyBird, LearningRate, LotteryTicketCallback, Movement, Reinitialize, ShuffleMask
 from tests.helpers.fits import quiet_trainer
+from tests.helpers.resuming import Stop
 
 SHAPE = (1000, 2000)
 
@@ -78,6 +80,7 @@ class Watch(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.round += 1
+        self.began = str(trainer.ckpt_path)
         self.measure(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
@@ -91,31 +94,50 @@ class Watch(Callback):
         self.measure(trainer, pl_module)
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "options"),
-    [
-        ("sgd", {}),
-        ("adam", {"rewind": "2 steps"}),
-        ("adam", {"rewind": "2 steps", "same_data_order": False, "prune_at_init": False}),
-    ],
-)
-@pytest.mark.usefixtures("_new_objects_only")
-def test_a_round_takes_the_network_its_masks_and_no_more(optimizer, options):
-    """The network is 1, boolean masks are 0.25, masks in the parameters' type are 1."""
-    data = TensorDataset(torch.rand(24, SHAPE[0]))
-    watch = Watch()
+def run(optimizer: str, *others: Callback, **options: object) -> LotteryTicketCallback:
     lottery = LotteryTicketCallback(
         densities=[0.5, 0.2],
         controls=[Reinitialize(), ShuffleMask()],
         control_rounds=[2],
         monitor="val_loss",
         mode="min",
+        dirpath="run",
         verbose=False,
         **options,
     )
-    loader = DataLoader(data, batch_size=6)
-    trainer = quiet_trainer(max_epochs=1, callbacks=[lottery, watch])
-    trainer.fit(Wide(optimizer), loader, loader)
+    loader = DataLoader(TensorDataset(torch.rand(24, SHAPE[0])), batch_size=8)
+    saves = any(isinstance(other, ModelCheckpoint) for other in others)
+    trainer = quiet_trainer(callbacks=[lottery, *others], enable_checkpointing=saves)
+    trainer.fit(Wide(optimizer), loader, loader, ckpt_path=lottery.resume(trainer))
+    return lottery
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        ("sgd", {"criterion": Movement()}),
+        ("adam", {"rewind": "2 steps", "same_data_order": False}),
+        ("adam", {"rewind": LearningRate(), "stop": [EarlyBird(window=2, tolerance=0.0)]}),
+    ],
+    ids=["rewinding to initialisation", "late rewinding", "learning-rate rewinding"],
+)
+@pytest.mark.usefixtures("_new_objects_only")
+def test_a_round_takes_the_network_its_masks_and_no_more(optimizer, options):
+    """The network is 1, boolean masks are 0.25, masks in the parameters' type are 1."""
+    watch = Watch()
+    lottery = run(optimizer, watch, **options)
     assert len(watch.sizes) == len(lottery.records) == 5
-    assert 1.2 < watch.sizes[0] < 1.3, "the dense round has no masks in the parameters' type"
+    assert 1.2 < watch.sizes[0] < 1.35, "the dense round has no masks in the parameters' type"
     assert all(2.2 < watch.sizes[number] < 2.5 for number in range(1, 5)), watch.sizes
+
+
+@pytest.mark.usefixtures("_new_objects_only")
+def test_a_resumed_run_takes_no_more(tmp_path):
+    saved = ModelCheckpoint(tmp_path / "saved", every_n_train_steps=1)
+    with pytest.raises(ZeroDivisionError):
+        run("adam", saved, Stop(1, 3), rewind="2 steps")
+    watch = Watch()
+    lottery = run("adam", watch, rewind="2 steps")
+    assert watch.began.endswith(".ckpt"), "in the middle of round 1"
+    assert (len(watch.sizes), len(lottery.records)) == (4, 5)
+    assert all(2.2 < size < 2.5 for size in watch.sizes.values()), watch.sizes
