@@ -44,7 +44,7 @@ class NextMasks:
         self.parameters, self._seed = parameters, seed
 
     def without(self, names: Collection[str], settings: Settings) -> "NextMasks":
-        """The same without some parameters, which are not pruned any more."""
+        """A copy without some parameters, which are no longer pruned."""
         parameters = {name: parameter for name, parameter in self.parameters.items() if name not in names}
         pruner = settings.method.plan(layers_of(self._module, parameters), settings.sizes)
         return NextMasks(pruner, self._fit, self._module, parameters, self._seed)
@@ -60,7 +60,7 @@ class NextMasks:
         Args:
             number: The round that the masks are for.
             masks: The masks that the weights were trained with.
-            start: The values that the weights were trained from, beside those of the network.
+            start: The values that the weights were trained from.
             is_final: Whether to report layers that would have become empty.
         """
         present = masks
@@ -96,7 +96,7 @@ class NextMasks:
 
         Args:
             masks: The masks of the dense network.
-            start: The initial values, beside those of the network.
+            start: The initial values.
             is_first: Whether the first pruning comes before any training.
 
         Raises:

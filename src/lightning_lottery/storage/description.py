@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class RunDescription:
-    """What a run trains, and how. It must be equal to resume the run.
+    """What a run trains, and how. A run resumes only if its description is the same.
 
     Attributes:
         arguments: The arguments of the callback that influence the result.

@@ -107,7 +107,7 @@ class KeptTicket:
         return KeptTicket(self._folder, self._name, self._module, replace(ticket, masks=masks))
 
     def weights(self) -> Mapping[str, Tensor]:
-        """The starting values beside those of the network. Every access reads one tensor, unless it is in memory.
+        """The starting values, on the devices of the network. Every access reads one tensor from the file.
 
         Raises:
             LotteryError: The file is missing or damaged.
@@ -121,7 +121,7 @@ class Beside(Mapping[str, Tensor]):
 
     Args:
         values: The tensors by name.
-        others: Those beside which they are needed. Only values of these names are in the mapping.
+        others: Tensors on these devices, by name. The mapping contains only their names.
     """
 
     def __init__(self, values: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> None:

@@ -142,7 +142,7 @@ class Ticket:
         return self.mapped(lambda _, tensor: tensor if sharding.is_sharded(tensor) else tensor.cpu())
 
     def mapped(self, change: Callable[[str, Tensor], Tensor]) -> "Ticket":
-        """The ticket with every mask and weight replaced by what a function makes of its name and itself."""
+        """Applies a function to every mask and weight, given its name. Returns a new ticket."""
         masks = {name: change(name, mask) for name, mask in self.masks.items()}
         return replace(self, masks=masks, weights={name: change(name, w) for name, w in self.weights.items()})
 
