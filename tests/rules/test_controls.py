@@ -321,7 +321,7 @@ def test_controls_of_one_class_are_told_apart_by_their_arguments_or_names():
     ]
     settings = LotteryTicketCallback(rounds=1, amount=0.5, controls=controls).settings
     assert list(settings.branches) == [
-        *("noise", "noise_scale_0_25", "loud", "reinitialize", "reinitialize_initialize_kaiming", "shuffle_mask"),
+        *("noise", "noise_scale_0_25", "loud", "reinitialize", "reinitialize_kaiming", "shuffle_mask"),
     ]
     assert list(settings.branches.values()) == controls
     for same in ([Noise(0.25), Noise(0.25)], [Noise(name="a"), ShuffleMask(name="a")]):
@@ -335,8 +335,8 @@ def test_two_controls_of_one_class_are_two_branches(digits):
     controls = [Reinitialize(), Reinitialize(fill)]
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, controls=controls, verbose=False)
     quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Model(), *loaders(digits))
-    assert lottery.records.branches() == ["ticket", "reinitialize", "reinitialize_initialize_fill"]
-    filled = lottery.tickets["reinitialize_initialize_fill"][1]
+    assert lottery.records.branches() == ["ticket", "reinitialize", "reinitialize_fill"]
+    filled = lottery.tickets["reinitialize_fill"][1]
     assert set(filled.weights["network.hidden.weight"].unique().tolist()) == {0.0, 0.125}
     assert lottery.records[1].kept_by_layer == {
         name: int(mask.sum()) for name, mask in lottery.tickets[1].masks.items()

@@ -170,12 +170,12 @@ def branches_of(controls: Sequence[Control]) -> dict[str, Control]:
 
 
 def _arguments(control: Control) -> str:
-    """The arguments that are not the default ones, as part of a name: ``_scale_0_1``."""
+    """The arguments that are not the default ones, as part of a name: ``_scale_0_1``; ``_f`` for a function f."""
     parts = []
     for entry in fields(control):
         value = getattr(control, entry.name)
         if described(value) != described(entry.default):
-            parts.append(f"_{entry.name}_{getattr(value, '__name__', value)}")
+            parts.append(f"_{value.__name__}" if hasattr(value, "__name__") else f"_{entry.name}_{value}")
     return re.sub(r"\W+", "_", "".join(parts)).rstrip("_")
 
 
