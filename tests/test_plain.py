@@ -2,6 +2,7 @@
 
 import json
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ TWO, HALF = np.int64(2), np.float32(0.5)
 def test_numbers_become_python_numbers_and_everything_else_stays():
     given = {"a": [np.int32(3), (np.float64(0.5), "x")], np.int64(1): torch.tensor([0.5]), "b": np.bool_(True)}
     assert json.dumps(plain(given)) == '{"a": [3, [0.5, "x"]], "1": [0.5], "b": true}'
+    assert plain([Fraction(1, 5)]) == [0.2]
     thing = object()
     assert plain(thing) is thing
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import fields
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ _CONTAINS: dict[Interval, Callable[[float], bool]] = {
 
 
 def plain(value: Any) -> Any:
-    """Converts NumPy and PyTorch numbers and arrays to Python values, also inside lists, tuples and dictionaries.
+    """Converts numbers and arrays of NumPy and PyTorch, and fractions, also inside lists, tuples and dictionaries.
 
     Args:
         value: Any value.
@@ -33,6 +34,8 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, (np.generic, np.ndarray, Tensor)):
         return value.tolist()
+    if isinstance(value, Real) and not isinstance(value, (int, float)):  # such as a Fraction
+        return float(value)
     if type(value) in (list, tuple):
         return type(value)(map(plain, value))
     if type(value) is dict:

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -10,7 +11,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_lottery import EarlyBird, LearningRate, LotteryTicketCallback, Movement, Reinitialize, ShuffleMask
+from lightning_lottery import (
+    Context,
+    EarlyBird,
+    LearningRate,
+    LotteryTicketCallback,
+    Magnitude,
+    Movement,
+    Reinitialize,
+    ShuffleMask,
+)
 from tests.helpers.fits import quiet_trainer
 from tests.helpers.resuming import Stop
 
@@ -63,7 +73,7 @@ class Watch(Callback):
     def __init__(self) -> None:
         self.round, self.sizes = -1, {}
 
-    def measure(self, trainer: Trainer, module: LightningModule) -> None:
+    def measure(self, trainer: Trainer, module: LightningModule) -> float:
         found = tensors()
         apart = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         for optimizer in trainer.optimizers:
@@ -73,6 +83,7 @@ class Watch(Callback):
         weights = sum(storages(module.parameters()).values())
         present = (sum(found.values()) - self.before) / weights
         self.sizes[self.round] = max(self.sizes.get(self.round, 0.0), present)
+        return present
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         own = sum(storages(pl_module.parameters()).values())
@@ -129,6 +140,27 @@ def test_a_round_takes_the_network_its_masks_and_no_more(optimizer, options):
     assert len(watch.sizes) == len(lottery.records) == 5
     assert 1.2 < watch.sizes[0] < 1.35, "the dense round has no masks in the parameters' type"
     assert all(2.2 < watch.sizes[number] < 2.5 for number in range(1, 5)), watch.sizes
+
+
+@dataclass(frozen=True)
+class Measuring(Magnitude):
+    """Measures the memory when the weights are scored, between two rounds and once before training."""
+
+    watch: Watch = field(default_factory=Watch, repr=False)
+    sizes: list[float] = field(default_factory=list, repr=False)
+
+    def score(self, context: Context) -> dict[str, Tensor]:
+        self.sizes.append(self.watch.measure(context.module.trainer, context.module))
+        return super().score(context)
+
+
+@pytest.mark.usefixtures("_new_objects_only")
+def test_masks_in_the_type_of_the_weights_are_freed_before_the_next_ticket_is_made():
+    """The network and its boolean masks are left."""
+    criterion = Measuring()
+    run("sgd", criterion.watch, criterion=criterion)
+    assert len(criterion.sizes) == 3
+    assert all(size < 1.3 for size in criterion.sizes[1:]), criterion.sizes
 
 
 @pytest.mark.usefixtures("_new_objects_only")

@@ -1,3 +1,4 @@
+import functools
 import warnings
 from dataclasses import dataclass, replace
 
@@ -193,7 +194,7 @@ def test_a_control_of_another_size_is_refused_before_training(digits, changed, m
 @pytest.mark.parametrize("name", ["Ticket", "Lottery"])
 def test_a_control_must_not_have_a_reserved_name(name):
     control = type(name, (ShuffleMask,), {})
-    with pytest.raises(ConfigurationError, match=rf"control is '{name.lower()}'.*name='other_name'"):
+    with pytest.raises(ConfigurationError, match=rf"control is '{name.lower()}'.*name='other'"):
         LotteryTicketCallback(rounds=1, amount=0.5, controls=[control()])
 
 
@@ -327,8 +328,23 @@ def test_controls_of_one_class_are_told_apart_by_their_arguments_or_names():
     for same in ([Noise(0.25), Noise(0.25)], [Noise(name="a"), ShuffleMask(name="a")]):
         with pytest.raises(ConfigurationError, match=r"have the same name.*, name='\w+_2'\)"):
             LotteryTicketCallback(rounds=1, amount=0.5, controls=same)
-    with pytest.raises(ConfigurationError, match="'no name', which is not a valid name"):
-        LotteryTicketCallback(rounds=1, amount=0.5, controls=[Noise(name="no name")])
+    for name in ("no name", 3, "x" * 51):
+        with pytest.raises(ConfigurationError, match=f"is {name!r}, which is not a valid name"):
+            LotteryTicketCallback(rounds=1, amount=0.5, controls=[Noise(name=name)])
+
+
+@pytest.mark.parametrize(
+    "odd", [functools.partial(kaiming), torch.rand(2), [0.1, 0.2]], ids=["partial", "tensor", "list"]
+)
+def test_arguments_that_make_no_stable_name_need_a_name(odd):
+    """Another process would print another address, and find another branch."""
+    with pytest.raises(ConfigurationError, match=r"Give each a name: Reinitialize\(\.\.\., name='other_name'\)"):
+        LotteryTicketCallback(rounds=1, amount=0.5, controls=[Reinitialize(), Reinitialize(odd)])
+    controls = [Reinitialize(), Reinitialize(odd, name="odd")]
+    assert list(LotteryTicketCallback(rounds=1, amount=0.5, controls=controls).settings.branches)[1] == "odd"
+    assert list(LotteryTicketCallback(rounds=1, amount=0.5, controls=[Reinitialize(odd)]).settings.branches) == [
+        "reinitialize"
+    ]
 
 
 def test_two_controls_of_one_class_are_two_branches(digits):

@@ -43,6 +43,7 @@ class Same(Control):
         ({"controls": [ShuffleMask(), ShuffleMask()]}, "have the same name, 'shuffle_mask'. Keep one of them"),
         ({"controls": [ShuffleMask()], "control_rounds": [0, 3]}, "must contain different rounds from 1 to 4"),
         ({"controls": [ShuffleMask()], "control_rounds": [5]}, "must contain different rounds"),
+        ({"controls": [ShuffleMask()], "control_rounds": [True]}, "must contain different rounds"),
         ({"controls": [ShuffleMask()], "control_rounds": [3, 3]}, "must contain different rounds"),
         ({"controls": [ShuffleMask()], "control_rounds": []}, "must contain different rounds"),
         ({"controls": [ShuffleMask()], "control_rounds": [1.0]}, "must contain different rounds"),

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lightning_lottery import Ticket
+from lightning_lottery import LotteryError, Ticket
 from lightning_lottery.storage.folder import RunFolder
 from lightning_lottery.storage.kept import KeptState, KeptTicket
 from lightning_lottery.storage.plain_values import State
@@ -98,3 +99,18 @@ def test_a_ticket_of_another_process(tmp_path):
     Ticket({"weight": torch.tensor([True, False])}, {"weight": torch.ones(2)}).save(tmp_path / "a.safetensors")
     weights = KeptTicket(folder, "a.safetensors", nn.Linear(1, 1)).weights()
     assert torch.equal(weights["weight"], torch.tensor([1.0, 0.0]))
+
+
+def test_a_damaged_or_missing_ticket_is_named(tmp_path):
+    folder = RunFolder(tmp_path)
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(LotteryError, match=r"a\.safetensors is missing, so this run cannot continue"):
+        KeptTicket(folder, "a.safetensors", nn.Linear(2, 1)).weights()
+    save_file({"weight.weight": torch.ones(1)}, path)
+    with pytest.raises(LotteryError, match="has format 'none'"):
+        KeptTicket(folder, "a.safetensors", nn.Linear(2, 1)).weights()
+    metadata = {"format": "lightning-lottery ticket", "version": "1", "shapes": '{"weight": [1, 2]}'}
+    save_file({"weight.weight": torch.ones(1)}, path, metadata)
+    weights = KeptTicket(folder, "a.safetensors", nn.Linear(2, 1)).weights()
+    with pytest.raises(LotteryError, match=r"a\.safetensors is .*damaged"):
+        weights["weight"]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lightning_lottery import LotteryTicketCallback, ShuffleMask, Ticket, TicketError, ToStep
-from lightning_lottery.tickets.tensors import put, put_together, take_apart, values_of
+from lightning_lottery.tickets.tensors import moved_like, put, put_together, take_apart, values_of
 from tests.helpers.fits import Model, Net, loaders, quiet_trainer
 from tests.helpers.resuming import Stop
 from tests.helpers.rounds import PRUNED
@@ -218,3 +218,16 @@ def test_frozen_weights_of_unusual_kinds(digits, exclude):
         kept = lottery.tickets[1].weights[f"network.{name}"]
         for value in (kept, getattr(model.network, name).detach()):
             assert torch.equal(values_of(value), values_of(before[f"network.{name}"])), name
+
+
+def test_a_state_moves_to_the_devices_of_the_present_one():
+    """The device ``meta`` stands for a GPU."""
+    there = torch.ones(2, device="meta")
+    state = {"scale": torch.ones(2), "list": [torch.zeros(1), 3], "here": torch.ones(1)}
+    moved = moved_like(state, {"scale": there, "list": [there, 4], "here": torch.zeros(5)})
+    assert [moved["scale"].device.type, moved["list"][0].device.type, moved["here"].device.type] == [
+        *("meta", "meta", "cpu")
+    ]
+    assert moved["list"][1] == 3
+    assert moved["here"] is state["here"]
+    assert moved_like(state, {"scale": there}) is state, "another structure"

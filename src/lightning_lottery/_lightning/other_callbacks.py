@@ -9,7 +9,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import nn
 
 from lightning_lottery.storage import NamedState, StateDict, to_plain
-from lightning_lottery.tickets import ModuleState, is_metric
+from lightning_lottery.tickets import ModuleState, is_metric, moved_like
 
 # ModelCheckpoint's load_state_dict ignores most of these attributes, and warns about another folder.
 CHECKPOINT_ATTRIBUTES = (
@@ -124,9 +124,10 @@ class CallbackState:
         metrics, present = state.pop(_METRICS, {}), self._metrics()
         for name in metrics.keys() & present.keys():
             ModuleState(**metrics[name]).restore(present[name])
+        present_state = self.callback.state_dict()
         if state:
-            self.callback.load_state_dict(copy.deepcopy(state))
-        elif self.callback.state_dict():
+            self.callback.load_state_dict(moved_like(copy.deepcopy(state), present_state))
+        elif present_state:
             rank_zero_warn(
                 f"{self.name} had no state before the first round but has one now, so it is not rewound. Let its "
                 "state_dict return the initial state from the start.",

@@ -92,7 +92,8 @@ def prepare(loop: RoundsLoop, module: LightningModule, settings: Settings, reque
     description = describe_run(request.trainer, settings, module, selection)
     if earlier is not None and then is not None:
         check_same(earlier.path, then, description, request.ignore)
-    description = replace(description, run=uuid.uuid4().hex) if then is None else then
+    run: str = trainer.strategy.broadcast(uuid.uuid4().hex)  # one id for all processes
+    description = replace(description, run=run) if then is None else then
     folder = open_folder(trainer, settings, earlier)
     return Prepared(settings, loop, module, selection, pruner, folder, description)
 

@@ -82,8 +82,8 @@ class Round:
         """
         masks_hash = _common_hash(ticket, fit)
         start = KeptTicket(folder, folder.ticket_name(ticket.id), module, ticket)
-        _warn_if_emptied(ticket)
         masks = {name: place(mask, parameters[name]) for name, mask in ticket.masks.items()}
+        _warn_if_emptied(ticket.id, masks)
         masking = Masking(parameters, masks)
         by_hand = not module.automatic_optimization
         masking.watch(fit.trainer.optimizers, elementwise=fit.gradients_stay_masked(), by_hand=by_hand)
@@ -98,7 +98,7 @@ class Round:
             validation=ValidationWatch(ticket.id.name, module, parameters, masking, settings.monitor),
             masks_hash=masks_hash,
             best=Best(settings.mode or "min"),
-            progress=report.progress(ticket.id, settings.sizes.last_round, ticket.density),
+            progress=report.progress(ticket.id, settings.sizes.last_round, arithmetic.density(masks)),
             started=time.perf_counter(),
             gradients=None if masking.is_sparse else GradientWatch(module),
             inherited=dict(fit.trainer.callback_metrics),
@@ -279,11 +279,11 @@ def _common_hash(ticket: Ticket, fit: RoundsFit) -> str:
     return masks_hash
 
 
-def _warn_if_emptied(ticket: Ticket) -> None:
-    emptied = [layer for layer, density in ticket.layer_densities().items() if density == 0]
+def _warn_if_emptied(entry: RoundId, masks: Masks) -> None:
+    emptied = [name for name, kept in zip(masks, count(list(masks.values())), strict=True) if kept == 0]
     if emptied:
         rank_zero_warn(
-            f"{ticket.id} keeps no weight of {', '.join(map(repr, emptied))}. The layers after them no longer "
+            f"{entry} keeps no weight of {', '.join(map(repr, emptied))}. The layers after them no longer "
             "receive the input. Prune less, or protect them with exclude.",
         )
 

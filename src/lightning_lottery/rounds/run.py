@@ -109,7 +109,10 @@ class Run:
             self.recorder.say("max_time has run out: no further round.")
             return None
         following = self.plan.after(finished.id)
-        return None if following is None else self.tickets.make(following, finished)
+        if following is None:
+            return None
+        finished.masking.release()  # frees memory before the next ticket is made
+        return self.tickets.make(following, finished)
 
     @property
     def _is_first(self) -> bool:
@@ -165,11 +168,11 @@ class Run:
     def _check_first_round(self) -> None:
         """Checks after each epoch of the first round what cannot be checked before training."""
         self._leave_out_copies()
-        start, module = self.round.start.weights(), self.prepared.module
+        start, module = self.round.start, self.prepared.module
         if self.rewind_point.waits_for_steps and self.fit.progress.has_uncounted_steps():
-            check_steps(self.prepared.settings.rewind, module, start)
+            check_steps(self.prepared.settings.rewind, module, start.weights())
         if self.fit.trainer.current_epoch == 0:
-            warn_if_added(self.round.name, module, start)
+            warn_if_added(self.round.name, module, start.weights())
 
     def _leave_out_copies(self) -> None:
         """Stops pruning parameters that turn out to be copies of trained weights."""

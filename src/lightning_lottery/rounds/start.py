@@ -101,7 +101,7 @@ def resume_run(prepared: Prepared, state: RunState | None, records: Records) -> 
     if state is None and records:
         fit.set_logged_steps(records[-1].logged_steps)
     recorder.log_again()
-    seed = prepared.description.provenance["seed"]
+    seed = rewind_point.dense().provenance["seed"]
     tickets = NextTicket(prepared, NextMasks(prepared.pruner, fit, module, parameters, seed), rewind_point)
     ticket = _ticket_to_resume(prepared, plan, entry, tickets, rewind_point)
     if state is None:

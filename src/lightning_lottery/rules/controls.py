@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from types import FunctionType
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
@@ -175,8 +176,20 @@ def _arguments(control: Control) -> str:
     for entry in fields(control):
         value = getattr(control, entry.name)
         if described(value) != described(entry.default):
-            parts.append(f"_{value.__name__}" if hasattr(value, "__name__") else f"_{entry.name}_{value}")
+            parts.append(_named(control, entry.name, value))
     return re.sub(r"\W+", "_", "".join(parts)).rstrip("_")
+
+
+def _named(control: Control, argument: str, value: object) -> str:
+    """A part of a name that is the same in every process."""
+    if isinstance(value, (FunctionType, type)):
+        return f"_{value.__name__}"
+    if not isinstance(value, (bool, int, float, str, type(None))):
+        raise ConfigurationError(
+            f"Several controls are {type(control).__name__}, and {argument}={value!r:.100} cannot be part of a "
+            f"name. Give each a name: {type(control).__name__}(..., name='other_name')."
+        )
+    return f"_{argument}_{value}"
 
 
 @contextmanager

@@ -129,11 +129,11 @@ class Settings:
                         "so it is not a fair control. Write controls=[Reinitialize()]."
                     )
         for branch in self.branches:
-            if branch in _RESERVED or not re.fullmatch(r"\w+", str(branch)):
+            if branch in _RESERVED or not isinstance(branch, str) or not re.fullmatch(r"\w{1,50}", branch):
                 raise ConfigurationError(
                     f"The name of a control is {branch!r}, which "
                     + ("has another meaning" if branch in _RESERVED else "is not a valid name")
-                    + " in records, files and loggers. Use letters, digits and underscores: name='other_name'."
+                    + " in records, files and loggers. Use up to 50 letters, digits, underscores: name='other'."
                 )
         rounds, last = self.control_rounds, self.sizes.last_round
         if rounds is None:
@@ -142,7 +142,7 @@ class Settings:
             raise ConfigurationError(
                 f"control_rounds={list(rounds)!r} also needs controls. Add for example controls=[Reinitialize()]."
             )
-        allowed = all(isinstance(number, int) and 1 <= number <= last for number in rounds)
+        allowed = all(type(number) is int and 1 <= number <= last for number in rounds)
         if not rounds or not allowed or len(set(rounds)) < len(rounds):
             raise ConfigurationError(
                 f"control_rounds={list(rounds)!r} must contain different rounds from 1 to {last}. Round 0 is "

@@ -1,7 +1,7 @@
 """States and tickets in the run folder that take no memory between uses."""
 
 import copy
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Generic
 
@@ -90,15 +90,15 @@ class KeptTicket:
                 self._memory = ticket.mapped(lambda _, tensor: local(tensor).cpu())
 
     def read(self) -> Ticket:
-        """Reads the ticket, to the CPU; if it is sharded, to the devices of the network.
+        """Reads the ticket, to the CPU; sharded tensors to the devices of the network.
 
         Raises:
             LotteryError: The file is missing or damaged.
         """
         if self._memory is None:
             return self._folder.read_ticket(self._name)
-        tensors = tensors_of(self._module)
-        return self._memory.mapped(lambda name, part: _resharded(part, tensors.get(name)))
+        sharded = {name: tensor for name, tensor in tensors_of(self._module).items() if is_sharded(tensor)}
+        return self._memory.mapped(lambda name, part: _resharded(part, sharded[name]) if name in sharded else part)
 
     def without(self, names: Collection[str]) -> "KeptTicket":
         """Writes the ticket again, without the masks of some parameters."""
@@ -107,13 +107,15 @@ class KeptTicket:
         return KeptTicket(self._folder, self._name, self._module, replace(ticket, masks=masks))
 
     def weights(self) -> Mapping[str, Tensor]:
-        """The starting values, on the devices of the network. Every access reads one tensor from the file.
+        """The starting values, on the devices of the network. Every access reads or moves one tensor.
 
         Raises:
             LotteryError: The file is missing or damaged.
         """
-        values = self._folder.read_weights(self._name) if self._memory is None else self.read().weights
-        return Beside(values, tensors_of(self._module))
+        tensors = tensors_of(self._module)
+        if self._memory is None:
+            return Beside(self._folder.read_weights(self._name), tensors)
+        return Beside(self._memory.weights, tensors, _resharded)
 
 
 class Beside(Mapping[str, Tensor]):
@@ -122,15 +124,21 @@ class Beside(Mapping[str, Tensor]):
     Args:
         values: The tensors by name.
         others: Tensors on these devices, by name. The mapping contains only their names.
+        move: Moves a tensor to the device of another one. By default it may be sharded on the way.
     """
 
-    def __init__(self, values: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> None:
-        self._values = values
+    def __init__(
+        self,
+        values: Mapping[str, Tensor],
+        others: Mapping[str, Tensor],
+        move: Callable[[Tensor, Tensor], Tensor] = place,
+    ) -> None:
+        self._values, self._move = values, move
         self._others = {name: other for name, other in others.items() if name in values}
 
     def __getitem__(self, name: str) -> Tensor:
         other = self._others[name]
-        return place(self._values[name], other)
+        return self._move(self._values[name], other)
 
     def __contains__(self, name: object) -> bool:
         return name in self._others
@@ -142,10 +150,8 @@ class Beside(Mapping[str, Tensor]):
         return len(self._others)
 
 
-def _resharded(part: Tensor, other: Tensor | None) -> Tensor:
-    """The part of a sharded tensor on the CPU as a tensor sharded like another one."""
-    if other is None or not is_sharded(other):
-        return part
+def _resharded(part: Tensor, other: Tensor) -> Tensor:
+    """Moves this process's part of a tensor to the device of another one, and shards it alike."""
     return like(part.to(local(other).device), other)
 
 

@@ -5,7 +5,7 @@ from lightning_lottery.tickets.masking import Masking
 from lightning_lottery.tickets.module_state import ModuleState, is_metric
 from lightning_lottery.tickets.provenance import structure_of
 from lightning_lottery.tickets.round_id import TICKET_BRANCH, RoundId
-from lightning_lottery.tickets.tensors import is_finite, put, values_of
+from lightning_lottery.tickets.tensors import is_finite, moved_like, put, values_of
 from lightning_lottery.tickets.ticket import Ticket, dense_ticket, starting_values, tensors_of
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "dense_ticket",
     "is_finite",
     "is_metric",
+    "moved_like",
     "put",
     "starting_values",
     "structure_of",

@@ -94,11 +94,7 @@ class TicketFile:
         with _opened(path) as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if metadata.get("format") != _FORMAT or metadata.get("version") != _VERSION:
-            raise TicketError(
-                f"{path} has format {metadata.get('format', 'none')!r}, version "
-                f"{metadata.get('version', 'none')!r}. Only {_FORMAT!r}, version {_VERSION!r}, is supported."
-            )
+        _check_format(path, metadata)
         return cls._from_tensors(path, metadata, tensors)
 
     @classmethod
@@ -141,22 +137,29 @@ class StoredWeights(Mapping[str, Tensor]):
     def __init__(self, path: Path) -> None:
         with _opened(path) as file:
             metadata, self._keys = file.metadata() or {}, list(file.keys())
+        _check_format(path, metadata)
         self._path = path
-        self._shapes = json.loads(metadata["shapes"])
+        self._shapes = json.loads(metadata.get("shapes", "{}"))
         self._kinds = json.loads(metadata.get("kinds", "{}"))
         self._names = dict.fromkeys(owner for key in self._keys if (owner := _owner(key)) is not None)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
             raise KeyError(name)
-        with _opened(self._path) as file:
-            if name in self._kinds:
-                parts = {key.split(".", 2)[1]: key for key in self._keys if _owner(key) == name}
-                return put_together({part: file.get_tensor(key) for part, key in parts.items()}, self._kinds[name])
-            weight: Tensor = file.get_tensor(f"weight.{name}")
-            if name not in self._shapes:
-                return weight
-            return _scattered(weight, unpack(file.get_tensor(f"mask.{name}"), self._shapes[name]))
+        try:
+            with _opened(self._path) as file:
+                return self._read(file, name)
+        except (KeyError, RuntimeError) as error:
+            raise TicketError(f"{self._path} is damaged at {name!r}: {error!r}") from error
+
+    def _read(self, file: Any, name: str) -> Tensor:
+        if name in self._kinds:
+            parts = {key.split(".", 2)[1]: key for key in self._keys if _owner(key) == name}
+            return put_together({part: file.get_tensor(key) for part, key in parts.items()}, self._kinds[name])
+        weight: Tensor = file.get_tensor(f"weight.{name}")
+        if name not in self._shapes:
+            return weight
+        return _scattered(weight, unpack(file.get_tensor(f"mask.{name}"), self._shapes[name]))
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -173,6 +176,14 @@ def _owner(key: str) -> str | None:
     if key.startswith("part."):
         return key.split(".", 2)[2]
     return key.removeprefix("weight.") if key.startswith("weight.") else None
+
+
+def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != _FORMAT or metadata.get("version") != _VERSION:
+        raise TicketError(
+            f"{path} has format {metadata.get('format', 'none')!r}, version "
+            f"{metadata.get('version', 'none')!r}. Only {_FORMAT!r}, version {_VERSION!r}, is supported."
+        )
 
 
 @contextmanager

@@ -98,9 +98,10 @@ class Masking:
         return bool(self._sparse)
 
     def release(self) -> None:
-        """Removes the hooks from the optimizers."""
+        """Removes the hooks from the optimizers, and frees the masks. Nothing is masked afterwards."""
         while self._undo:
             self._undo.pop()()
+        self._sparse, self._parameters, self._factors = {}, [], []
 
     def mask_gradients(self) -> None:
         """Sets the gradients of pruned weights to zero."""

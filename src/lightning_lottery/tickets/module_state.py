@@ -9,7 +9,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection, MetricTracker
 
-from lightning_lottery.tickets.tensors import put
+from lightning_lottery.tickets.tensors import moved_like, put
 
 # Attributes of torchmetrics' collections and trackers besides their metrics. No public method resets them.
 _NOTES = ("_groups", "_groups_checked", "_state_is_copy", "_increment_called")
@@ -84,7 +84,7 @@ class ModuleState:
                 _restore_buffers(layer, self.buffers[name], device)
             layer.training = self.training.get(name, layer.training)
             if name in self.extra:
-                layer.set_extra_state(copy.deepcopy(self.extra[name]))
+                layer.set_extra_state(moved_like(copy.deepcopy(self.extra[name]), layer.get_extra_state()))
             if name in self.metrics:
                 if isinstance(layer, Metric):
                     layer.reset()  # also clears computed and cached values

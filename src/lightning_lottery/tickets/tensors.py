@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lightning_lottery.masks import sharding
 
@@ -44,6 +45,21 @@ def put(owner: nn.Module, name: str, value: Tensor) -> None:
 
 def _is_expanded(tensor: Tensor) -> bool:
     return any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def moved_like(state: Any, present: Any) -> Any:
+    """Moves the tensors in a state that was read from a file to the devices of those in the present state.
+
+    Args:
+        state: Tensors in lists, tuples and dictionaries.
+        present: The present state. If it has another structure, ``state`` is returned unchanged, on the CPU.
+    """
+    (values, structure), (others, other_structure) = tree_flatten(state), tree_flatten(present)
+    if structure != other_structure:
+        return state
+    pairs = zip(values, others, strict=True)
+    moved = [a.to(b.device) if isinstance(a, Tensor) and isinstance(b, Tensor) else a for a, b in pairs]
+    return tree_unflatten(moved, structure)
 
 
 def values_of(tensor: Tensor) -> Tensor:
