@@ -235,6 +235,7 @@ def test_exports():
         "ToStep",
         "Tolerance",
         "TrainingError",
+        "Transfer",
         "Unstructured",
     ]
     for name in lightning_lottery.__all__:

@@ -44,7 +44,7 @@ from lightning_lottery.rules import (
     ToStep,
 )
 from lightning_lottery.storage import Records, RoundRecord
-from lightning_lottery.tickets import Ticket
+from lightning_lottery.tickets import Ticket, Transfer
 
 __all__ = [
     "ERK",
@@ -92,5 +92,6 @@ __all__ = [
     "ToStep",
     "Tolerance",
     "TrainingError",
+    "Transfer",
     "Unstructured",
 ]

@@ -32,8 +32,8 @@ from lightning_lottery import (
 from lightning_lottery.masks.arithmetic import fingerprint, kept
 from lightning_lottery.masks.smallest import prune_smallest
 from lightning_lottery.pruning.method import Method
+from lightning_lottery.tickets.dense import dense_ticket
 from lightning_lottery.tickets.masking import Masking
-from lightning_lottery.tickets.ticket import dense_ticket
 
 
 def scores(kind: str, generator: torch.Generator) -> list[Tensor]:

@@ -18,7 +18,7 @@ from lightning_lottery import (
     Ticket,
 )
 from lightning_lottery.rules.controls import make_control
-from lightning_lottery.tickets.ticket import starting_values
+from lightning_lottery.tickets.network import starting_values
 from tests.helpers.fits import Model, Net, copied, loaders, quiet_trainer, same_bits
 from tests.helpers.resuming import Manual
 

@@ -13,7 +13,7 @@ from lightning_lottery import LotteryError, Ticket
 from lightning_lottery.storage.folder import RunFolder
 from lightning_lottery.storage.kept import KeptState, KeptTicket
 from lightning_lottery.storage.plain_values import State
-from lightning_lottery.tickets.ticket import dense_ticket
+from lightning_lottery.tickets.dense import dense_ticket
 
 
 @dataclass(frozen=True)

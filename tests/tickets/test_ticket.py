@@ -9,18 +9,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lightning_lottery import Ticket, TicketError
-from lightning_lottery.tickets.ticket import starting_values
+from lightning_lottery.tickets.network import starting_values
 from tests.helpers.fits import Net, copied, same_bits
-
-
-def ticket_of(module, density=0.3, **fields):
-    generator = torch.Generator().manual_seed(0)
-    masks = {
-        name: torch.rand(p.shape, generator=generator) < density
-        for name, p in module.named_parameters()
-        if p.dim() > 1
-    }
-    return Ticket(masks, starting_values(module), **fields)
+from tests.helpers.tickets import ticket_of
 
 
 def test_weights_are_masked_and_share_no_memory_with_the_network():
@@ -160,3 +151,38 @@ def test_too_few_values_for_the_mask_are_refused(tmp_path):
     save_file(tensors, path, {**metadata, "shapes": json.dumps({"w": [2, 2]})})
     with pytest.raises(TicketError, match=r"'w'.*values for 2 survivors"):
         Ticket.load(path)
+
+
+def test_all_that_does_not_fit_is_named_with_both_shapes_and_the_remedy():
+    ticket, other = ticket_of(Net()), Net()
+    other.hidden, other.output, other.new = nn.Linear(256, 30), nn.Linear(30, 10), nn.Linear(2, 2)
+    with pytest.raises(TicketError) as caught:
+        ticket.check_fits(other)
+    for part in (
+        "only the network has: 'new.weight', 'new.bias'",
+        "'hidden.weight' has shape (30, 256) in the network and (24, 256) in the ticket",
+        "'output.weight' has shape (10, 30) in the network and (10, 24) in the ticket",
+        "ticket.transfer(model).ticket",
+    ):
+        assert part in str(caught.value)
+
+
+def test_fingerprints_differ_with_masks_and_with_weights():
+    net = Net()
+    ticket = ticket_of(net)
+    assert ticket_of(net).fingerprint == ticket.fingerprint
+    assert len(ticket.fingerprint) == 16
+    others = [ticket_of(net, density=0.4), ticket_of(Net())]
+    net.norm.running_mean[0] = 1
+    assert len({other.fingerprint for other in (ticket, *others, ticket_of(net))}) == 4
+
+
+def test_a_folder_and_an_empty_file_are_not_tickets(tmp_path):
+    ticket_of(Net()).save(tmp_path / "tickets" / "round_01.safetensors")
+    with pytest.raises(
+        TicketError, match=r"is a folder, not a ticket file. .* for example .*round_01.safetensors"
+    ):
+        Ticket.load(tmp_path)
+    (tmp_path / "empty.safetensors").touch()
+    with pytest.raises(TicketError, match="it is empty"):
+        Ticket.load(tmp_path / "empty.safetensors")

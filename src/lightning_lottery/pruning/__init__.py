@@ -13,7 +13,7 @@ from lightning_lottery.pruning.criteria import (
     criterion_of,
 )
 from lightning_lottery.pruning.gradient_criteria import SNIP, GraSP, SynFlow, Taylor
-from lightning_lottery.pruning.kinds import Kind, kinds_of, norms_by_name
+from lightning_lottery.pruning.kinds import Kind, has_prunable_type, kinds_of, norms_by_name
 from lightning_lottery.pruning.layers import Layer, layers_of
 from lightning_lottery.pruning.method import Method, Pruner, check_scores, largest
 from lightning_lottery.pruning.patterns import Block, Channels, NofM, Pattern, Unstructured, pattern_of
@@ -57,6 +57,7 @@ __all__ = [
     "check_scores",
     "criterion_of",
     "find_copies",
+    "has_prunable_type",
     "kinds_of",
     "largest",
     "layers_of",

@@ -116,11 +116,15 @@ def kinds_of(module: nn.Module) -> dict[str, Kind]:
     """
     found: dict[int, list[Kind]] = {}
     for parameter, place in _places(module):
-        # Sparse and eight-bit tensors lack the arithmetic that pruning and training need.
-        is_real = parameter.is_floating_point() and parameter.element_size() > 1 and not parameter.is_sparse
-        kind = place.kind if is_real and parameter.layout == torch.strided else Kind.NUMBERS
+        kind = place.kind if has_prunable_type(parameter) else Kind.NUMBERS
         found.setdefault(id(parameter), []).append(kind)
     return {name: _one_of(found[id(parameter)]) for name, parameter in module.named_parameters()}
+
+
+def has_prunable_type(tensor: torch.Tensor) -> bool:
+    """Whether a tensor contains dense floating-point numbers of at least 16 bits."""
+    # Sparse and eight-bit tensors lack the arithmetic that pruning and training need.
+    return tensor.is_floating_point() and tensor.element_size() > 1 and tensor.layout == torch.strided
 
 
 def _one_of(kinds: list[Kind]) -> Kind:

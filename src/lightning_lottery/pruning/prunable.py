@@ -107,7 +107,7 @@ def check_not_pruned(module: nn.Module) -> None:
             f"The network is already pruned. PyTorch's own pruning has put masks on {_some(list(pruned))}, and "
             "the weights they remove would count as survivors. Make the masks permanent before fit, for example "
             f"with torch.nn.utils.prune.remove({layer}, {attribute!r}), or start with a network that is not "
-            "pruned."
+            "pruned. Ticket.from_state_dict(model.state_dict()) makes a ticket of masks of torch.nn.utils.prune."
         )
 
 

@@ -1,12 +1,14 @@
 """Tickets: masks with the weights to start from, their file, and masking and module state during training."""
 
+from lightning_lottery.tickets.dense import dense_ticket
 from lightning_lottery.tickets.file import StoredWeights
 from lightning_lottery.tickets.masking import Masking
 from lightning_lottery.tickets.module_state import ModuleState, is_metric
+from lightning_lottery.tickets.network import starting_values, tensors_of
 from lightning_lottery.tickets.provenance import structure_of
 from lightning_lottery.tickets.round_id import TICKET_BRANCH, RoundId
 from lightning_lottery.tickets.tensors import is_finite, moved_like, put, values_of
-from lightning_lottery.tickets.ticket import Ticket, dense_ticket, starting_values, tensors_of
+from lightning_lottery.tickets.ticket import Ticket, Transfer
 
 __all__ = [
     "TICKET_BRANCH",
@@ -15,6 +17,7 @@ __all__ = [
     "RoundId",
     "StoredWeights",
     "Ticket",
+    "Transfer",
     "dense_ticket",
     "is_finite",
     "is_metric",

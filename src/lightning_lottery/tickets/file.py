@@ -182,8 +182,30 @@ def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
     if metadata.get("format") != _FORMAT or metadata.get("version") != _VERSION:
         raise TicketError(
             f"{path} has format {metadata.get('format', 'none')!r}, version "
-            f"{metadata.get('version', 'none')!r}. Only {_FORMAT!r}, version {_VERSION!r}, is supported."
+            f"{metadata.get('version', 'none')!r}. Only {_FORMAT!r}, version {_VERSION!r}, is supported. To make "
+            "a ticket of another file, such as a checkpoint, write Ticket.from_state_dict(path)."
         )
+
+
+def check_is_file(path: Path, what: str) -> None:
+    """Checks that a path leads to a file with content.
+
+    Args:
+        path: The path.
+        what: What the file should be, for the error message.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        TicketError: The path leads to a folder, or the file is empty.
+    """
+    if path.is_dir():
+        inside = sorted(path.glob("*.safetensors")) + sorted(path.glob("*/*.safetensors"))
+        example = f", for example {inside[-1]}" if inside else ""
+        raise TicketError(f"{path} is a folder, not a {what}. Write the path of a file{example}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {what} {path}.")
+    if path.stat().st_size == 0:
+        raise TicketError(f"{path} is not a {what}, or it is damaged: it is empty. Save it again.")
 
 
 @contextmanager
@@ -194,13 +216,15 @@ def _opened(path: Path) -> Iterator[Any]:
         FileNotFoundError: There is no such file.
         TicketError: It is damaged, or not a safetensors file.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no ticket file {path}.")
+    check_is_file(path, "ticket file")
     try:
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError, ValueError) as error:
-        raise TicketError(f"{path} is not a ticket file, or it is damaged: {error}") from error
+        raise TicketError(
+            f"{path} is not a ticket file, or it is damaged: {error}. To make a ticket of a checkpoint, write "
+            "Ticket.from_state_dict(path)."
+        ) from error
 
 
 def _scattered(survivors: Tensor, mask: Tensor) -> Tensor:

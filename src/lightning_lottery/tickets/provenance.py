@@ -9,21 +9,21 @@ import torch
 from torch import nn
 
 
-def provenance(module: nn.Module, seed: int, described: Mapping[str, str]) -> dict[str, str]:
-    """Describes how the tickets of a network are found, for ticket files and ``lottery.json``.
+def provenance(module: nn.Module | None, seed: int | None, described: Mapping[str, str]) -> dict[str, str]:
+    """Describes how tickets are found, for ticket files and ``lottery.json``.
 
     Args:
-        module: The network.
-        seed: The seed of PyTorch's global generator.
-        described: Criterion, scope, pattern and rewinding rule, as strings.
+        module: The network, if there is one.
+        seed: The seed of PyTorch's global generator, if the tickets depend on it.
+        described: Criterion, scope, pattern and rewinding rule, or another source, as strings.
 
     Returns:
         These descriptions, the seed, a fingerprint of the network's structure, and package versions.
     """
     return {
         **described,
-        "seed": str(seed),
-        "structure": structure_of(module),
+        **({} if seed is None else {"seed": str(seed)}),
+        **({} if module is None else {"structure": structure_of(module)}),
         "lightning_lottery_version": version("lightning-lottery"),
         "lightning_version": version("lightning"),
         "torch_version": torch.__version__,

@@ -1,8 +1,10 @@
 """A ticket: which weights survive, and the values they start from."""
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,49 +13,12 @@ from lightning_lottery.errors import TicketError
 from lightning_lottery.files import local_path
 from lightning_lottery.masks import arithmetic, sharding
 from lightning_lottery.tickets.file import TicketFile
-from lightning_lottery.tickets.provenance import provenance
+from lightning_lottery.tickets.foreign import check_masks, masks_in_state_dict, masks_of_zeros, read_checkpoint
+from lightning_lottery.tickets.network import misfits, starting_values, tensors_of, unset_buffers
+from lightning_lottery.tickets.provenance import provenance, structure_of
 from lightning_lottery.tickets.round_id import TICKET_BRANCH, RoundId
-from lightning_lottery.tickets.tensors import put
-
-
-def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """All parameters and persistent buffers of a network, keyed as in ``state_dict``.
-
-    A tied parameter appears once, under its first name.
-    """
-    saved = module.state_dict().keys()
-    tensors: dict[str, Tensor] = dict(module.named_parameters())
-    return tensors | {name: buffer for name, buffer in module.named_buffers() if name in saved}
-
-
-def starting_values(module: nn.Module) -> dict[str, Tensor]:
-    """Copies all parameters and persistent buffers of a network, keyed as in ``state_dict``.
-
-    Args:
-        module: Any network.
-
-    Returns:
-        Detached copies on the CPU, where they take no memory of the training device. Sharded tensors stay sharded.
-    """
-    tensors = {name: tensor.detach() for name, tensor in tensors_of(module).items()}
-    return {
-        n: t.clone() if sharding.is_sharded(t) or t.device.type == "cpu" else t.cpu() for n, t in tensors.items()
-    }
-
-
-def _may_grow(target: Tensor, value: Tensor) -> bool:
-    """Whether a buffer may get its final shape in the first batch, so that the shapes may differ."""
-    return not isinstance(target, nn.Parameter) and min(target.numel(), value.numel()) <= 1
-
-
-def _unset_buffers(module: nn.Module) -> dict[str, nn.Module]:
-    """The layers whose buffers are ``None`` until the first batch, by the names of the buffers."""
-    return {
-        f"{path}.{name}" if path else name: layer
-        for path, layer in module.named_modules()
-        for name, buffer in vars(layer)["_buffers"].items()  # named_buffers() omits them
-        if buffer is None
-    }
+from lightning_lottery.tickets.tensors import put, take_apart
+from lightning_lottery.tickets.transfer import StartFrom, carry
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,7 +30,7 @@ class Ticket:
             LightningModule's ``state_dict``.
         weights: The starting values of all parameters and persistent buffers, keyed likewise. Pruned weights
             are exactly zero; the constructor masks the given values.
-        round: The number of prunings behind the masks; 0 is the dense network.
+        round: The number of prunings behind the masks; 0 for the dense network and for masks from elsewhere.
         branch: ``"ticket"``, or the name of the control.
         provenance: How the ticket was found, as strings: criterion, scope, rewind, seed, versions.
 
@@ -179,33 +144,69 @@ class Ticket:
         Raises:
             TicketError: A parameter exists only in the network or only in the ticket, or a shape differs.
         """
+        self.check_fits(module)
         targets = tensors_of(module)
-        missing = [name for name in targets if name not in self.weights]
-        foreign = [name for name in self.weights if name not in targets]
-        unset = _unset_buffers(module)
-        grown = {name: unset[name] for name in foreign if name in unset}
-        foreign = [name for name in foreign if name not in grown]
-        if missing or foreign:
-            raise TicketError(
-                "The ticket does not fit the network: "
-                + "; ".join(
-                    f"{where}: {', '.join(map(repr, names))}"
-                    for where, names in (("only the network has", missing), ("only the ticket has", foreign))
-                    if names
-                )
-            )
-        for name, target in targets.items():
-            if target.shape != self.weights[name].shape and not _may_grow(target, self.weights[name]):
-                raise TicketError(
-                    f"The ticket does not fit the network: {name!r} has shape {tuple(target.shape)} in the "
-                    f"network and {tuple(self.weights[name].shape)} in the ticket."
-                )
         for name in targets:
             path, _, key = name.rpartition(".")
             put(module.get_submodule(path), key, self.weights[name])
         device = next((target.device for target in targets.values()), None)
-        for name, layer in grown.items():
-            setattr(layer, name.rpartition(".")[-1], self.weights[name].to(device, copy=True))
+        for name, layer in unset_buffers(module).items():
+            if name in self.weights:
+                setattr(layer, name.rpartition(".")[-1], self.weights[name].to(device, copy=True))
+
+    def check_fits(self, module: nn.Module) -> None:
+        """Checks that a network has the ticket's parameters and buffers.
+
+        Args:
+            module: Any network.
+
+        Raises:
+            TicketError: Names or shapes differ; the message names all of them.
+        """
+        if faults := misfits(self.masks, self.weights, module):
+            raise TicketError(
+                f"The ticket does not fit the network: {'; '.join(faults)}. To use what fits, write "
+                "ticket.transfer(model).ticket."
+            )
+
+    def transfer(
+        self, module: nn.Module, rename: Mapping[str, str] | None = None, weights: StartFrom = "ticket"
+    ) -> "Transfer":
+        """Makes a ticket for a network with other names, or with other shapes in some layers.
+
+        The network is not changed. Call :meth:`apply` of the new ticket, or pass it to a callback.
+
+        Args:
+            module: The other network.
+            rename: New names by patterns, for networks whose names differ. ``*`` stands for any characters, and in
+                the new name for what it has matched: ``{"*": "backbone.*"}`` adds a prefix. The first pattern
+                that matches counts.
+            weights: What the new ticket starts from. ``"ticket"``: the ticket's values where they fit, elsewhere
+                those of the network. ``"model"``: the network's values under the masks. ``"signs"``: the network's
+                magnitudes with the signs of the ticket in masked layers (Zhou et al. 2019, arXiv:1905.01067; for
+                signs of trained tickets, Oh et al. 2025, arXiv:2504.05357).
+
+        Returns:
+            The new ticket, and what was carried, skipped and left dense.
+
+        Raises:
+            ConfigurationError: The network has no prunable layer.
+            TicketError: An argument is invalid, or no mask fits the network.
+        """
+        made = carry(self.masks, self.weights, module, rename or {}, weights)
+        described = {**self.provenance, "structure": structure_of(module), "transfer": weights}
+        ticket = replace(self, masks=made.masks, weights=made.weights, provenance=described)
+        return Transfer(ticket, made.carried, made.skipped, made.left_dense)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that differ between tickets with other masks or other weights."""
+        digest = hashlib.sha256(arithmetic.fingerprint(self.masks).encode())
+        for name in sorted(self.weights):
+            for part, tensor in sorted(take_apart(sharding.whole(self.weights[name]))[0].items()):
+                digest.update(f"{name}:{part}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
+                digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def save(self, path: str | Path) -> None:
         """Writes the ticket as a safetensors file: the surviving values, and the masks packed to bits.
@@ -237,30 +238,93 @@ class Ticket:
         content = TicketFile.read(local_path(path, "'ticket.safetensors'"))
         return cls(content.masks, content.weights, content.round, content.branch, content.provenance)
 
+    @classmethod
+    def from_model(cls, module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> "Ticket":
+        """Makes a ticket of a network that something else has pruned: weights that are exactly zero are pruned.
 
-def dense_ticket(
-    module: nn.Module, parameters: Mapping[str, nn.Parameter], described: Mapping[str, str] | None = None
-) -> Ticket:
-    """Makes the ticket of round 0, in which every weight survives with its current value.
+        Args:
+            module: The network. Its values become the starting values.
+            include: Patterns (``*``, ``?``, ``[…]``) of names of parameters that are prunable in addition to the
+                matrices and kernels that a forward pass multiplies by.
+            exclude: Patterns of names of parameters that are not prunable; ``"frozen"`` means those not trained.
 
-    Args:
-        module: The network.
-        parameters: Its prunable parameters by name.
-        described: Criterion, scope, pattern and rewinding rule, as strings.
+        Returns:
+            The ticket, on the CPU. It shares no memory with the network.
 
-    Returns:
-        The ticket, on the CPU unless it is sharded.
+        Raises:
+            ConfigurationError: A pattern matches nothing, the network has nothing prunable, or it has masks of
+                ``torch.nn.utils.prune``, which :meth:`from_state_dict` reads.
+            TicketError: All weights of a layer are zero.
+        """
+        masks = masks_of_zeros(module, include, exclude)
+        return cls(masks, starting_values(module), provenance=provenance(module, None, {"source": "from_model"}))
+
+    @classmethod
+    def from_masks(cls, masks: Mapping[str, Tensor], module: nn.Module) -> "Ticket":
+        """Makes a ticket of masks that something else has made.
+
+        Args:
+            masks: Boolean tensors, ``True`` where a weight survives, by the names of parameters.
+            module: The network. Its values become the starting values.
+
+        Returns:
+            The ticket, on the CPU. It shares no memory with masks or network.
+
+        Raises:
+            TicketError: A mask is not boolean, does not fit the network, or keeps nothing; the message names all
+                that do not fit.
+        """
+        made = check_masks(masks, module)
+        return cls(made, starting_values(module), provenance=provenance(module, None, {"source": "from_masks"}))
+
+    @classmethod
+    def from_state_dict(
+        cls, state_dict: Mapping[str, Any] | str | Path, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    ) -> "Ticket":
+        """Makes a ticket of a state dict, without its network.
+
+        With masks of ``torch.nn.utils.prune`` (pairs of ``*_orig`` and ``*_mask``), these are the masks. Otherwise
+        the exact zeros in floating-point tensors of two or more dimensions are pruned. Such tensors include
+        embeddings: leave them out with ``exclude``, or load the network and use :meth:`from_model`.
+
+        Args:
+            state_dict: A state dict, a Lightning checkpoint, or the path of a file that contains one. Files are
+                loaded with ``weights_only=True``, so that no code in them is executed.
+            include: Patterns of names of tensors that are prunable, too.
+            exclude: Patterns of names of tensors that are not.
+
+        Returns:
+            The ticket, on the CPU, with the names that the network has without masks.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            TicketError: The file cannot be read, a key does not fit, or a layer keeps nothing; the message names
+                all keys that do not fit.
+        """
+        content = read_checkpoint(state_dict) if isinstance(state_dict, (str, Path)) else state_dict
+        masks, weights = masks_in_state_dict(content, include, exclude)
+        return cls(masks, weights, provenance=provenance(None, None, {"source": "from_state_dict"}))
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """The result of :meth:`Ticket.transfer`. Printing it shows what was carried over.
+
+    Attributes:
+        ticket: A ticket for the other network.
+        carried: The names in that network of all masks and values that come from the original ticket.
+        skipped: What was not carried over, by its name in the original ticket, each with the reason.
+        left_dense: The prunable layers of the network for which the original ticket has no mask.
     """
-    masks = {name: _all_alive(parameter) for name, parameter in parameters.items()}
-    return Ticket(
-        masks, starting_values(module), provenance=provenance(module, torch.initial_seed(), described or {})
-    )
 
+    ticket: Ticket
+    carried: list[str]
+    skipped: dict[str, str]
+    left_dense: list[str]
 
-def _all_alive(parameter: Tensor) -> Tensor:
-    """The mask of a parameter of which nothing is pruned."""
-    # Contiguous, whatever the layout of the weights, since masks are written and read in this form.
-    if not sharding.is_sharded(parameter):
-        return torch.ones(parameter.shape, dtype=torch.bool)
-    part = sharding.local(parameter)
-    return sharding.like(torch.ones(part.shape, dtype=torch.bool, device=part.device), parameter)
+    def __str__(self) -> str:
+        masks = [name for name in self.ticket.masks if name not in self.left_dense]
+        lines = [f"carried {len(masks)} masks, density of the network {self.ticket.density:.4f}"]
+        lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
+        lines += [f"left dense {name}" for name in self.left_dense]
+        return "\n".join(lines)

@@ -1,0 +1,39 @@
+"""The ticket that a run starts with, in which every weight survives."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lightning_lottery.masks import is_sharded, like, local
+from lightning_lottery.tickets.network import starting_values
+from lightning_lottery.tickets.provenance import provenance
+from lightning_lottery.tickets.ticket import Ticket
+
+
+def dense_ticket(
+    module: nn.Module, parameters: Mapping[str, nn.Parameter], described: Mapping[str, str] | None = None
+) -> Ticket:
+    """Makes the ticket of round 0, in which every weight survives with its current value.
+
+    Args:
+        module: The network.
+        parameters: Its prunable parameters by name.
+        described: Criterion, scope, pattern and rewinding rule, as strings.
+
+    Returns:
+        The ticket, on the CPU unless it is sharded.
+    """
+    masks = {name: _all_alive(parameter) for name, parameter in parameters.items()}
+    return Ticket(
+        masks, starting_values(module), provenance=provenance(module, torch.initial_seed(), described or {})
+    )
+
+
+def _all_alive(parameter: Tensor) -> Tensor:
+    """The mask of a parameter of which nothing is pruned."""
+    # Contiguous, whatever the layout of the weights, since masks are written and read in this form.
+    if not is_sharded(parameter):
+        return torch.ones(parameter.shape, dtype=torch.bool)
+    part = local(parameter)
+    return like(torch.ones(part.shape, dtype=torch.bool, device=part.device), parameter)

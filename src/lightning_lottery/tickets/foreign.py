@@ -1,0 +1,216 @@
+"""Masks from elsewhere: zeros in a network or state dict, masks of torch.nn.utils.prune, dictionaries of masks."""
+
+import pickle
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lightning_lottery.errors import TicketError
+from lightning_lottery.files import local_path
+from lightning_lottery.masks import Masks
+from lightning_lottery.pruning import check_and_select, has_prunable_type
+from lightning_lottery.tickets.file import check_is_file
+
+Weights = dict[str, Tensor]
+
+
+def masks_of_zeros(module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Masks:
+    """The masks of the exact zeros in a network.
+
+    Args:
+        module: The network.
+        include: Patterns of names of parameters that are prunable, in addition to matrices and kernels.
+        exclude: Patterns of names of parameters that are not.
+
+    Raises:
+        ConfigurationError: A pattern matches nothing, or the network has nothing prunable.
+        TicketError: All weights of a layer are zero.
+    """
+    if not isinstance(module, nn.Module):
+        raise TicketError(f"A network (a torch.nn.Module) is needed, but got {module!r:.200}.")
+    selection = check_and_select(module, include, exclude, is_initial=False)
+    masks = {name: _nonzero(parameter) for name, parameter in selection.parameters.items()}
+    _check_not_empty(masks)
+    return masks
+
+
+def check_masks(masks: Mapping[str, Tensor], module: nn.Module) -> Masks:
+    """Checks that masks fit a network, and copies them.
+
+    Args:
+        masks: Boolean tensors by the names of parameters. The second name of a tied parameter is accepted.
+        module: The network.
+
+    Returns:
+        The masks on the CPU, under the first names of the parameters.
+
+    Raises:
+        TicketError: A mask is not boolean, is not for a parameter, has another shape, or keeps nothing.
+    """
+    if not isinstance(masks, Mapping) or not masks:
+        raise TicketError(f"Pass a dictionary of masks by the names of parameters, but got {masks!r:.200}.")
+    first = {id(parameter): name for name, parameter in module.named_parameters()}
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    faults = [fault for name, mask in masks.items() if (fault := _fault(name, mask, parameters.get(name)))]
+    if faults:
+        raise TicketError(f"The masks do not fit the network: {'; '.join(faults)}.")
+    made = {first[id(parameters[name])]: mask.detach().cpu().clone() for name, mask in masks.items()}
+    _check_not_empty(made)
+    return made
+
+
+def _fault(name: str, mask: object, parameter: Tensor | None) -> str | None:
+    """Describes what is wrong with a mask; ``None`` if nothing is."""
+    if parameter is None:
+        return f"{name!r} is not a parameter of the network"
+    if not isinstance(mask, Tensor):
+        return f"the mask of {name!r} is {mask!r:.50}, which is not a tensor"
+    if mask.dtype != torch.bool:
+        return f"the mask of {name!r} is {mask.dtype}, which is not boolean; write mask.bool()"
+    if mask.shape != parameter.shape:
+        shapes = f"{tuple(parameter.shape)} in the network and {tuple(mask.shape)} among the masks"
+        return f"{name!r} has shape {shapes}"
+    return None
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads a file of PyTorch, Lightning or safetensors to the CPU, without executing code in it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        TicketError: It cannot be read in this way.
+    """
+    file = local_path(path, "'checkpoint.ckpt'")
+    check_is_file(file, "checkpoint")
+    try:
+        if file.suffix == ".safetensors":
+            return dict(load_file(file))
+        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise TicketError(
+            f"{file} cannot be read as a checkpoint: {(str(error) or type(error).__name__).splitlines()[0]} "
+            "Code in it is never executed (weights_only=True). If it contains more than tensors, load it yourself "
+            "and pass its state dict."
+        ) from error
+    if not isinstance(content, dict):
+        raise TicketError(f"{file} contains {type(content).__name__}. Save the state_dict of the network instead.")
+    return content
+
+
+def masks_in_state_dict(
+    state_dict: Mapping[str, Any], include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> tuple[Masks, Weights]:
+    """Finds the masks in a state dict: pairs of ``*_orig`` and ``*_mask``; without any, the exact zeros.
+
+    Args:
+        state_dict: A state dict, or a checkpoint of Lightning with one.
+        include: Patterns of names of tensors that are prunable.
+        exclude: Patterns of names of tensors that are not.
+
+    Returns:
+        The masks and all weights, on the CPU, under the names that the network has without masks.
+
+    Raises:
+        TicketError: A key does not fit; the message names all of them.
+    """
+    inner = state_dict.get("state_dict", state_dict) if isinstance(state_dict, Mapping) else None
+    tensors = _without_tied({n: t.detach() for n, t in (inner or {}).items() if isinstance(t, Tensor)})
+    if not tensors:
+        raise TicketError(f"Pass a state dict of tensors by name, or a path, but got {state_dict!r:.200}.")
+    _check_patterns({"include": include, "exclude": exclude}, list(tensors))
+    tensors = {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
+    if any(f"{name}_mask" in tensors for name in _originals(tensors)):
+        masks, weights = _from_pairs(tensors)
+        masks = {name: mask for name, mask in masks.items() if not _matches(name, exclude)}
+    else:
+        weights = tensors
+        chosen = {
+            name
+            for name, tensor in tensors.items()
+            if not _matches(name, exclude) and (_is_matrix(tensor) or _matches(name, include))
+        }
+        masks = {name: _nonzero(tensor) for name, tensor in tensors.items() if name in chosen}
+    if not masks:
+        raise TicketError(
+            "The state dict contains nothing prunable: no floating-point tensor of two or more dimensions. Its "
+            f"keys are {', '.join(tensors)}. Name others in include=['…']."
+        )
+    _check_not_empty(masks)
+    return masks, weights
+
+
+def _from_pairs(tensors: Weights) -> tuple[Masks, Weights]:
+    """Masks and weights of a state dict with masks of ``torch.nn.utils.prune``."""
+    masks, weights, faults = {}, dict(tensors), []
+    for name in _originals(tensors):
+        original, mask = tensors[f"{name}_orig"], tensors.get(f"{name}_mask")
+        if mask is None:
+            faults.append(f"{name + '_orig'!r} has no {name + '_mask'!r}")
+        elif mask.shape != original.shape:
+            faults.append(
+                f"{name + '_mask'!r} has shape {tuple(mask.shape)} and {name + '_orig'!r} {tuple(original.shape)}"
+            )
+        elif not bool(((mask == 0) | (mask == 1)).all()):
+            faults.append(f"{name + '_mask'!r} has other values than 0 and 1")
+        elif name in tensors:
+            faults.append(f"{name!r} is there beside {name + '_orig'!r}")
+        else:
+            masks[name] = mask.bool()
+            weights[name] = weights.pop(f"{name}_orig")
+            del weights[f"{name}_mask"]
+    alone = [key for key in weights if key.endswith(("weight_mask", "bias_mask"))]
+    faults += [f"{key!r} has no {key.removesuffix('_mask') + '_orig'!r}" for key in alone]
+    if faults:
+        raise TicketError(f"The masks of torch.nn.utils.prune do not fit: {'; '.join(faults)}.")
+    return masks, weights
+
+
+def _originals(tensors: Weights) -> list[str]:
+    """The names of weights that are stored as ``*_orig``; spectral_norm also stores ``*_u`` and is not a mask."""
+    found = [key.removesuffix("_orig") for key in tensors if key.endswith("_orig")]
+    return [name for name in found if f"{name}_u" not in tensors]
+
+
+def _without_tied(tensors: Weights) -> Weights:
+    """The tensors without those that share their memory with an earlier one, under the first names."""
+    first: dict[object, str] = {}
+    for name, tensor in tensors.items():
+        is_plain = tensor.layout == torch.strided and tensor.numel() > 0
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride()) if is_plain else name
+        first.setdefault(key, name)
+    return {name: tensors[name] for name in first.values()}
+
+
+def _is_matrix(tensor: Tensor) -> bool:
+    return tensor.dim() >= 2 and has_prunable_type(tensor)
+
+
+def _nonzero(tensor: Tensor) -> Tensor:
+    return tensor.detach().ne(0).cpu().contiguous()
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _check_patterns(arguments: Mapping[str, Sequence[str]], names: Sequence[str]) -> None:
+    for argument, patterns in arguments.items():
+        for pattern in patterns:
+            if not any(_matches(name, [pattern]) for name in (*names, *(n.removesuffix("_orig") for n in names))):
+                raise TicketError(f"{argument}={pattern!r} matches no key. The keys are: {', '.join(names)}.")
+
+
+def _check_not_empty(masks: Masks) -> None:
+    """Checks that every layer keeps a weight, since a layer without any passes nothing on."""
+    if empty := [name for name, mask in masks.items() if not bool(mask.any())]:
+        raise TicketError(
+            f"The masks keep no weight of {', '.join(map(repr, empty))}: all of them are zero, so that nothing "
+            "passes these layers. If they only start at zero, as in adapters, leave out their masks, for example "
+            f"with exclude={empty}."
+        )

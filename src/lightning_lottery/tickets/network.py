@@ -1,0 +1,75 @@
+"""What a ticket and a network have in common: named tensors, and whether their names and shapes agree."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from lightning_lottery.masks import is_sharded
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """All parameters and persistent buffers of a network, keyed as in ``state_dict``.
+
+    A tied parameter appears once, under its first name.
+    """
+    saved = module.state_dict().keys()
+    tensors: dict[str, Tensor] = dict(module.named_parameters())
+    return tensors | {name: buffer for name, buffer in module.named_buffers() if name in saved}
+
+
+def starting_values(module: nn.Module) -> dict[str, Tensor]:
+    """Copies all parameters and persistent buffers of a network, keyed as in ``state_dict``.
+
+    Args:
+        module: Any network.
+
+    Returns:
+        Detached copies on the CPU, where they take no memory of the training device. Sharded tensors stay sharded.
+    """
+    tensors = {name: tensor.detach() for name, tensor in tensors_of(module).items()}
+    return {n: t.clone() if is_sharded(t) or t.device.type == "cpu" else t.cpu() for n, t in tensors.items()}
+
+
+def unset_buffers(module: nn.Module) -> dict[str, nn.Module]:
+    """The layers whose buffers are ``None`` until the first batch, by the names of the buffers."""
+    return {
+        f"{path}.{name}" if path else name: layer
+        for path, layer in module.named_modules()
+        for name, buffer in vars(layer)["_buffers"].items()  # named_buffers() omits them
+        if buffer is None
+    }
+
+
+def misfits(masks: Mapping[str, Tensor], weights: Mapping[str, Tensor], module: nn.Module) -> list[str]:
+    """Describes where masks and weights do not fit a network.
+
+    Buffers that get their shape in the first batch, such as those of quantisation observers, fit before and after
+    it.
+
+    Args:
+        masks: The masks of a ticket by name.
+        weights: All its weights by name.
+        module: The network.
+
+    Returns:
+        One description for each kind of fault and for each wrong shape; empty if everything fits.
+    """
+    targets, parameters = tensors_of(module), dict(module.named_parameters())
+    unset = unset_buffers(module)
+    groups = {
+        "only the network has": [name for name in targets if name not in weights],
+        "only the ticket has": [name for name in weights if name not in targets and name not in unset],
+        "masked, but not parameters of the network": [n for n in masks if n in targets and n not in parameters],
+    }
+    shapes = [
+        f"{name!r} has shape {tuple(target.shape)} in the network and {tuple(weights[name].shape)} in the ticket"
+        for name, target in targets.items()
+        if name in weights and target.shape != weights[name].shape and not _may_grow(target, weights[name])
+    ]
+    named = [f"{what}: {', '.join(map(repr, names))}" for what, names in groups.items() if names]
+    return named + shapes
+
+
+def _may_grow(target: Tensor, value: Tensor) -> bool:
+    """Whether a buffer may get its final shape in the first batch, so that the shapes may differ."""
+    return not isinstance(target, nn.Parameter) and min(target.numel(), value.numel()) <= 1
