@@ -229,6 +229,7 @@ def test_exports():
         "SynFlow",
         "Taylor",
         "Ticket",
+        "TicketCallback",
         "TicketError",
         "ToEpoch",
         "ToInit",

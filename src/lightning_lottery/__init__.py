@@ -1,6 +1,6 @@
 """Find winning lottery tickets inside one PyTorch Lightning fit."""
 
-from lightning_lottery.callback import LotteryTicketCallback
+from lightning_lottery.callback import LotteryTicketCallback, TicketCallback
 from lightning_lottery.errors import ConfigurationError, FolderError, LotteryError, TicketError, TrainingError
 from lightning_lottery.preflight import Preview
 from lightning_lottery.pruning import (
@@ -86,6 +86,7 @@ __all__ = [
     "SynFlow",
     "Taylor",
     "Ticket",
+    "TicketCallback",
     "TicketError",
     "ToEpoch",
     "ToInit",

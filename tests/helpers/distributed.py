@@ -21,7 +21,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_lottery import SNIP, GraSP, LotteryTicketCallback, Random, ShuffleMask
+from lightning_lottery import SNIP, GraSP, LotteryTicketCallback, Random, ShuffleMask, TicketCallback
 from lightning_lottery import Stop as StopRule
 from lightning_lottery.masks.sharding import whole
 from tests.helpers.fits import Model, quiet_trainer
@@ -134,6 +134,27 @@ def fit_fp32(is_sharded: bool, folder: Path) -> None:
         (folder / "records.json").write_text(json.dumps([record.kept for record in lottery.records]))
 
 
+def fit_ticket(strategy: str, rewind: str, folder: Path) -> None:
+    """Searches for tickets, and trains the last one again alone; saves the trained weights of both."""
+    lottery = LotteryTicketCallback(densities=[0.5, 0.2], rewind=rewind, dirpath=folder / "run", verbose=False)
+    ticket = folder / "run" / "tickets" / "round_02.safetensors"
+    for name in ("search", "alone"):
+        seed_everything(SEED, verbose=False)
+        train = DataLoader(
+            TensorDataset(data().tensors[0].float(), data().tensors[1]), batch_size=BATCH, shuffle=True
+        )
+        model = Model(network(dropout=0.2), scheduler="step")
+        callback = lottery if name == "search" else TicketCallback(ticket, verbose=False)
+        (folder / name).mkdir(exist_ok=True)
+        callbacks = [callback, Hashes(folder / name)]
+        trainer = quiet_trainer(
+            callbacks=callbacks, max_epochs=EPOCHS, devices=2, strategy=strategy, limit_val_batches=0
+        )
+        trainer.fit(model, train)
+        if trainer.is_global_zero:
+            torch.save(model.state_dict(), folder / f"{name}.pt")
+
+
 def fit(what: str, folder: Path) -> LotteryTicketCallback:
     strategy, _, case = what.partition(" ")
     dropout = 0.2 if case in ("whole", "stop", "resume") else 0.0
@@ -189,5 +210,8 @@ if __name__ == "__main__":
         os.chdir(folder)
         if what in ("sharded", "replicated"):
             fit_fp32(what == "sharded", folder)
+        elif " ticket " in what:
+            strategy, _, rewind = what.split(" ", 2)
+            fit_ticket(strategy, rewind, folder)
         else:
             fit(what, folder)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics import MaxMetric
 
-from lightning_lottery import LotteryTicketCallback
+from lightning_lottery import LotteryTicketCallback, TicketCallback
 from tests.helpers.fits import Model, Net, Spy, copied, loaders, make_optimizer, quiet_trainer, same_bits
 from tests.helpers.rounds import KeepMasked
 
@@ -130,6 +130,11 @@ def test_a_round_is_a_fresh_fit_of_the_same_masked_weights(digits, case, own_gen
         assert alone.steps == [spy.steps[number]]
         assert alone.order == [spy.order[number]]
         assert same_bits(alone.ends[0], spy.ends[number])
+        again = Spy()
+        fit(copy.deepcopy(initial), TicketCallback(ticket, verbose=False), again)
+        assert again.order == alone.order
+        assert same_bits(again.starts[0], spy.starts[number])
+        assert same_bits(again.ends[0], spy.ends[number])
 
 
 def test_survivors_start_from_the_saved_weights_and_pruned_ones_are_zero(digits):

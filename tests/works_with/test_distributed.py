@@ -9,10 +9,12 @@ from filelock import FileLock
 
 from lightning_lottery import Ticket
 from lightning_lottery.storage.folder import RunFolder
-from tests.helpers.fits import needs
+from tests.helpers.fits import needs, same_bits
 from tests.helpers.scripts import run_script
 
 pytestmark = pytest.mark.slow
+
+TICKETS = ("ddp ticket init", "ddp ticket 5 steps", "ddp_spawn ticket 5 steps")
 
 
 def run(folder, *whats, error=None):
@@ -40,8 +42,8 @@ def run_fits(folder):
     shutil.rmtree(folder, ignore_errors=True)  # of another worker, in which a fit has failed
     run(folder, "one", "one snip", "one grasp")
     whats = ("ddp", "ddp snip", "ddp grasp", "ddp torn", "ddp unseeded", "ddp whole", "ddp default", "replicated")
-    run(folder, *whats, "ddp speak")
-    run(folder, "ddp_fork", "ddp_spawn", "ddp_spawn speak")
+    run(folder, *whats, *TICKETS[:2], "ddp speak")
+    run(folder, "ddp_fork", "ddp_spawn", *TICKETS[2:], "ddp_spawn speak")
     (folder / "complete").touch()
     return folder
 
@@ -74,6 +76,17 @@ def test_two_processes_find_the_tickets_of_one_process(fits, strategy):
         exact = {"rtol": 1e-9, "atol": 1e-12} if strategy == "ddp" else {"rtol": 1e-6, "atol": 1e-7}
         torch.testing.assert_close(weights[1][name].double(), weight, **exact)
     assert (one / "records.json").read_text() == (two / "records.json").read_text()
+
+
+@pytest.mark.parametrize("what", TICKETS)
+def test_two_processes_train_a_ticket_alone_as_in_its_round(fits, what):
+    search, alone = (ranks(fits / what / name) for name in ("search", "alone"))
+    assert search[0] == search[1]
+    assert [rank[-1] for rank in search] == [rank[0] for rank in alone]
+    weights = [torch.load(fits / what / f"{name}.pt", weights_only=True) for name in ("search", "alone")]
+    assert same_bits(*weights)
+    for name, mask in Ticket.load(fits / what / "run" / "tickets" / "round_02.safetensors").masks.items():
+        assert not weights[1][name][~mask].any()
 
 
 @pytest.mark.parametrize("criterion", ["snip", "grasp"])

@@ -7,7 +7,19 @@ existed since the oldest supported version, 2.5.0, unless its comment names a la
 from lightning_lottery._lightning.commands import CommandFinished, CommandLine
 from lightning_lottery._lightning.fit import RoundsFit
 from lightning_lottery._lightning.loop import Hooks
-from lightning_lottery._lightning.progress import validation_interval
+from lightning_lottery._lightning.optimizers import before_optimizers
+from lightning_lottery._lightning.other_callbacks import gradients_stay_masked
+from lightning_lottery._lightning.progress import show_in_progress_bar, validation_interval
 from lightning_lottery._lightning.rounds_loop import RoundsLoop
 
-__all__ = ["CommandFinished", "CommandLine", "Hooks", "RoundsFit", "RoundsLoop", "validation_interval"]
+__all__ = [
+    "CommandFinished",
+    "CommandLine",
+    "Hooks",
+    "RoundsFit",
+    "RoundsLoop",
+    "before_optimizers",
+    "gradients_stay_masked",
+    "show_in_progress_bar",
+    "validation_interval",
+]

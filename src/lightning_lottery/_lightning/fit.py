@@ -6,13 +6,12 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_lottery._lightning import loop_state, metrics
 from lightning_lottery._lightning.loggers import RoundLoggers
-from lightning_lottery._lightning.other_callbacks import CallbackState, take
+from lightning_lottery._lightning.other_callbacks import CallbackState, gradients_stay_masked, take
 from lightning_lottery._lightning.rounds_loop import RoundsLoop
 from lightning_lottery._lightning.training_data import TrainingData, training_data
 from lightning_lottery.storage import FitEnd, FitMoment, FitPoint, FitStart, GeneratorState, StateDict
@@ -240,13 +239,8 @@ class RoundsFit:
         return values[self.trainer.global_rank] if len(values) == self.trainer.world_size else values[0]
 
     def gradients_stay_masked(self) -> bool:
-        """Whether gradients stay masked: no hook of the LightningModule or of a callback can change them later."""
-        module, others = self.trainer.lightning_module, self._loop.other_callbacks()
-        shared = ("on_after_backward", "on_before_optimizer_step")
-        return not (
-            any(is_overridden(hook, module) for hook in (*shared, "configure_gradient_clipping", "optimizer_step"))
-            or any(is_overridden(hook, other, Callback) for hook in shared for other in others)
-        )
+        """Whether no hook of the LightningModule or of another callback can change gradients after masking."""
+        return gradients_stay_masked(self.trainer.lightning_module, self._loop.other_callbacks())
 
 
 def _parts(loop: RoundsLoop) -> list[Any]:

@@ -10,12 +10,13 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_lottery._lightning import loop_state
 from lightning_lottery._lightning.data_order import DataOrder
+from lightning_lottery._lightning.progress import show_in_progress_bar
 from lightning_lottery.attributes import replace_attribute
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """The functions that a fit of many rounds calls.
+    """The functions that a fit of many rounds calls. By default there is one round, and nothing is done.
 
     Attributes:
         before_training: Before training begins. Returns whether to train at all.
@@ -29,12 +30,12 @@ class Hooks:
     """
 
     before_training: Callable[[], bool]
-    after_round: Callable[[], bool]
-    after_batch: Callable[[], None]
-    before_epoch: Callable[[], None]
-    before_loading: Callable[[str | os.PathLike[str] | None], bool]
-    after_saving: Callable[[str], None]
-    progress_texts: Callable[[], dict[str, str]]
+    after_round: Callable[[], bool] = lambda: False
+    after_batch: Callable[[], None] = lambda: None
+    before_epoch: Callable[[], None] = lambda: None
+    before_loading: Callable[[str | os.PathLike[str] | None], bool] = lambda _: False
+    after_saving: Callable[[str], None] = lambda _: None
+    progress_texts: Callable[[], dict[str, str]] = dict
 
 
 def install(trainer: Trainer, owner: Callback, hooks: Hooks, data: DataOrder) -> list[Callable[[], None]]:
@@ -63,13 +64,7 @@ def install(trainer: Trainer, owner: Callback, hooks: Hooks, data: DataOrder) ->
     # Both warnings would be wrong: an epoch is resumed exactly, and checkpoint callbacks keep their state.
     undo.append(_mute("You're resuming from a checkpoint that ended before the epoch ended"))
     undo.append(_mute("The dirpath has changed from"))
-    if (progress := trainer.progress_bar_callback) is not None:
-        get_metrics = progress.get_metrics  # the only way to add text to any progress bar
-        undo.append(
-            replace_attribute(
-                progress, "get_metrics", lambda *args: {**hooks.progress_texts(), **get_metrics(*args)}
-            )
-        )
+    undo.append(show_in_progress_bar(trainer, hooks.progress_texts))
     return undo
 
 

@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.loops.progress import _BaseProgress
 
+from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.storage import Optimization, StateDict
 
 
@@ -132,12 +133,20 @@ def load_optimization(trainer: Trainer, state: Optimization, fresh_optimizer: bo
         trainer: The Trainer, with new optimizers.
         state: The result of :func:`optimization`. It is not changed.
         fresh_optimizer: Whether to leave out the per-weight state of the optimizers.
+
+    Raises:
+        ConfigurationError: The Trainer has other optimizers or schedulers.
     """
     trainer.fit_loop.load_state_dict(copy.deepcopy(state.loops))
-    for optimizer, values in zip(trainer.optimizers, state.optimizers, strict=True):
-        optimizer.load_state_dict(copy.deepcopy({**values, "state": {}} if fresh_optimizer else values))
-    for config, values in zip(trainer.lr_scheduler_configs, state.schedulers, strict=True):
-        config.scheduler.load_state_dict(copy.deepcopy(values))
+    try:
+        for optimizer, values in zip(trainer.optimizers, state.optimizers, strict=True):
+            optimizer.load_state_dict(copy.deepcopy({**values, "state": {}} if fresh_optimizer else values))
+        for config, values in zip(trainer.lr_scheduler_configs, state.schedulers, strict=True):
+            config.scheduler.load_state_dict(copy.deepcopy(values))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ConfigurationError(
+            f"The optimizers or schedulers differ from those of the saved schedule ({error!r:.200})."
+        ) from error
     trainer.precision_plugin.load_state_dict(copy.deepcopy(state.precision))
 
 

@@ -1,10 +1,12 @@
-"""The state of other callbacks and of the data module, which is restored before every round."""
+"""The other callbacks: their state, which is restored before every round, and what they may do to gradients."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch import Callback, LightningDataModule, Trainer, callbacks
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, callbacks
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import nn
 
@@ -113,10 +115,8 @@ class CallbackState:
             callback._end_time = dict.fromkeys(callback._end_time)
         elif isinstance(callback, (ModelCheckpoint, *_AVERAGING)):
             vars(callback).update({name: copy.copy(value) for name, value in self.state.items()})
-            if isinstance(callback, Callback) and not isinstance(callback, ModelCheckpoint):
-                callback.setup(
-                    trainer, trainer.lightning_module, "fit"
-                )  # creates a new average of the new weights
+            if isinstance(callback, _AVERAGING):
+                start_average(trainer, callback)
         else:
             self._restore_plain(dict(point or self.state))
 
@@ -132,6 +132,25 @@ class CallbackState:
                 f"{self.name} had no state before the first round but has one now, so it is not rewound. Let its "
                 "state_dict return the initial state from the start.",
             )
+
+
+def averages(trainer: Trainer) -> list[Callback]:
+    """Lightning's callbacks that average weights."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, _AVERAGING)]  # type: ignore[attr-defined]
+
+
+def start_average(trainer: Trainer, callback: Callback) -> None:
+    """Lets a callback that averages weights start over with the present weights."""
+    callback.setup(trainer, trainer.lightning_module, "fit")
+
+
+def gradients_stay_masked(module: LightningModule, others: Sequence[Callback]) -> bool:
+    """Whether no hook of a LightningModule or of other callbacks can change gradients after masking."""
+    shared = ("on_after_backward", "on_before_optimizer_step")
+    return not (
+        any(is_overridden(hook, module) for hook in (*shared, "configure_gradient_clipping", "optimizer_step"))
+        or any(is_overridden(hook, other, Callback) for hook in shared for other in others)
+    )
 
 
 def take(states: list[NamedState], name: str) -> StateDict | None:

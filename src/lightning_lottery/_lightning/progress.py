@@ -1,10 +1,13 @@
-"""How far a round is, and how long it can become."""
+"""How far a round is, how long it can become, and what the progress bar shows."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
+
+from lightning_lottery.attributes import replace_attribute
 
 
 class Progress:
@@ -111,3 +114,20 @@ def validation_interval(trainer: Trainer) -> Any:
     """How often the Trainer validates within an epoch: its argument, or the seconds between two validations."""
     seconds = getattr(trainer, "_val_check_time_interval", None)  # since 2.6
     return trainer.val_check_interval if seconds is None else f"{seconds} s"
+
+
+def show_in_progress_bar(trainer: Trainer, texts: Callable[[], dict[str, str]]) -> Callable[[], None]:
+    """Adds texts to the progress bar, if there is one.
+
+    Args:
+        trainer: The Trainer.
+        texts: Returns the texts by name, whenever the bar is drawn.
+
+    Returns:
+        A function that removes the texts.
+    """
+    bar: Any = trainer.progress_bar_callback
+    if bar is None:
+        return lambda: None
+    get_metrics = bar.get_metrics  # the only way to add text to any progress bar
+    return replace_attribute(bar, "get_metrics", lambda *args: {**texts(), **get_metrics(*args)})

@@ -1,5 +1,6 @@
-"""The callback that users add to a Trainer, and what it offers them: results, resuming."""
+"""The callbacks that users add to a Trainer, and what they offer: results, resuming."""
 
 from lightning_lottery.callback.lottery import LotteryTicketCallback
+from lightning_lottery.callback.ticket import TicketCallback
 
-__all__ = ["LotteryTicketCallback"]
+__all__ = ["LotteryTicketCallback", "TicketCallback"]

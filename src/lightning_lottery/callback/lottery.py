@@ -8,13 +8,22 @@ from typing import Any, Literal
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from typing_extensions import override
 
 from lightning_lottery import report
 from lightning_lottery._lightning import Hooks, RoundsLoop
+from lightning_lottery.callback.masking import MaskingCallback
 from lightning_lottery.callback.resuming import Resumable
 from lightning_lottery.files import local_path
-from lightning_lottery.preflight import FitRequest, Prepared, Preview, check_trainer, describe_trainer, prepare
+from lightning_lottery.preflight import (
+    FitRequest,
+    Prepared,
+    Preview,
+    check_rounds,
+    check_trainer,
+    describe_trainer,
+    prepare,
+)
 from lightning_lottery.pruning import (
     Criterion,
     Method,
@@ -26,7 +35,7 @@ from lightning_lottery.pruning import (
     pattern_of,
     scope_of,
 )
-from lightning_lottery.rounds import Run, begin_run, resume_run
+from lightning_lottery.rounds import Round, Run, begin_run, resume_run
 from lightning_lottery.rules import Control, Rewind, Settings, Stop, rewind_of
 from lightning_lottery.storage import Records, to_plain
 
@@ -158,7 +167,8 @@ class LotteryTicketCallback(Resumable):
         if stage != "fit":
             return
         self._close("failed")  # in case an earlier fit ended without teardown
-        check_trainer(trainer, self, self.settings)
+        check_trainer(trainer, MaskingCallback)
+        check_rounds(trainer, self.settings)
         # Now, before other callbacks change the limits.
         self._request = FitRequest(trainer=describe_trainer(trainer), ignore=self._ignore)
         self._last_state = {}
@@ -191,28 +201,16 @@ class LotteryTicketCallback(Resumable):
         if self._run is not None:
             self._run.save_rewind_point(between_epochs=False)
 
+    @property
+    @override
+    def _training(self) -> Round | None:
+        return None if self._run is None else self._run.round
+
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Masks the gradients before anything uses their norm."""
+        """Tracks gradients, and masks them before anything uses their norm."""
         if self._run is not None:
             self._run.round.track_gradients()
-            self._run.round.masking.mask_gradients()
-
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Masks the gradients after a plain ``loss.backward()``, which calls no hook."""
-        if self._run is not None and not pl_module.automatic_optimization:
-            self._run.round.masking.mask_gradients()
-
-    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, *_: int) -> None:
-        """Prepares to detect weights that are swapped in for the validation."""
-        if self._run is not None and batch_idx == 0:
-            self._run.round.validation.before_batch()
-
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: int
-    ) -> None:
-        """Detects weights that were swapped in."""
-        if self._run is not None and batch_idx == 0:
-            self._run.round.validation.after_batch()
+        super().on_after_backward(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Updates the best value of the monitored metric."""

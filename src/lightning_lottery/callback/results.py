@@ -7,16 +7,16 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback
 from typing_extensions import Self
 
+from lightning_lottery.callback.masking import MaskingCallback
 from lightning_lottery.files import write_atomically
 from lightning_lottery.rules import Settings
 from lightning_lottery.storage import Records, RunFolder, Tickets, smallest_matching
 from lightning_lottery.tickets import Ticket
 
 
-class Results(Callback):
+class Results(MaskingCallback):
     """Base class of the callback: records and tickets of its current or last run."""
 
     def __init__(self, settings: Settings) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_lottery import LotteryTicketCallback, vision
+from lightning_lottery import LotteryTicketCallback, TicketCallback, vision
 from lightning_lottery._lightning import CommandFinished, CommandLine
 from lightning_lottery.cli.demo import demo
 from lightning_lottery.errors import ConfigurationError, LotteryError
 
 # Imported classes can be given by their short names in YAML and on the command line.
-__all__ = ["LotteryCLI", "LotteryTicketCallback", "main", "vision"]
+__all__ = ["LotteryCLI", "LotteryTicketCallback", "TicketCallback", "main", "vision"]
 
 
 class LotteryCLI(CommandLine):

@@ -1,6 +1,6 @@
 """Everything before the first step: checks, preview, the run folder, what makes two runs the same, the start."""
 
-from lightning_lottery.preflight.checks import check_finders, check_resume, check_trainer
+from lightning_lottery.preflight.checks import check_finders, check_resume, check_rounds, check_trainer
 from lightning_lottery.preflight.identity import describe_trainer
 from lightning_lottery.preflight.locate import find_run
 from lightning_lottery.preflight.prepare import FitRequest, Prepared, prepare
@@ -12,6 +12,7 @@ __all__ = [
     "Preview",
     "check_finders",
     "check_resume",
+    "check_rounds",
     "check_trainer",
     "describe_trainer",
     "find_run",

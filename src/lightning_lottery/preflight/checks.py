@@ -32,8 +32,12 @@ _FINDERS = (LearningRateFinder, BatchSizeFinder)
 _CHANGING = (StochasticWeightAveraging, BaseFinetuning)
 
 
-def check_trainer(trainer: Trainer, owner: Callback, settings: Settings) -> None:
-    """Checks that a Trainer can train rounds.
+def check_trainer(trainer: Trainer, kind: type[Callback]) -> None:
+    """Checks that a Trainer can train tickets.
+
+    Args:
+        trainer: The Trainer.
+        kind: The base class of our callbacks.
 
     Raises:
         ConfigurationError: It cannot.
@@ -44,13 +48,25 @@ def check_trainer(trainer: Trainer, owner: Callback, settings: Settings) -> None
             "LightningModule and everything else from lightning.pytorch, since the two packages do not work "
             "together."
         )
-    others = [callback for callback in trainer.callbacks if isinstance(callback, type(owner))]  # type: ignore[attr-defined]
-    if len(others) > 1:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    ours = [callback for callback in callbacks if isinstance(callback, kind)]
+    names = list(dict.fromkeys(type(callback).__name__ for callback in ours))
+    if len(names) > 1:
         raise ConfigurationError(
-            f"The Trainer has {len(others)} callbacks of type {type(owner).__name__}, but a fit supports only "
-            "one. Keep one, and use another Trainer for the other experiment."
+            f"{' and '.join(names)} cannot be combined in one Trainer: both would decide what is pruned. To "
+            "search for smaller tickets from a ticket on, write LotteryTicketCallback(..., start=ticket) alone. "
+            "To train the ticket, keep TicketCallback alone."
         )
-    _check_callbacks(trainer, settings)
+    if len(ours) > 1:
+        raise ConfigurationError(
+            f"The Trainer has {len(ours)} callbacks of type {names[0]}, but a fit supports only one. Keep one, "
+            "and use another Trainer for the other experiment."
+        )
+    if any(isinstance(callback, ModelPruning) for callback in callbacks):
+        raise ConfigurationError(
+            f"ModelPruning cannot be combined with {names[0]}: both would prune the same network, and the masks "
+            "of ModelPruning rename the weights. Keep one of them."
+        )
     # Third-party strategies, such as RayDDPStrategy, count as the Lightning strategy that they derive from.
     bases = (base for base in type(trainer.strategy).__mro__ if base.__module__.startswith("lightning."))
     if next(bases, None) not in (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy):
@@ -60,6 +76,22 @@ def check_trainer(trainer: Trainer, owner: Callback, settings: Settings) -> None
             "Trainer(strategy=ModelParallelStrategy()) with fully_shard in configure_model (FSDP2); otherwise "
             "Trainer(devices=1, strategy='auto')."
         )
+
+
+def check_rounds(trainer: Trainer, settings: Settings) -> None:
+    """Checks that a Trainer can train round after round.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    changing = [callback for callback in callbacks if isinstance(callback, _CHANGING)]
+    if changing and settings.rewind.schedule.amount:
+        raise ConfigurationError(
+            f"rewind={settings.rewind!r} cannot be combined with {type(changing[0]).__name__}, which replaces "
+            "schedulers or adds parameter groups during training, so that the schedule cannot return to a later "
+            "point. Rewind to initialisation, or leave out one of them."
+        )
     window = max((rule.window for rule in settings.stop), default=0)
     if trainer.max_epochs not in (None, -1) and window > int(trainer.max_epochs or 0):
         raise ConfigurationError(
@@ -67,27 +99,10 @@ def check_trainer(trainer: Trainer, owner: Callback, settings: Settings) -> None
             f"{trainer.max_epochs}. Use a smaller window or longer rounds."
         )
     endless = trainer.max_epochs == -1 and trainer.max_steps == -1
-    if endless and not any(isinstance(callback, EarlyStopping) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+    if endless and not any(isinstance(callback, EarlyStopping) for callback in callbacks):
         raise ConfigurationError(
             "max_epochs=-1 needs another limit, since the first round would never end (max_time is the budget of "
             "all rounds together). Set the length of one round, for example Trainer(max_epochs=10)."
-        )
-
-
-def _check_callbacks(trainer: Trainer, settings: Settings) -> None:
-    """Checks that the other callbacks can be combined with ours."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    if any(isinstance(callback, ModelPruning) for callback in callbacks):
-        raise ConfigurationError(
-            "ModelPruning cannot be combined with LotteryTicketCallback: both would prune the same network, and "
-            "the masks of ModelPruning rename the weights. Keep one of them."
-        )
-    changing = [callback for callback in callbacks if isinstance(callback, _CHANGING)]
-    if changing and settings.rewind.schedule.amount:
-        raise ConfigurationError(
-            f"rewind={settings.rewind!r} cannot be combined with {type(changing[0]).__name__}, which replaces "
-            "schedulers or adds parameter groups during training, so that the schedule cannot return to a later "
-            "point. Rewind to initialisation, or leave out one of them."
         )
 
 

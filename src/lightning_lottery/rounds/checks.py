@@ -7,7 +7,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_lottery.errors import TrainingError
-from lightning_lottery.masks import local
+from lightning_lottery.masks import count, local
 from lightning_lottery.pruning import Kind, kinds_of
 from lightning_lottery.rules import Rewind
 
@@ -94,4 +94,19 @@ def warn_if_added(name: str, module: nn.Module, known: Mapping[str, Tensor]) -> 
         rank_zero_warn(
             f"During {name}, {added} were added to the network. They are not pruned, and the next round starts "
             "without them. Create them before fit, in the constructor or in configure_model."
+        )
+
+
+def warn_if_emptied(name: str, masks: Mapping[str, Tensor]) -> None:
+    """Warns about layers that keep no weight.
+
+    Args:
+        name: Name of the round.
+        masks: Its masks.
+    """
+    emptied = [layer for layer, kept in zip(masks, count(list(masks.values())), strict=True) if kept == 0]
+    if emptied:
+        rank_zero_warn(
+            f"{name} keeps no weight of {', '.join(map(repr, emptied))}. The layers after them no longer "
+            "receive the input. Prune less, or protect them with exclude.",
         )

@@ -83,6 +83,7 @@ class RewindPoint:
                 point=None,
                 pending=_stored(pending),
                 generators={},
+                fresh_optimizer=rule.fresh_optimizer,
             )
         )
         return cls(rule, fit, module, folder, state, weights, pending)
@@ -206,12 +207,11 @@ class RewindPoint:
         """Rewinds network and Trainer to the start of a round."""
         if not same_data_order:
             self._continue_generators(ticket.id.name)
-        state, is_dense = self._state.read(), ticket.round == 0
-        module = state.initial if is_dense else state.kept.get(str(ticket.round), state.module)
-        module.restore(self._module)
+        state, number = self._state.read(), ticket.round
+        state.module_at(number).restore(self._module)
         ticket.apply(self._module)
-        point, length = (None, None) if is_dense else (state.point, self._rule.length)
-        self._fit.rewind(same_data_order, point, self._rule.fresh_optimizer, length)
+        length = None if number == 0 else self._rule.length
+        self._fit.rewind(same_data_order, state.point_at(number), self._rule.fresh_optimizer, length)
 
     def _continue_generators(self, name: str) -> None:
         """Saves the random generators, or restores them if the round was started before."""

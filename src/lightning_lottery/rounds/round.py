@@ -15,7 +15,8 @@ from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.errors import TrainingError
 from lightning_lottery.masks import Masks, arithmetic, count, fingerprint, local, pack, place, unpack
 from lightning_lottery.pruning import GradientWatch, find_copies
-from lightning_lottery.rounds.swapped_weights import REWIND_AVERAGE, ValidationWatch
+from lightning_lottery.rounds.checks import warn_if_emptied
+from lightning_lottery.rounds.swapped_weights import ValidationWatch
 from lightning_lottery.rules import Settings
 from lightning_lottery.storage import Best, KeptTicket, RoundRecord, RunFolder, RunState
 from lightning_lottery.tickets import Masking, ModuleState, RoundId, Ticket, is_finite, values_of
@@ -83,12 +84,11 @@ class Round:
         masks_hash = _common_hash(ticket, fit)
         start = KeptTicket(folder, folder.ticket_name(ticket.id), module, ticket)
         masks = {name: place(mask, parameters[name]) for name, mask in ticket.masks.items()}
-        _warn_if_emptied(ticket.id, masks)
+        warn_if_emptied(ticket.id.name, masks)
         masking = Masking(parameters, masks)
         by_hand = not module.automatic_optimization
-        masking.watch(fit.trainer.optimizers, elementwise=fit.gradients_stay_masked(), by_hand=by_hand)
-        masking.mask_state(fit.trainer.optimizers)
-        masking.mask_weights()  # weights that a module omits from its checkpoints are unmasked
+        # Also masks weights that a module omits from its checkpoints.
+        masking.hold(fit.trainer.optimizers, elementwise=fit.gradients_stay_masked(), by_hand=by_hand)
         fit.enter_round(ticket.id)
         return cls(
             id=ticket.id,
@@ -166,18 +166,6 @@ class Round:
             {name: unpack(bits, masks[name].shape).to(masks[name].device) for name, bits in packed.items()}
             for packed in self.masks_seen
         ]
-
-    def check_zeros(self) -> None:
-        """Warns if pruned weights are not zero at the end of the training, and sets them to zero."""
-        if not (moved := self.masking.nonzero()):
-            return
-        name, number = next(iter(moved.items()))
-        rank_zero_warn(
-            f"At the end of {self.name}, pruned weights were not zero in {', '.join(map(repr, moved))} "
-            f"({number} in {name!r}). They are set to zero. Something writes weights in on_train_end, for example "
-            f"a callback that averages weights over all rounds. {REWIND_AVERAGE}",
-        )
-        self.masking.mask_weights()
 
     def check_finite(self, module: nn.Module, monitor: str | None, metrics: Mapping[str, Tensor]) -> None:
         """Warns if weights, buffers or the monitored metric are NaN or infinite at the end of the round."""
@@ -277,15 +265,6 @@ def _common_hash(ticket: Ticket, fit: RoundsFit) -> str:
             "values that depend on batches."
         )
     return masks_hash
-
-
-def _warn_if_emptied(entry: RoundId, masks: Masks) -> None:
-    emptied = [name for name, kept in zip(masks, count(list(masks.values())), strict=True) if kept == 0]
-    if emptied:
-        rank_zero_warn(
-            f"{entry} keeps no weight of {', '.join(map(repr, emptied))}. The layers after them no longer "
-            "receive the input. Prune less, or protect them with exclude.",
-        )
 
 
 def _is_scalar(value: Tensor) -> bool:

@@ -18,6 +18,7 @@ from lightning_lottery.rounds.next_ticket import NextTicket
 from lightning_lottery.rounds.recorder import Recorder
 from lightning_lottery.rounds.rewind_point import RewindPoint
 from lightning_lottery.rounds.round import Round
+from lightning_lottery.rounds.swapped_weights import check_zeros
 from lightning_lottery.rules import Plan, Settings, ending_rule
 from lightning_lottery.storage import Records, RunState
 from lightning_lottery.tickets import Ticket
@@ -128,7 +129,7 @@ class Run:
     def _record(self) -> None:
         """Records the finished round."""
         module, monitor = self.prepared.module, self.prepared.settings.monitor
-        self.round.check_zeros()
+        check_zeros(self.round.name, self.round.masking)
         self.round.check_finite(module, monitor, self.fit.trainer.callback_metrics)
         path = self.prepared.folder.ticket_name(self.round.id)
         self.recorder.add(self.round.record(self.fit, module, path))

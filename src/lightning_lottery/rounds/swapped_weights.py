@@ -14,6 +14,24 @@ REWIND_AVERAGE = (
 )
 
 
+def check_zeros(name: str, masking: Masking) -> None:
+    """Warns if pruned weights are not zero at the end of a training, and sets them to zero.
+
+    Args:
+        name: Name of the round.
+        masking: Its masking.
+    """
+    if not (moved := masking.nonzero()):
+        return
+    first, number = next(iter(moved.items()))
+    rank_zero_warn(
+        f"At the end of {name}, pruned weights were not zero in {', '.join(map(repr, moved))} "
+        f"({number} in {first!r}). They are set to zero. Something writes weights in on_train_end, for example "
+        f"a callback that averages weights. {REWIND_AVERAGE}",
+    )
+    masking.mask_weights()
+
+
 class ValidationWatch:
     """Warns once per round if the validated weights are not those of the ticket.
 
@@ -83,6 +101,6 @@ class ValidationWatch:
         metrics = "the metrics belong" if self._monitor is None else f"{self._monitor!r} belongs"
         rank_zero_warn(
             f"{self._name} is validated with other weights than the ticket's: {fault}. Something swaps weights "
-            "for the validation, for example a callback that averages weights over all rounds, so that "
-            f"{metrics} to another network. {REWIND_AVERAGE}",
+            f"for the validation, for example a callback that averages weights, so that {metrics} to another "
+            f"network. {REWIND_AVERAGE}",
         )

@@ -18,6 +18,7 @@ from lightning_lottery.storage.fit_state import (
     StateDict,
 )
 from lightning_lottery.storage.folder import LAST_TICKET, REWIND_STATE, REWIND_WEIGHTS, RunFolder
+from lightning_lottery.storage.given import GivenTicket
 from lightning_lottery.storage.kept import Beside, KeptState, KeptTicket
 from lightning_lottery.storage.plain_values import to_plain
 from lightning_lottery.storage.records import Best, Records, RoundRecord, is_better, smallest_matching
@@ -38,6 +39,7 @@ __all__ = [
     "FitPoint",
     "FitStart",
     "GeneratorState",
+    "GivenTicket",
     "KeptState",
     "KeptTicket",
     "LastMetrics",

@@ -66,6 +66,12 @@ class RunFolder:
         return cls(Path(path))
 
     @classmethod
+    def of_ticket(cls, path: Path) -> "RunFolder | None":
+        """The run folder that contains this ticket file; ``None`` if it is elsewhere."""
+        inside = path.absolute().parent
+        return cls.at(inside.parent) if inside.name == TICKETS and RoundId.parse(path.stem) else None
+
+    @classmethod
     def next_free(cls, path: Path) -> "RunFolder":
         """The folder, or ``<path>_1``, ``<path>_2``, … if it contains a run or another process trains in it.
 

@@ -92,6 +92,7 @@ class RewindState(State):
         pending: The points that round 0 has not reached yet, by what they are for: ``weights``, ``schedule``.
         generators: The random generators at the start of each round by its name, for each process; only if rounds
             differ in their data order.
+        fresh_optimizer: Whether optimizers start at the point without their per-weight state.
     """
 
     start: FitStart
@@ -101,6 +102,15 @@ class RewindState(State):
     point: FitPoint | None
     pending: dict[str, PendingPoint]
     generators: dict[str, list[GeneratorState]]
+    fresh_optimizer: bool = False
+
+    def module_at(self, number: int) -> ModuleState:
+        """The network at the start of a round."""
+        return self.initial if number == 0 else self.kept.get(str(number), self.module)
+
+    def point_at(self, number: int) -> FitPoint | None:
+        """The fit at the point that a round starts from; ``None`` for the start."""
+        return None if number == 0 else self.point
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Keeps pruned weights at exactly zero while a network trains."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any
 
@@ -62,7 +62,7 @@ class Masking:
         """Masks the weights after every step of optimizers whose step is not elementwise.
 
         Args:
-            optimizers: The optimizers of this round, without state.
+            optimizers: The optimizers.
             elementwise: ``False`` if anything besides the optimizer may change weights or gradients.
             by_hand: Whether the LightningModule may step optimizers without Lightning, whose hooks otherwise mask
                 gradients.
@@ -91,6 +91,20 @@ class Masking:
             return loss
 
         return [replace_attribute(optimizer, "step", masked_step)]
+
+    def hold(self, optimizers: Sequence[Optimizer], elementwise: bool = True, by_hand: bool = False) -> None:
+        """Sets pruned weights and their optimizer state to zero, and keeps them at zero in every step.
+
+        Gradients must be masked before every step, with :meth:`mask_gradients`.
+
+        Args:
+            optimizers: The optimizers, with the state that the training starts from.
+            elementwise: See :meth:`watch`.
+            by_hand: See :meth:`watch`.
+        """
+        self.watch(optimizers, elementwise, by_hand)
+        self.mask_state(optimizers)
+        self.mask_weights()
 
     @property
     def is_sparse(self) -> bool:

@@ -1,0 +1,66 @@
+"""A ticket that a user passes: the ticket itself, or the path of its file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.files import local_path
+from lightning_lottery.storage.folder import REWIND_STATE, RunFolder
+from lightning_lottery.storage.state import RewindState
+from lightning_lottery.tickets import Ticket
+
+
+@dataclass(frozen=True)
+class GivenTicket:
+    """A ticket, and the run that has found it.
+
+    Attributes:
+        ticket: The ticket, on the CPU.
+        path: The path of its file, if it was given as one.
+        folder: The run folder that contains this file, if it is in one.
+    """
+
+    ticket: Ticket
+    path: Path | None = None
+    folder: RunFolder | None = None
+
+    @classmethod
+    def of(cls, given: object, argument: str) -> "GivenTicket":
+        """Reads and checks a ticket.
+
+        Args:
+            given: A ticket, or the path of its file.
+            argument: The name of the argument, for error messages.
+
+        Raises:
+            ConfigurationError: It is neither, or there is no such file.
+            TicketError: The file is damaged or not a ticket.
+        """
+        if isinstance(given, Ticket):
+            return cls(given.to_cpu())
+        if not isinstance(given, (str, Path)):
+            raise ConfigurationError(
+                f"{argument}={given!r:.200} is neither a Ticket nor a path. Write for example "
+                f"{argument}='lottery/tickets/round_03.safetensors'."
+            )
+        path = local_path(given, "the path of a local file")
+        try:
+            return cls(Ticket.load(path), path, RunFolder.of_ticket(path))
+        except FileNotFoundError as error:
+            raise ConfigurationError(
+                f"{argument}={str(given)!r}: {error} The current folder is {Path.cwd()}."
+            ) from error
+
+    def later_start(self) -> RewindState | None:
+        """The state that the round of this ticket has started from, if that is not the initial state.
+
+        It is in the run folder only: the file of a ticket contains no optimizers, schedules and generators.
+
+        Raises:
+            LotteryError: The state in the run folder is damaged.
+        """
+        if self.folder is None or self.ticket.round == 0 or not self.folder.has(REWIND_STATE):
+            return None
+        state = self.folder.read_state(REWIND_STATE, RewindState)
+        is_later = state.point is not None or str(self.ticket.round) in state.kept
+        return state if is_later else None
