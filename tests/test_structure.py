@@ -185,7 +185,7 @@ def test_doctests():
     found = {name: doctest.testmod(importlib.import_module(name)) for name in MODULES}
     assert sum(result.failed for result in found.values()) == 0
     attempted = {name.removeprefix("lightning_lottery.") for name, result in found.items() if result.attempted}
-    assert attempted == {"callback.lottery", "masks.smallest"}
+    assert attempted == {"callback.lottery", "callback.ticket", "masks.smallest"}
 
 
 def test_exports():

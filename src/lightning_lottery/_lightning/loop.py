@@ -14,6 +14,15 @@ from lightning_lottery._lightning.progress import show_in_progress_bar
 from lightning_lottery.attributes import replace_attribute
 
 
+def _no(*_: object) -> bool:
+    """The answer of hooks that are not set."""
+    return False
+
+
+def _nothing(*_: object) -> None:
+    """What hooks that are not set do."""
+
+
 @dataclass(frozen=True)
 class Hooks:
     """The functions that a fit of many rounds calls. By default there is one round, and nothing is done.
@@ -30,11 +39,11 @@ class Hooks:
     """
 
     before_training: Callable[[], bool]
-    after_round: Callable[[], bool] = lambda: False
-    after_batch: Callable[[], None] = lambda: None
-    before_epoch: Callable[[], None] = lambda: None
-    before_loading: Callable[[str | os.PathLike[str] | None], bool] = lambda _: False
-    after_saving: Callable[[str], None] = lambda _: None
+    after_round: Callable[[], bool] = _no
+    after_batch: Callable[[], None] = _nothing
+    before_epoch: Callable[[], None] = _nothing
+    before_loading: Callable[[str | os.PathLike[str] | None], bool] = _no
+    after_saving: Callable[[str], None] = _nothing
     progress_texts: Callable[[], dict[str, str]] = dict
 
 

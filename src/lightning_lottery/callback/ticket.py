@@ -44,6 +44,7 @@ class TicketCallback(MaskingCallback):
         TicketError: The file is not a ticket; or, when fit begins, the ticket does not fit the network.
 
     Example:
+        >>> import torch
         >>> ticket = Ticket({"0.weight": torch.tensor([[True, False]])}, {"0.weight": torch.ones(1, 2)})
         >>> TicketCallback(ticket).ticket.density
         0.5

@@ -50,7 +50,7 @@ def check_trainer(trainer: Trainer, kind: type[Callback]) -> None:
         )
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     ours = [callback for callback in callbacks if isinstance(callback, kind)]
-    names = list(dict.fromkeys(type(callback).__name__ for callback in ours))
+    names = list(dict.fromkeys(map(_own_name, ours)))
     if len(names) > 1:
         raise ConfigurationError(
             f"{' and '.join(names)} cannot be combined in one Trainer: both would decide what is pruned. To "
@@ -76,6 +76,12 @@ def check_trainer(trainer: Trainer, kind: type[Callback]) -> None:
             "Trainer(strategy=ModelParallelStrategy()) with fully_shard in configure_model (FSDP2); otherwise "
             "Trainer(devices=1, strategy='auto')."
         )
+
+
+def _own_name(callback: Callback) -> str:
+    """The name of the class of this package that a callback is, or derives from."""
+    package = __name__.partition(".")[0]
+    return next(base.__name__ for base in type(callback).__mro__ if base.__module__.startswith(f"{package}."))
 
 
 def check_rounds(trainer: Trainer, settings: Settings) -> None:
