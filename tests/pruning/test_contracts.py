@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from hypothesis import given, reject, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -88,12 +88,12 @@ LAYERS = [
 ]
 
 
-def prune_all_rounds(method, layers, sizes):
+def prune_all_rounds(method, layers, sizes, start=None):
     """The masks of all rounds for random magnitudes, as in a run."""
-    pruner = method.plan(layers, sizes)
+    pruner = method.plan(layers, sizes, start)
     generator = torch.Generator().manual_seed(5)
     weights = {layer.name: torch.randn(layer.shape, generator=generator) for layer in layers}
-    masks = [{layer.name: torch.ones(layer.shape, dtype=torch.bool) for layer in layers}]
+    masks = [start or {layer.name: torch.ones(layer.shape, dtype=torch.bool) for layer in layers}]
     for number in range(1, sizes.last_round + 1):
         made, _ = pruner.masks(
             number, masks[-1], lambda m: Context(weights, weights, m, nn.Module(), None, seed=0)
@@ -115,6 +115,33 @@ def test_every_scope_keeps_exact_counts_of_nested_units_with_every_pattern(scope
             assert number == 0 or not (mask & ~masks[number - 1][name]).any(), "nested"
         for pool in pruner.pools:
             assert pool.keep[number] == sum(int(alive[name].sum()) for name in pool.names)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=repr)
+@pytest.mark.parametrize("scope", SCOPES, ids=repr)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.filter_too_much])
+@given(
+    density=st.floats(0.3, 0.99),
+    seed=st.integers(0, 1000),
+    sizes=st.sampled_from(
+        [Sizes(2, amount=0.2), Sizes(2, target_density=0.1), Sizes(densities=[0.3, 0.2]), Sizes(1, amount=0.01)]
+    ),
+)
+def test_rounds_that_start_from_any_ticket_have_exact_counts(scope, pattern, density, seed, sizes):
+    generator = torch.Generator().manual_seed(seed)
+    start = {layer.name: torch.rand(layer.shape, generator=generator) < density for layer in LAYERS}
+    try:
+        pruner, masks = prune_all_rounds(Method(Magnitude(), scope, pattern), LAYERS, sizes, start)
+    except ConfigurationError:
+        reject()  # a round would remove nothing, or too little may be removed
+    for number, made in enumerate(masks):
+        alive = {name: int(pattern.alive(mask).sum()) for name, mask in made.items()}
+        assert pruner.counts[number] == sum(alive.values())
+        for name, mask in made.items():
+            assert number == 0 or not (mask & ~masks[number - 1][name]).any(), "nested"
+            assert mask.any() or not (scope.keep_alive and start[name].any()), "no layer becomes empty"
+        for pool in pruner.pools:
+            assert pool.keep[number] == sum(alive[name] for name in pool.names)
 
 
 @st.composite

@@ -78,3 +78,31 @@ def test_a_round_that_removes_or_leaves_nothing_is_refused():
         Sizes(1, amount=0.01).counts(20)
     with pytest.raises(ConfigurationError, match="would keep 0 of 100"):
         Sizes(1, target_density=0.001).counts(100)
+
+
+@given(
+    prunable=st.integers(100, 10_000),
+    share=st.floats(0.3, 1.0),
+    amount=st.floats(0.05, 0.5),
+    rounds=st.integers(1, 4),
+)
+def test_sizes_from_a_ticket_count_from_its_survivors_or_from_all_weights(prunable, share, amount, rounds):
+    alive = max(50, int(share * prunable))
+    expected = [alive]
+    for _ in range(rounds):
+        expected.append(expected[-1] - round(amount * expected[-1]))
+    assert Sizes(rounds, amount).counts(prunable, alive=alive) == expected
+    assert Sizes(densities=[0.2, 0.1]).counts(prunable, alive=alive)[1:] == [
+        round(0.2 * prunable),
+        round(0.1 * prunable),
+    ]
+    last = Sizes(rounds, target_density=0.1).counts(prunable, alive=alive)
+    assert last[0] == alive
+    assert last[-1] == round(0.1 * prunable)
+    for number, count in enumerate(last):
+        assert abs(count - alive * (0.1 * prunable / alive) ** (number / rounds)) <= 0.5 + 1e-6
+
+
+def test_densities_above_the_ticket_s_are_refused():
+    with pytest.raises(ConfigurationError, match="Round 1 would keep 50 of 100 prunable weights, after 30"):
+        Sizes(densities=[0.5]).counts(100, alive=30)

@@ -37,7 +37,8 @@ from lightning_lottery.pruning import (
 )
 from lightning_lottery.rounds import Round, Run, begin_run, resume_run
 from lightning_lottery.rules import Control, Rewind, Settings, Stop, rewind_of
-from lightning_lottery.storage import Records, to_plain
+from lightning_lottery.storage import GivenTicket, Records, to_plain
+from lightning_lottery.tickets import Ticket
 
 
 class LotteryTicketCallback(Resumable):
@@ -63,6 +64,9 @@ class LotteryTicketCallback(Resumable):
         scope: Where scores compete, for example :class:`Layerwise` or :class:`ERK`. Default: :class:`Global`.
         pattern: What is removed together, for example ``NofM(2, 4)``, or :class:`Channels`, with sizes that then
             count channels. Default: :class:`Unstructured`, single weights.
+        start: A :class:`Ticket`, or the path of its file, that is round 0 instead of the dense network, from the
+            ticket's starting values and with the schedule at its start. ``amount`` then counts from its survivors,
+            densities count from all prunable weights.
         stop: Rules that end the search or a round early, for example ``[Tolerance(drop=0.01)]``.
         prune_at_init: Whether to prune before any training. The first round is then round 1.
         rewind: What a round starts from: a rule (:class:`ToInit`, :class:`ToStep`, :class:`ToEpoch`,
@@ -85,6 +89,7 @@ class LotteryTicketCallback(Resumable):
     Raises:
         ConfigurationError: An argument is invalid; or, when fit begins, the model or the Trainer does not work
             with the arguments.
+        TicketError: ``start`` is not a ticket; or, when fit begins, it does not fit the model.
 
     Example:
         >>> lottery = LotteryTicketCallback(rounds=10, amount=0.2, monitor="val_acc", mode="max")
@@ -103,6 +108,7 @@ class LotteryTicketCallback(Resumable):
         scope: Scope | None = None,
         pattern: Pattern | None = None,
         stop: Sequence[Stop] = (),
+        start: Ticket | str | Path | None = None,
         prune_at_init: bool = False,
         rewind: Rewind | str | int = "init",
         monitor: str | None = None,
@@ -120,6 +126,7 @@ class LotteryTicketCallback(Resumable):
             sizes=Sizes(rounds, amount, target_density, densities),
             method=Method(criterion_of(criterion), scope_of(scope), pattern_of(pattern)),
             stop=stop,
+            start=None if start is None else GivenTicket.of(start, "start").ticket,
             prune_at_init=prune_at_init,
             rewind=rewind_of(rewind),
             monitor=monitor,

@@ -27,6 +27,7 @@ from lightning_lottery.pruning import (
     layers_of,
 )
 from lightning_lottery.rules import Settings
+from lightning_lottery.tickets import Ticket
 
 _FINDERS = (LearningRateFinder, BatchSizeFinder)
 _CHANGING = (StochasticWeightAveraging, BaseFinetuning)
@@ -176,14 +177,28 @@ def check_module(
 
     Raises:
         ConfigurationError: The module does not work with the arguments.
+        TicketError: The ticket to start from does not fit the module.
     """
     _check_optimizers(module)
-    selection = check_and_select(
-        module, settings.include, settings.exclude, is_initial=copies is None, copies=copies
-    )
+    is_initial = copies is None and settings.start is None
+    selection = check_and_select(module, settings.include, settings.exclude, is_initial=is_initial, copies=copies)
+    if settings.start is not None:
+        _check_ticket(settings.start, module, selection)
     layers = layers_of(module, selection.parameters)
     _check_sharded(module, settings, layers)
-    return selection, settings.method.plan(layers, settings.sizes)
+    return selection, settings.plan(layers)
+
+
+def _check_ticket(ticket: Ticket, module: LightningModule, selection: Selection) -> None:
+    """Checks that a search can start from a ticket."""
+    ticket.check_fits(module)
+    sparse = [name for name, density in ticket.layer_densities().items() if density < 1]
+    if lost := [name for name in sparse if name not in selection.parameters]:
+        reasons = ", ".join(f"{name!r} ({selection.left_out[name]})" for name in lost)
+        raise ConfigurationError(
+            f"The ticket given as start has pruned weights in {reasons}, which would not be prunable. Write "
+            f"include={lost}, or leave them out of exclude; or make a ticket without their masks."
+        )
 
 
 def _check_optimizers(module: LightningModule) -> None:

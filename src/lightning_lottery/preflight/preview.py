@@ -19,12 +19,14 @@ class Preview:
         layers: Name and shape of each prunable parameter, in order.
         kept: The number of weights (or units of the pattern) that each round keeps, from round 0 on, by the names
             of the layers that compete: one entry for all layers or one per layer, depending on the scope.
+        units: The number of prunable weights (or units of the pattern).
         selection: The parameters that are pruned and those that are not.
         first_round: The first round to be trained: 1 with ``prune_at_init``, otherwise 0.
     """
 
     layers: dict[str, tuple[int, ...]]
     kept: dict[tuple[str, ...], tuple[int, ...]]
+    units: int
     selection: Selection
     first_round: int
 
@@ -44,9 +46,10 @@ class Preview:
             raise ConfigurationError(f"preview needs a network (a torch.nn.Module), but got {module!r:.200}.")
         selection = check_and_select(module, settings.include, settings.exclude)
         layers = layers_of(module, selection.parameters)
-        pruner = settings.method.plan(layers, settings.sizes)
+        pruner = settings.plan(layers)
         shapes = {layer.name: layer.shape for layer in layers}
-        return cls(shapes, _kept(pruner), selection, settings.first_round)
+        units = sum(layer.units for layer in pruner.layers.values())
+        return cls(shapes, _kept(pruner), units, selection, settings.first_round)
 
     def __str__(self) -> str:
         """The tables: prunable layers, what each round keeps, what is left out."""
@@ -68,7 +71,7 @@ class Preview:
         total = [sum(keep) for keep in zip(*self.kept.values(), strict=True)]
         rounds = range(self.first_round, len(total))
         if len(self.kept) == 1:
-            rows = [[str(number), f"{total[number]:,}", f"{total[number] / total[0]:.4f}"] for number in rounds]
+            rows = [[str(number), f"{total[number]:,}", f"{total[number] / self.units:.4f}"] for number in rounds]
             return [["round", "kept", "density"], *rows]
         named = [*((_pool(names), keep) for names, keep in self.kept.items()), ("total", tuple(total))]
         counts = [[name, *(f"{keep[number]:,}" for number in rounds)] for name, keep in named]
@@ -88,7 +91,7 @@ def _kept(pruner: Pruner) -> dict[tuple[str, ...], tuple[int, ...]]:
     pooled = {name for names in pools for name in names}
     rounds = len(next(iter(pools.values())))
     whole: dict[tuple[str, ...], tuple[int, ...]] = {
-        (name,): (layer.units,) * rounds for name, layer in pruner.layers.items() if name not in pooled
+        (name,): (layer.alive,) * rounds for name, layer in pruner.layers.items() if name not in pooled
     }
     return {**pools, **whole}
 

@@ -23,6 +23,7 @@ class Layer:
         least: Number of units that stay in every round, including those that the pattern keeps.
         norm_dims: If the weights are divided by their norms, the dimensions along which there are separate norms:
             ``(0,)`` if each row has its own, ``()`` if there is a single norm. ``None`` without a norm.
+        removed: Number of units that do not survive in round 0, because the search starts from a ticket.
     """
 
     name: str
@@ -33,6 +34,12 @@ class Layer:
     floor: int = 0
     least: int = 0
     norm_dims: tuple[int, ...] | None = None
+    removed: int = 0
+
+    @property
+    def alive(self) -> int:
+        """Number of units that survive in round 0."""
+        return self.units - self.removed
 
 
 def layers_of(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> list[Layer]:

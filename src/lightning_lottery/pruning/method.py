@@ -31,20 +31,22 @@ class Method:
     scope: Scope
     pattern: Pattern
 
-    def plan(self, layers: Sequence[Layer], sizes: Sizes) -> "Pruner":
+    def plan(self, layers: Sequence[Layer], sizes: Sizes, masks: Mapping[str, Tensor] | None = None) -> "Pruner":
         """Computes what every round keeps.
 
         Args:
             layers: The prunable layers in order.
             sizes: The sizes of the rounds.
+            masks: The masks of round 0 by name, not sharded; layers without one, by default all, are dense.
 
         Raises:
             ConfigurationError: The pattern does not support a layer, or the sizes are impossible.
         """
         for layer in layers:
             self.pattern.check(layer)
-        made = [self._with_units(layer) for layer in layers]
-        if all(layer.least == layer.units for layer in made):
+        masks = masks or {}
+        made = [self._with_units(layer, masks.get(layer.name)) for layer in layers]
+        if all(layer.least == layer.alive for layer in made):
             raise ConfigurationError(
                 f"{self.pattern} keeps every weight of {', '.join(layer.name for layer in made)}, so nothing can "
                 "be pruned. Use another pattern, or include other layers."
@@ -55,13 +57,15 @@ class Method:
         _check(pools, made, sizes, self)
         return Pruner(self, {layer.name: layer for layer in made}, pools, empty_without_keep_alive)
 
-    def _with_units(self, layer: Layer) -> Layer:
-        """Adds the number of units, and of those that always stay, to a layer."""
+    def _with_units(self, layer: Layer, mask: Tensor | None) -> Layer:
+        """Adds the number of units, of those that are removed in round 0, and of those that always stay."""
         least = self.pattern.least(layer)
         if layer.norm_dims is not None:  # NofM keeps these units anyway
             shape = self.pattern.scores(torch.empty(layer.shape, device="meta")).shape
             least = max(least, math.prod(shape[dim] for dim in self.pattern.unit_norm_dims(layer)))
-        return replace(layer, units=self.pattern.units(layer.shape), least=least)
+        units = self.pattern.units(layer.shape)
+        removed = 0 if mask is None else units - int(self.pattern.alive(mask).count_nonzero())
+        return replace(layer, units=units, removed=removed, least=min(least, units - removed))
 
     def _empty_without_keep_alive(self, layers: Sequence[Layer], sizes: Sizes) -> dict[str, int]:
         """The layers that would become empty without ``keep_alive``, and the round in which they would."""
@@ -94,7 +98,7 @@ class Pruner:
     def counts(self) -> list[int]:
         """The number of units that each round keeps."""
         pooled = {name for pool in self.pools for name in pool.names}
-        never = sum(layer.units for name, layer in self.layers.items() if name not in pooled)
+        never = sum(layer.alive for name, layer in self.layers.items() if name not in pooled)
         return [never + sum(kept) for kept in zip(*(pool.keep for pool in self.pools), strict=True)]
 
     def masks(self, number: int, masks: Masks, context: Callable[[Masks], Context]) -> tuple[Masks, list[str]]:
@@ -287,7 +291,7 @@ def _check(pools: Sequence[Pool], layers: Sequence[Layer], sizes: Sizes, method:
     if len(set(names)) < len(names) or not set(names) <= known.keys():
         raise ConfigurationError(f"The pools of {scope} must name layers, each at most once. They name {names}.")
     for pool in pools:
-        units = sum(known[name].units for name in pool.names)
+        units = sum(known[name].alive for name in pool.names)
         falls = all(later <= earlier for earlier, later in itertools.pairwise(pool.keep))
         if len(pool.keep) != sizes.last_round + 1 or pool.keep[0] != units or not falls:
             raise ConfigurationError(

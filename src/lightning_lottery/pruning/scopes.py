@@ -55,9 +55,10 @@ class Scope(ABC):
         """Distributes the sizes of all rounds over pools of layers.
 
         Args:
-            layers: The prunable layers in order, with the number of their ``units`` and the ``least`` number that
-                must stay.
-            sizes: The requested sizes; ``sizes.counts(n)`` gives the counts for n units.
+            layers: The prunable layers in order, with the number of their ``units``, of those that are ``alive``
+                in round 0, and the ``least`` number that must stay.
+            sizes: The requested sizes; ``sizes.counts(n, alive=a)`` gives the counts for n units, of which a
+                survive in round 0.
 
         Returns:
             Pools, with every layer in at most one of them. A layer without a pool is never pruned.
@@ -76,7 +77,9 @@ class Scope(ABC):
         )
         # Slightly less, since 0.07 of 100 would otherwise be rounded up to 8.
         places = [ceil(density.get(layer.name, 0.0) * layer.units - 1e-9) for layer in layers]
-        floors = [max(count, int(self.keep_alive)) for count in places]
+        floors = [
+            min(max(count, int(self.keep_alive)), layer.alive) for count, layer in zip(places, layers, strict=True)
+        ]
         return [
             replace(layer, floor=floor, least=max(layer.least, floor))
             for layer, floor in zip(layers, floors, strict=True)
@@ -88,8 +91,8 @@ class Global(Scope):
     """All units of the network compete (Frankle & Carbin 2018, arXiv:1803.03635, for deeper networks)."""
 
     def pools(self, layers: Sequence[Layer], sizes: Sizes) -> list[Pool]:
-        total = sum(layer.units for layer in layers)
-        return [Pool(tuple(layer.name for layer in layers), tuple(sizes.counts(total)))]
+        total, alive = sum(layer.units for layer in layers), sum(layer.alive for layer in layers)
+        return [Pool(tuple(layer.name for layer in layers), tuple(sizes.counts(total, alive=alive)))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,10 +130,10 @@ class Layerwise(Scope):
         pools = []
         for layer in layers:
             amount = amounts.get(layer.name)
-            if amount == 0 or layer.least == layer.units:
+            if amount == 0 or layer.least == layer.alive:
                 continue
             own = sizes if amount is None else Sizes(sizes.last_round, amount)
-            counts = own.counts(layer.units, may_stay=True)
+            counts = own.counts(layer.units, may_stay=True, alive=layer.alive)
             pools.append(Pool((layer.name,), tuple(max(count, layer.floor) for count in counts)))
         return pools
 
@@ -145,9 +148,9 @@ class ERK(Scope):
 
     def pools(self, layers: Sequence[Layer], sizes: Sizes) -> list[Pool]:
         weights = [layer.units * max(1, sum(layer.shape)) / prod(layer.shape) for layer in layers]
-        before = [layer.units for layer in layers]
+        before = [layer.alive for layer in layers]
         rounds = [before]
-        for count in sizes.counts(sum(before))[1:]:
+        for count in sizes.counts(sum(layer.units for layer in layers), alive=sum(before))[1:]:
             before = _deal_out(count, weights, [layer.least for layer in layers], before)
             rounds.append(before)
         return [Pool((layer.name,), tuple(kept[index] for kept in rounds)) for index, layer in enumerate(layers)]

@@ -74,20 +74,23 @@ class Sizes:
         """The number of the last round, equal to the number of prunings."""
         return len(self.densities) if self.densities is not None else int(self.rounds or 0)
 
-    def counts(self, prunable: int, may_stay: bool = False) -> list[int]:
+    def counts(self, prunable: int, may_stay: bool = False, alive: int | None = None) -> list[int]:
         """The number of weights, or of other units, that each round keeps.
 
         Args:
             prunable: Number of prunable weights or units.
             may_stay: Whether a round may remove nothing or everything, as in a small layer.
+            alive: Number of those that survive in round 0; by default all. ``amount`` counts from them, densities
+                from all prunable weights.
 
         Returns:
-            ``last_round + 1`` falling numbers, starting with ``prunable``; strictly falling unless ``may_stay``.
+            ``last_round + 1`` falling numbers, starting with ``alive``; strictly falling unless ``may_stay``.
 
         Raises:
             ConfigurationError: A round would remove nothing, or everything.
         """
-        counts = [prunable]
+        counts = [prunable if alive is None else alive]
+        density = counts[0] / prunable
         for number in range(1, self.last_round + 1):
             if self.amount is not None:
                 counts.append(counts[-1] - round(self.amount * counts[-1]))
@@ -95,8 +98,10 @@ class Sizes:
                 counts.append(round(self.densities[number - 1] * prunable))
             else:
                 assert self.target_density is not None
-                counts.append(round(self.target_density ** (number / self.last_round) * prunable))
-            if not may_stay and (counts[-1] < 1 or counts[-1] >= counts[-2]):
+                counts.append(round((self.target_density / density) ** (number / self.last_round) * counts[0]))
+            if may_stay:
+                counts[-1] = min(counts[-1], counts[-2])
+            elif counts[-1] < 1 or counts[-1] >= counts[-2]:
                 raise ConfigurationError(
                     f"Round {number} would keep {counts[-1]} of {prunable} prunable weights, after "
                     f"{counts[-2]} in the round before. Each round must remove at least one weight and keep "

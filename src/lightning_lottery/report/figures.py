@@ -41,6 +41,7 @@ def figure(
     spread: Mapping[str, Sequence[float]] | None = None,
     title: str | None = None,
     is_wide: bool = True,
+    start: float = 1.0,
 ) -> Figure:
     """Draws a metric against density, one curve per branch, with the dense network on the left.
 
@@ -53,6 +54,7 @@ def figure(
         spread: Half-height of a band around each point, by branch.
         title: The title of the figure.
         is_wide: Whether there is room for a second panel. Otherwise the figure is square, for loggers.
+        start: The density of round 0; a dotted line marks its value.
 
     Returns:
         A matplotlib figure that is not shown in a window.
@@ -68,7 +70,7 @@ def figure(
     size = (6.5 * len(panels), 4.4) if is_wide else (5.0, 5.0)
     drawing = Figure(figsize=size, dpi=120, layout="constrained")
     for axes, shown in zip(drawing.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        _draw(axes, shown, spread or {})
+        _draw(axes, shown, spread or {}, start)
         axes.set_ylabel(metric)
         if len(panels) > 1:
             axes.set_title("tickets and controls" if shown is points else "tickets alone", fontsize="medium")
@@ -78,7 +80,10 @@ def figure(
 
 
 def _draw(
-    axes: Axes, points: Mapping[str, Sequence[tuple[float, float]]], spread: Mapping[str, Sequence[float]]
+    axes: Axes,
+    points: Mapping[str, Sequence[tuple[float, float]]],
+    spread: Mapping[str, Sequence[float]],
+    start: float,
 ) -> None:
     from matplotlib.ticker import FuncFormatter, NullLocator
 
@@ -93,9 +98,10 @@ def _draw(
             low = [value - half for value, half in zip(values, spread[branch], strict=True)]
             high = [value + half for value, half in zip(values, spread[branch], strict=True)]
             axes.fill_between(densities, low, high, color=colour, alpha=0.15, linewidth=0)
-    dense = [value for density, value in points.get(TICKET_BRANCH, ()) if density == 1]
-    if dense:
-        axes.axhline(dense[0], color="0.5", linewidth=1, linestyle=":", label="dense network")
+    first = [value for density, value in points.get(TICKET_BRANCH, ()) if density == start]
+    if first:
+        label = "dense network" if start == 1 else "starting ticket"
+        axes.axhline(first[0], color="0.5", linewidth=1, linestyle=":", label=label)
     axes.set_xscale("log")
     axes.invert_xaxis()
     axes.set_xticks(_apart(sorted({density for pairs in points.values() for density, _ in pairs})))

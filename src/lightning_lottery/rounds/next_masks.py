@@ -46,7 +46,7 @@ class NextMasks:
     def without(self, names: Collection[str], settings: Settings) -> "NextMasks":
         """A copy without some parameters, which are no longer pruned."""
         parameters = {name: parameter for name, parameter in self.parameters.items() if name not in names}
-        pruner = settings.method.plan(layers_of(self._module, parameters), settings.sizes)
+        pruner = settings.plan(layers_of(self._module, parameters))
         return NextMasks(pruner, self._fit, self._module, parameters, self._seed)
 
     @property

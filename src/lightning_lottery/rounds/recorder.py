@@ -74,7 +74,8 @@ class Recorder:
 
     def _draw(self, is_wide: bool) -> Any:
         metric = str(self._settings.monitor)
-        return report.figure(report.curves(self._records, metric), metric, is_wide=is_wide)
+        start = next((record.density for record in self._records if record.round == 0), 1.0)
+        return report.figure(report.curves(self._records, metric), metric, is_wide=is_wide, start=start)
 
     def close(self) -> None:
         """Draws the figure into the run folder, and prints what stop rules have saved."""

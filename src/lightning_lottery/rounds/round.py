@@ -36,7 +36,7 @@ class Round:
         best: The best value of the monitored metric so far.
         progress: Round and density, for the progress bar.
         started: Start time, in seconds of the performance counter.
-        gradients: Tracks which parameters have had a gradient; only in a dense round.
+        gradients: Tracks which parameters have had a gradient; only in round 0.
         inherited: Metrics that existed at the start of the round, from round 0 at the rewind point.
         masks_seen: The masks that pruning after each of the last epochs would have given, packed to bits.
         is_cut_short: Whether a stop rule has ended the round.
@@ -100,7 +100,7 @@ class Round:
             best=Best(settings.mode or "min"),
             progress=report.progress(ticket.id, settings.sizes.last_round, arithmetic.density(masks)),
             started=time.perf_counter(),
-            gradients=None if masking.is_sparse else GradientWatch(module),
+            gradients=GradientWatch(module) if ticket.id.number == 0 else None,
             inherited=dict(fit.trainer.callback_metrics),
         )
 
@@ -110,7 +110,7 @@ class Round:
         return self.id.name
 
     def track_gradients(self) -> None:
-        """Tracks which parameters have had a gradient, in the dense round."""
+        """Tracks which parameters have had a gradient, in round 0."""
         if self.gradients is not None:
             self.gradients.update()
 
@@ -135,7 +135,7 @@ class Round:
         return new
 
     def leave_out(self, names: Collection[str]) -> None:
-        """Removes parameters from the masks of the dense round, also in its ticket."""
+        """Removes parameters from the masks of round 0, also in its ticket."""
         self.masks = {name: mask for name, mask in self.masks.items() if name not in names}
         self.masks_hash, self.masks_seen = fingerprint(self.masks), []
         self.start = self.start.without(names)

@@ -33,8 +33,10 @@ def begin_run(prepared: Prepared, records: Records) -> Run:
     """
     settings, module, folder = prepared.settings, prepared.module, prepared.folder
     parameters = dict(prepared.selection.parameters)
+    if settings.start is not None:
+        settings.start.apply(module)
     fit = RoundsFit.begin(prepared.loop)
-    dense = dense_ticket(module, parameters, settings.methods())
+    dense = dense_ticket(module, parameters, settings.methods(), settings.start)
     seed: str = fit.trainer.strategy.broadcast(dense.provenance["seed"])  # one seed for all processes
     dense = replace(dense, provenance={**dense.provenance, "seed": seed})
     pending = pending_points(settings.rewind, fit)
@@ -50,7 +52,8 @@ def begin_run(prepared: Prepared, records: Records) -> Run:
     plan, ticket = Plan.of(settings), dense
     if settings.prune_at_init:
         ticket = tickets.make(plan.first, None)
-        rewind_point.rewind(ticket, settings.same_data_order)
+    if settings.prune_at_init or settings.start is not None:
+        rewind_point.rewind(ticket, settings.same_data_order)  # the optimizers were created for other weights
     return Run(
         prepared=replace(prepared, description=description),
         fit=fit,

@@ -47,7 +47,8 @@ class Control(ABC):
 
         Args:
             ticket: The ticket of the same round.
-            dense: The dense ticket, with the values that rounds are rewound to.
+            dense: The ticket of round 0, with the values that rounds are rewound to. All weights survive in it,
+                unless the search starts from a ticket.
             module: The network. Its weights may be changed; the caller restores them.
             seed: Seed for all random choices; it differs between rounds.
 
@@ -72,9 +73,9 @@ class Control(ABC):
 class ShuffleMask(Control):
     """The original initial values with a mask whose positions are shuffled within each layer.
 
-    Every layer keeps as many weights as in the ticket, and like the ticket at least one per norm that weights are
-    divided by (see ``weight_norm``). Also known as *random ticket with layerwise density*
-    (Frankle & Carbin 2018, arXiv:1803.03635, appendix).
+    Positions are drawn among the survivors of round 0. Every layer keeps as many weights as in the ticket, and
+    like the ticket at least one per norm that weights are divided by (see ``weight_norm``). Also known as *random
+    ticket with layerwise density* (Frankle & Carbin 2018, arXiv:1803.03635, appendix).
     """
 
     def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
@@ -83,11 +84,11 @@ class ShuffleMask(Control):
         norms = norms_by_name(module)
         masks = {}
         for name, mask in ticket.masks.items():
+            alive = dense.masks[name]
             if name in norms:
-                masks[name] = _shuffled_among_norms(mask, norms[name], generator)
-                continue
-            order = torch.randperm(mask.numel(), generator=generator).to(mask.device)
-            masks[name] = mask.flatten()[order].view(mask.shape)
+                masks[name] = _shuffled_among_norms(mask, alive, norms[name], generator)
+            else:
+                masks[name] = _reordered(mask, alive, generator)
         return replace(ticket, masks=masks, weights=dense.weights)
 
 
@@ -112,8 +113,7 @@ class Reinitialize(Control):
         generator = torch.Generator().manual_seed(seed)
         for name in self._reordered(fresh, dense):
             original = dense.weights[name]
-            order = torch.randperm(original.numel(), generator=generator).to(original.device)
-            fresh[name] = original.flatten()[order].view(original.shape)
+            fresh[name] = _reordered(original, _alive(dense, name), generator)
         return replace(ticket, weights={**dense.weights, **fresh})
 
     def check(self, dense: Ticket, module: nn.Module) -> None:
@@ -136,7 +136,8 @@ class Reinitialize(Control):
         """The parameters for which ``reset_parameters`` is not fair."""
         if self.initialize is not None:
             return []
-        return [name for name, values in fresh.items() if _differs(values, dense.weights[name])]
+        alive = {name: _alive(dense, name) for name in fresh}
+        return [n for n, values in fresh.items() if _differs(values[alive[n]], dense.weights[n][alive[n]])]
 
     def _fresh_values(self, module: nn.Module, seed: int) -> dict[str, Tensor]:
         parameters = dict(module.named_parameters())
@@ -269,9 +270,22 @@ def _zero_norm(made: Ticket, module: nn.Module) -> str | None:
     return None
 
 
-def _shuffled_among_norms(mask: Tensor, dims: Sequence[int], generator: torch.Generator) -> Tensor:
-    """A mask with the same number of weights at random positions, at least one per norm."""
-    scores = torch.rand(mask.shape, generator=generator)
+def _alive(dense: Ticket, name: str) -> Tensor:
+    """Which values of a parameter survive in round 0: all of them without a mask."""
+    weight = dense.weights[name]
+    return dense.masks.get(name, torch.ones(weight.shape, dtype=torch.bool, device=weight.device))
+
+
+def _reordered(values: Tensor, alive: Tensor, generator: torch.Generator) -> Tensor:
+    """Values in a random order among the positions that are alive; the others stay where they are."""
+    chosen = values[alive]
+    order = torch.randperm(chosen.numel(), generator=generator).to(chosen.device)
+    return values.masked_scatter(alive, chosen[order])
+
+
+def _shuffled_among_norms(mask: Tensor, alive: Tensor, dims: Sequence[int], generator: torch.Generator) -> Tensor:
+    """A mask with the same number of weights at random positions that are alive, at least one per norm."""
+    scores = torch.rand(mask.shape, generator=generator).masked_fill(~alive.cpu(), -1)
     scores += largest(scores, dims)  # one weight of every norm ranks above all others
     positions = scores.flatten().argsort(descending=True)[: int(mask.sum())]
     shuffled = torch.zeros(mask.numel(), dtype=torch.bool)

@@ -8,12 +8,12 @@ from typing import Any
 
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import make_plain
-from lightning_lottery.pruning import Method, Sizes, Unstructured
+from lightning_lottery.pruning import Layer, Method, Pruner, Sizes, Unstructured
 from lightning_lottery.rules.controls import Control, ShuffleMask, branches_of
 from lightning_lottery.rules.description import described
 from lightning_lottery.rules.rewind import Point, Rewind, ToInit
 from lightning_lottery.rules.stopping import Stop
-from lightning_lottery.tickets import TICKET_BRANCH
+from lightning_lottery.tickets import TICKET_BRANCH, Ticket
 
 # Names with another meaning in records, files and loggers.
 _RESERVED = (TICKET_BRANCH, "tickets", "search", "layers", "dense", "lottery")
@@ -30,6 +30,7 @@ class Settings:
     sizes: Sizes
     method: Method
     stop: Sequence[Stop]
+    start: Ticket | None
     prune_at_init: bool
     rewind: Rewind
     monitor: str | None
@@ -146,7 +147,7 @@ class Settings:
         if not rounds or not allowed or len(set(rounds)) < len(rounds):
             raise ConfigurationError(
                 f"control_rounds={list(rounds)!r} must contain different rounds from 1 to {last}. Round 0 is "
-                f"dense and has no mask to compare. Write for example control_rounds=[{last}]."
+                f"what tickets are compared with. Write for example control_rounds=[{last}]."
             )
 
     @property
@@ -172,7 +173,17 @@ class Settings:
             "scope": described(self.method.scope),
             "pattern": described(self.method.pattern),
             "rewind": described(self.rewind),
+            # Runs of earlier versions, which must still match, have no such entry.
+            **({} if self.start is None else {"start": self.start.fingerprint}),
         }
+
+    def plan(self, layers: Sequence[Layer]) -> Pruner:
+        """Computes what every round keeps of some layers.
+
+        Raises:
+            ConfigurationError: The pattern does not support a layer, or the sizes are impossible.
+        """
+        return self.method.plan(layers, self.sizes, None if self.start is None else self.start.masks)
 
     def described(self) -> dict[str, Any]:
         """The arguments that influence the result of a run, as plain values."""

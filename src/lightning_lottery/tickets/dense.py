@@ -1,18 +1,21 @@
-"""The ticket that a run starts with, in which every weight survives."""
+"""The ticket of round 0, in which every weight survives unless the run starts from a ticket."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from lightning_lottery.masks import is_sharded, like, local
+from lightning_lottery.masks import is_sharded, like, local, place
 from lightning_lottery.tickets.network import starting_values
 from lightning_lottery.tickets.provenance import provenance
 from lightning_lottery.tickets.ticket import Ticket
 
 
 def dense_ticket(
-    module: nn.Module, parameters: Mapping[str, nn.Parameter], described: Mapping[str, str] | None = None
+    module: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    described: Mapping[str, str] | None = None,
+    start: Ticket | None = None,
 ) -> Ticket:
     """Makes the ticket of round 0, in which every weight survives with its current value.
 
@@ -20,14 +23,24 @@ def dense_ticket(
         module: The network.
         parameters: Its prunable parameters by name.
         described: Criterion, scope, pattern and rewinding rule, as strings.
+        start: The ticket that the run starts from, if any: only its weights survive. The network has its values.
 
     Returns:
         The ticket, on the CPU unless it is sharded.
     """
-    masks = {name: _all_alive(parameter) for name, parameter in parameters.items()}
+    given = {} if start is None else start.masks
+    masks = {
+        name: _placed(given[name], parameter) if name in given else _all_alive(parameter)
+        for name, parameter in parameters.items()
+    }
     return Ticket(
         masks, starting_values(module), provenance=provenance(module, torch.initial_seed(), described or {})
     )
+
+
+def _placed(mask: Tensor, parameter: Tensor) -> Tensor:
+    """A mask that is sharded like its parameter, or else on the CPU."""
+    return place(mask, parameter) if is_sharded(parameter) else mask.cpu()
 
 
 def _all_alive(parameter: Tensor) -> Tensor:
