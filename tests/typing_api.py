@@ -27,8 +27,10 @@ from lightning_lottery import (
     Sizes,
     Stop,
     Ticket,
+    TicketCallback,
     Tolerance,
     ToStep,
+    Transfer,
 )
 from lightning_lottery.masks import prune_smallest
 
@@ -52,12 +54,17 @@ def fit(model: LightningModule) -> Ticket:
     masks: dict[str, Tensor] = lottery.tickets["shuffle_mask"][3].masks
     lottery.tickets[3].apply(model)
     lottery.tickets[3].save("ticket.safetensors")
+    Trainer(callbacks=[TicketCallback(lottery.tickets[3]), TicketCallback("x.safetensors", weights="model")])
+    LotteryTicketCallback(rounds=1, amount=0.2, start="ticket.safetensors")
+    made: Transfer = Ticket.from_state_dict("x.ckpt").transfer(model, rename={"*": "model.*"}, weights="signs")
+    Ticket.from_masks(made.ticket.masks, model).apply(model)
     smaller: dict[str, Tensor] = prune_smallest(masks, None, 3, magnitude=True)
     listed: list[Tensor] = prune_smallest([*smaller.values()], None, 3)
     print(listed)
     return lottery.smallest_matching(tolerance=0.005)
 
 
+TicketCallback("x.safetensors", weights="signs")  # type: ignore[arg-type]
 LotteryTicketCallback(rounds="ten")  # type: ignore[arg-type]
 LotteryTicketCallback(densities=[0.5, 0.1], mode="maximum")  # type: ignore[arg-type]
 
@@ -112,7 +119,7 @@ class Inverse(Criterion):
 @dataclass(frozen=True, kw_only=True)
 class OnePool(Scope):
     def pools(self, layers: Sequence[Layer], sizes: Sizes) -> list[Pool]:
-        return [Pool((layers[0].name,), tuple(sizes.counts(layers[0].units)))]
+        return [Pool.of(layers, sizes), Pool((layers[0].name,), tuple(sizes.counts(layers[0].units)))]
 
 
 @dataclass(frozen=True)

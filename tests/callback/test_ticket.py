@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch import Callback, callbacks, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, ModelPruning, RichProgressBar, TQDMProgressBar
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -154,6 +154,40 @@ def assert_masked(model, ticket):
     for name, mask in ticket.masks.items():
         assert not model.get_parameter(name)[~mask].any(), name
         assert model.get_parameter(name)[mask].any(), name
+
+
+AVERAGES = {
+    "swa": lambda: callbacks.StochasticWeightAveraging(0.05, swa_epoch_start=1),
+    **(
+        {"ema": lambda: callbacks.EMAWeightAveraging(decay=0.9)}
+        if hasattr(callbacks, "EMAWeightAveraging")
+        else {}
+    ),
+}
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+def test_averages_of_weights_start_from_the_ticket(digits, average):
+    class Validated(Callback):
+        def on_validation_batch_start(self, trainer, pl_module, *_):
+            if not trainer.sanity_checking:
+                seen[-1].append(copied(pl_module))
+
+    seen, ends = [], []
+    lottery = LotteryTicketCallback(densities=[0.5, 0.2], verbose=False)
+    for callback in (lottery, "alone"):
+        seen.append([])
+        model, spy = Model(), Ends()
+        path = None if callback is lottery else lottery.run_folder / "tickets" / "round_02.safetensors"
+        ours = lottery if path is None else TicketCallback(path, verbose=False)
+        seed_everything(3, verbose=False)
+        trainer = quiet_trainer(callbacks=[AVERAGES[average](), ours, Validated(), spy], max_epochs=3)
+        trainer.fit(model, *loaders(digits))
+        ends.append(copied(model))
+    last = seen[0][-len(seen[1]) :]
+    assert all(same_bits(*pair) for pair in zip(last, seen[1], strict=True))
+    assert same_bits(*ends)
+    assert_masked(model, ours.ticket)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

@@ -114,23 +114,31 @@ class Sharded(Model):
             fully_shard(layer, mesh=self.device_mesh["data_parallel"])
 
 
+def images() -> DataLoader[Any]:
+    """Batches in single precision."""
+    pixels, labels = data().tensors
+    return DataLoader(TensorDataset(pixels.float(), labels), batch_size=BATCH, shuffle=True)
+
+
 def fit_fp32(is_sharded: bool, folder: Path) -> None:
-    """Trains sharded or replicated weights."""
-    seed_everything(SEED, verbose=False)
+    """Trains sharded or replicated weights; sharded ones also with the last ticket alone."""
     lottery = LotteryTicketCallback(densities=[0.5, 0.2], dirpath=folder / "run", verbose=False)
-    trainer = quiet_trainer(
-        callbacks=[lottery],
-        max_epochs=EPOCHS,
-        devices=2,
-        strategy=ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1) if is_sharded else "ddp",
-        limit_val_batches=0,
-    )
-    train = DataLoader(TensorDataset(data().tensors[0].float(), data().tensors[1]), batch_size=BATCH, shuffle=True)
-    model = (Sharded if is_sharded else Model)(network(), scheduler="step")
-    trainer.fit(model, train)
-    state = {name: whole(parameter.detach()) for name, parameter in model.named_parameters()}
+    for name in ("trained", "alone") if is_sharded else ("trained",):
+        seed_everything(SEED, verbose=False)
+        ticket = folder / "run" / "tickets" / "round_02.safetensors"
+        trainer = quiet_trainer(
+            callbacks=[lottery if name == "trained" else TicketCallback(ticket, verbose=False)],
+            max_epochs=EPOCHS,
+            devices=2,
+            strategy=ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1) if is_sharded else "ddp",
+            limit_val_batches=0,
+        )
+        model = (Sharded if is_sharded else Model)(network(), scheduler="step")
+        trainer.fit(model, images())
+        state = {name: whole(parameter.detach()) for name, parameter in model.named_parameters()}
+        if trainer.is_global_zero:
+            torch.save(state, folder / f"{name}.pt")
     if trainer.is_global_zero:
-        torch.save(state, folder / "trained.pt")
         (folder / "records.json").write_text(json.dumps([record.kept for record in lottery.records]))
 
 
@@ -140,9 +148,6 @@ def fit_ticket(strategy: str, rewind: str, folder: Path) -> None:
     ticket = folder / "run" / "tickets" / "round_02.safetensors"
     for name in ("search", "alone"):
         seed_everything(SEED, verbose=False)
-        train = DataLoader(
-            TensorDataset(data().tensors[0].float(), data().tensors[1]), batch_size=BATCH, shuffle=True
-        )
         model = Model(network(dropout=0.2), scheduler="step")
         callback = lottery if name == "search" else TicketCallback(ticket, verbose=False)
         (folder / name).mkdir(exist_ok=True)
@@ -150,7 +155,7 @@ def fit_ticket(strategy: str, rewind: str, folder: Path) -> None:
         trainer = quiet_trainer(
             callbacks=callbacks, max_epochs=EPOCHS, devices=2, strategy=strategy, limit_val_batches=0
         )
-        trainer.fit(model, train)
+        trainer.fit(model, images())
         if trainer.is_global_zero:
             torch.save(model.state_dict(), folder / f"{name}.pt")
 

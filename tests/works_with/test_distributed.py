@@ -161,6 +161,7 @@ def test_sharded_weights_are_equal_to_ddp(fits, tmp_path):
         for layer, mask in ticket.masks.items():
             assert (mask != found[name].masks[layer]).float().mean() < 1e-3
     weights = [torch.load(folder / "trained.pt", weights_only=True) for folder in (replicated, sharded)]
+    assert same_bits(weights[1], torch.load(sharded / "alone.pt", weights_only=True)), "TicketCallback"
     masks = found["round_02.safetensors"].masks
     for name, weight in weights[0].items():
         if name in masks:

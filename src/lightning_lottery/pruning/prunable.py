@@ -137,7 +137,8 @@ def warn_if_sparse(module: nn.Module, parameters: Mapping[str, nn.Parameter]) ->
         rank_zero_warn(
             f"{share:.1%} of the prunable weights are exactly zero before any training (most of them in "
             f"{worst!r}), as after an earlier fit of this model. The first round is then not dense, although its "
-            "density is reported as 1. To start from a dense network, create a new model.",
+            "density is reported as 1. To start from a dense network, create a new model; to prune on from these "
+            "zeros, write LotteryTicketCallback(..., start=Ticket.from_model(model)).",
         )
 
 

@@ -24,6 +24,16 @@ class Pool:
     names: tuple[str, ...]
     keep: tuple[int, ...]
 
+    @classmethod
+    def of(cls, layers: Sequence[Layer], sizes: Sizes) -> "Pool":
+        """A pool of layers that keeps what the sizes say, also if the search starts from a ticket.
+
+        Raises:
+            ConfigurationError: A round would remove nothing, or everything.
+        """
+        units, alive = sum(layer.units for layer in layers), sum(layer.alive for layer in layers)
+        return cls(tuple(layer.name for layer in layers), tuple(sizes.counts(units, alive=alive)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scope(ABC):
@@ -57,8 +67,7 @@ class Scope(ABC):
         Args:
             layers: The prunable layers in order, with the number of their ``units``, of those that are ``alive``
                 in round 0, and the ``least`` number that must stay.
-            sizes: The requested sizes; ``sizes.counts(n, alive=a)`` gives the counts for n units, of which a
-                survive in round 0.
+            sizes: The requested sizes; ``Pool.of(layers, sizes)`` applies them to layers that compete.
 
         Returns:
             Pools, with every layer in at most one of them. A layer without a pool is never pruned.
@@ -91,8 +100,7 @@ class Global(Scope):
     """All units of the network compete (Frankle & Carbin 2018, arXiv:1803.03635, for deeper networks)."""
 
     def pools(self, layers: Sequence[Layer], sizes: Sizes) -> list[Pool]:
-        total, alive = sum(layer.units for layer in layers), sum(layer.alive for layer in layers)
-        return [Pool(tuple(layer.name for layer in layers), tuple(sizes.counts(total, alive=alive)))]
+        return [Pool.of(layers, sizes)]
 
 
 @dataclass(frozen=True, kw_only=True)

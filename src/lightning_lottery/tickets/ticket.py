@@ -51,8 +51,8 @@ class Ticket:
                 raise TicketError(f"There is a mask for {name!r}, but no weight of that name.")
             if mask.dtype != torch.bool or mask.shape != weights[name].shape:
                 raise TicketError(
-                    f"The mask of {name!r} is {mask.dtype} of shape {tuple(mask.shape)}; it must be boolean, of "
-                    f"the weight's shape {tuple(weights[name].shape)}."
+                    f"The mask of {name!r} is {mask.dtype} of shape {tuple(mask.shape)}; it must be boolean "
+                    f"(write mask.bool()), of the weight's shape {tuple(weights[name].shape)}."
                 )
             kept = sharding.local(weights[name]).masked_fill(~sharding.local(mask), 0)
             weights[name] = sharding.like(kept, weights[name])
