@@ -20,66 +20,75 @@ from lightning_lottery import LotteryTicketCallback, ShuffleMask, Ticket, Ticket
 from lightning_lottery.vision import MNIST5000, Classifier, FashionMNIST, LeNet300100
 
 
-def trainer_for(epochs: int, *callbacks: Callback) -> Trainer:
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    return Trainer(max_epochs=epochs, callbacks=list(callbacks), logger=False, devices=1, **quiet)
+class Experiment:
+    """A search on clothes, and trainings on digits.
 
+    Args:
+        options: The arguments of the command line.
+    """
 
-def new_model() -> Classifier:
-    return Classifier(LeNet300100(), optimizer=partial(torch.optim.Adam, lr=0.0012, fused=True))
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
 
+    def model(self) -> Classifier:
+        if self.options.adam:
+            return Classifier(LeNet300100(), optimizer=partial(torch.optim.Adam, lr=0.0012, fused=True))
+        return Classifier(LeNet300100())  # SGD with learning rate 0.1
 
-def search(seed: int, root: str, epochs: int, rounds: int) -> Ticket:
-    """Finds a ticket on clothes: each round removes half of the weights."""
-    seed_everything(seed, verbose=False)
-    lottery = LotteryTicketCallback(
-        rounds=rounds, amount=0.5, dirpath=f"lottery_transfer/seed_{seed}", overwrite=True, verbose=False
-    )
-    trainer_for(epochs, lottery).fit(new_model(), datamodule=FashionMNIST(root))
-    return lottery.tickets[rounds]
+    def trainer(self, epochs: int, *callbacks: Callback) -> Trainer:
+        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+        return Trainer(max_epochs=epochs, callbacks=list(callbacks), logger=False, devices=1, **quiet)
 
+    def search(self, seed: int) -> Ticket:
+        """Finds a ticket on clothes: each round removes half of the weights."""
+        seed_everything(seed, verbose=False)
+        rounds, folder = self.options.rounds, f"lottery_transfer/seed_{seed}"
+        lottery = LotteryTicketCallback(rounds=rounds, amount=0.5, dirpath=folder, overwrite=True, verbose=False)
+        trainer = self.trainer(self.options.epochs[0], lottery)
+        trainer.fit(self.model(), datamodule=FashionMNIST(self.options.root))
+        return lottery.tickets[rounds]
 
-def accuracy(seed: int, ticket: Ticket | None, epochs: int) -> float:
-    """Trains on digits, with a ticket or dense, and returns the accuracy on 1,000 held-out images."""
-    seed_everything(seed, verbose=False)
-    callbacks = [] if ticket is None else [TicketCallback(ticket, verbose=False)]
-    trainer = trainer_for(epochs, *callbacks)
-    trainer.fit(new_model(), datamodule=MNIST5000())
-    return float(trainer.callback_metrics["val_acc"])
+    def accuracy(self, seed: int, ticket: Ticket | None) -> float:
+        """Trains on digits, with a ticket or dense, and returns the accuracy on 1,000 held-out images."""
+        seed_everything(seed, verbose=False)
+        callbacks = [] if ticket is None else [TicketCallback(ticket, verbose=False)]
+        trainer = self.trainer(self.options.epochs[1], *callbacks)
+        trainer.fit(self.model(), datamodule=MNIST5000())
+        return float(trainer.callback_metrics["val_acc"])
 
-
-def compare(seed: int, found: Ticket, epochs: int) -> dict[str, float]:
-    """The accuracies on digits of one seed, by what was trained."""
-    seed_everything(seed + 1000, verbose=False)
-    model = new_model()  # with other initial values than those of the search
-    made = found.transfer(model)
-    print(f"seed {seed}: {made}")
-    shuffled = ShuffleMask().ticket(made.ticket, Ticket.from_model(model), model, seed)
-    tickets = {
-        "dense": None,
-        "ticket": made.ticket,
-        "its masks, new values": found.transfer(model, weights="model").ticket,
-        "its masks and signs, new magnitudes": found.transfer(model, weights="signs").ticket,
-        "shuffled masks, new values": shuffled,
-    }
-    return {name: accuracy(seed + 1000, ticket, epochs) for name, ticket in tickets.items()}
+    def compare(self, seed: int) -> dict[str, float]:
+        """The accuracies on digits of one seed, by what was trained."""
+        found = self.search(seed)
+        seed += 1000  # other initial values and another order of data than in the search
+        seed_everything(seed, verbose=False)
+        model = self.model()
+        carried = found.transfer(model)
+        print(carried)
+        tickets = {
+            "dense": None,
+            "ticket": carried.ticket,
+            "its masks, new values": found.transfer(model, weights="model").ticket,
+            "its masks and signs, new magnitudes": found.transfer(model, weights="signs").ticket,
+            "shuffled masks, new values": ShuffleMask().ticket(
+                carried.ticket, Ticket.from_model(model), model, seed
+            ),
+        }
+        return {name: self.accuracy(seed, ticket) for name, ticket in tickets.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", default="data", help="folder of torchvision's data sets")
-    parser.add_argument("--seeds", type=int, default=5, help="number of repetitions")
+    parser.add_argument("--seeds", type=int, default=3, help="number of repetitions")
     parser.add_argument("--rounds", type=int, default=5, help="number of prunings; each removes half")
     parser.add_argument("--epochs", type=int, nargs=2, default=(2, 10), help="per round on clothes, and on digits")
-    options = parser.parse_args()
+    parser.add_argument("--adam", action="store_true", help="train with Adam instead of SGD")
+    experiment = Experiment(parser.parse_args())
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    runs = []
-    for seed in range(options.seeds):
-        found = search(seed, options.root, options.epochs[0], options.rounds)
-        runs.append(compare(seed, found, options.epochs[1]))
-    print(f"\nDensity {found.density:.4f}. Accuracy on 1,000 held-out digits, {options.seeds} seeds:")
+    runs = [experiment.compare(seed) for seed in range(experiment.options.seeds)]
+    print(f"\nAccuracy on 1,000 held-out digits, {len(runs)} seeds:")
     for name in runs[0]:
         values = [100 * run[name] for run in runs]
         spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""

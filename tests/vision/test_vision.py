@@ -1,9 +1,5 @@
 """Models and data for examples, on real images."""
 
-import gzip
-import shutil
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -11,21 +7,7 @@ from torchvision import datasets
 
 from lightning_lottery import ConfigurationError
 from lightning_lottery.vision import MLP, MNIST, MNIST5000, Classifier, FashionMNIST, LeNet300100, TensorLoader
-from tests.helpers.fits import missing, needs, quiet_trainer
-
-FASHION = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package dataset-fashion-mnist
-
-
-@pytest.fixture
-def fashion_root(tmp_path):
-    if not FASHION.is_dir():
-        missing("Fashion-MNIST", "apt-get install dataset-fashion-mnist")
-    raw = tmp_path / "data" / "FashionMNIST" / "raw"
-    raw.mkdir(parents=True)
-    for packed in FASHION.glob("*.gz"):
-        with gzip.open(packed) as source, (raw / packed.stem).open("wb") as target:
-            shutil.copyfileobj(source, target)
-    return tmp_path / "data"
+from tests.helpers.fits import needs, quiet_trainer
 
 
 def test_the_loader_gives_every_image_once_with_its_label():
