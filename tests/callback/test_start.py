@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-import yaml
 from lightning.pytorch import Callback, seed_everything
 from torch import nn
 
@@ -21,19 +20,13 @@ from lightning_lottery import (
 from lightning_lottery.cli.main import main
 from lightning_lottery.vision import Classifier, LeNet300100
 from tests.helpers.fits import LateSpy, Model, Net, copied, loaders, quiet_trainer, same_bits
+from tests.helpers.scripts import short_fit
 from tests.helpers.tickets import ticket_of
-
-
-class Ends(LateSpy):
-    """The trained weights of every round."""
-
-    def on_train_end(self, trainer, pl_module):
-        self.ends.append(copied(pl_module))
 
 
 def search(digits, *callbacks, model=None, seed=3, **options):
     """A search with all its rounds."""
-    lottery, spy = LotteryTicketCallback(verbose=False, **options), Ends()
+    lottery, spy = LotteryTicketCallback(verbose=False, **options), LateSpy()
     seed_everything(seed, verbose=False)
     model = Model(Net(), scheduler="cycle") if model is None else model
     quiet_trainer(callbacks=[lottery, *callbacks, spy]).fit(model, *loaders(digits))
@@ -171,7 +164,7 @@ def test_an_interrupted_search_resumes_bit_for_bit(digits, after, tmp_path):
 def test_a_ticket_that_does_not_fit_is_named_before_training(digits):
     other = Net()
     other.output = nn.Linear(24, 3)
-    model, spy = Model(other), Ends()
+    model, spy = Model(other), LateSpy()
     before = copied(model)
     lottery = LotteryTicketCallback(rounds=1, amount=0.2, start=ticket_of(Model()))
     with pytest.raises(
@@ -237,20 +230,7 @@ def test_a_search_from_a_ticket_in_yaml(tmp_path):
     start = ticket_of(Classifier(LeNet300100()), density=0.1)
     start.save(tmp_path / "ticket.safetensors")
     arguments = {"rounds": 1, "amount": 0.5, "start": "ticket.safetensors", "dirpath": "run"}
-    config = {
-        "trainer": {
-            "max_epochs": 1,
-            "limit_train_batches": 5,
-            "enable_progress_bar": False,
-            "logger": False,
-            "accelerator": "cpu",
-            "callbacks": [{"class_path": "LotteryTicketCallback", "init_args": arguments}],
-        },
-        "model": {"class_path": "Classifier", "init_args": {"network": {"class_path": "LeNet300100"}}},
-        "data": {"class_path": "MNIST5000"},
-    }
-    (tmp_path / "search.yaml").write_text(yaml.safe_dump(config))
-    main(["fit", "--config", "search.yaml"])
+    main(short_fit({"class_path": "LotteryTicketCallback", "init_args": arguments}))
     lines = [json.loads(line) for line in (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()]
     assert [line["kept"] for line in lines] == [start.kept, start.kept - round(0.5 * start.kept)]
     assert json.loads((tmp_path / "run" / "lottery.json").read_text())["start"] == start.fingerprint

@@ -5,7 +5,6 @@ import pickle
 
 import pytest
 import torch
-import yaml
 from lightning.pytorch import Callback, callbacks, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, ModelPruning, RichProgressBar, TQDMProgressBar
 from torch import nn
@@ -27,6 +26,7 @@ from lightning_lottery import (
 from lightning_lottery.cli.main import main
 from lightning_lottery.vision import Classifier, LeNet300100
 from tests.helpers.fits import LateSpy, Model, Net, copied, loaders, quiet_trainer, same_bits
+from tests.helpers.scripts import short_fit
 from tests.helpers.tickets import ticket_of
 
 
@@ -40,13 +40,6 @@ class Dropout(Net):
     def forward(self, images):
         self.calls += self.training
         return nn.functional.dropout(super().forward(images), 0.1, self.training) / (1 + 0.01 * self.calls)
-
-
-class Ends(LateSpy):
-    """Where each training began, its starting and trained weights, and its data."""
-
-    def on_train_end(self, trainer, pl_module):
-        self.ends.append(copied(pl_module))
 
 
 def in_order(digits):
@@ -69,7 +62,7 @@ LATE = {
 @pytest.mark.parametrize("rule", LATE)
 def test_a_ticket_in_its_run_folder_starts_where_its_round_has_started(digits, rule, scheduler):
     def fit(callback, network, seed):
-        spy = Ends()
+        spy = LateSpy()
         seed_everything(seed, verbose=False)
         model = Model(network, optimizer="adam", scheduler=scheduler)
         quiet_trainer(callbacks=[callback, spy], max_epochs=3).fit(model, *loaders(digits))
@@ -93,7 +86,7 @@ def test_a_fine_tuned_ticket_trains_alike_with_the_same_length_and_learning_rate
             return torch.optim.SGD(self.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-3)
 
     lottery = LotteryTicketCallback(densities=[0.5, 0.2], rewind=FineTune(epochs=1, lr=0.02), verbose=False)
-    rounds, alone = Ends(), Ends()
+    rounds, alone = LateSpy(), LateSpy()
     seed_everything(3, verbose=False)
     quiet_trainer(callbacks=[lottery, rounds]).fit(Model(), *loaders(digits))
     callback = TicketCallback(lottery.run_folder / "tickets" / "round_02.safetensors")
@@ -104,7 +97,7 @@ def test_a_fine_tuned_ticket_trains_alike_with_the_same_length_and_learning_rate
 
 def test_a_control_trains_alone_as_in_its_fit(digits):
     lottery = LotteryTicketCallback(densities=[0.3], rewind="5 steps", controls=[ShuffleMask()], verbose=False)
-    rounds, alone = Ends(), Ends()
+    rounds, alone = LateSpy(), LateSpy()
     quiet_trainer(callbacks=[lottery, rounds]).fit(Model(), *loaders(digits))
     path = lottery.run_folder / "tickets" / "round_01_shuffle_mask.safetensors"
     quiet_trainer(callbacks=[TicketCallback(path), alone]).fit(Model(), *loaders(digits))
@@ -117,7 +110,7 @@ def test_without_its_run_folder_a_schedule_starts_at_step_0_and_a_line_says_so(d
     path = lottery.run_folder / "tickets" / "round_01.safetensors"
     spies = []
     for ticket in (path, Ticket.load(path)):
-        spies.append(Ends())
+        spies.append(LateSpy())
         quiet_trainer(callbacks=[TicketCallback(ticket), spies[-1]]).fit(Model(), *loaders(digits))
     assert [spy.began for spy in spies] == [[(0, 5)], [(0, 0)]]
     assert same_bits(spies[0].starts[0], spies[1].starts[0])
@@ -177,7 +170,7 @@ def test_averages_of_weights_start_from_the_ticket(digits, average):
     lottery = LotteryTicketCallback(densities=[0.5, 0.2], verbose=False)
     for callback in (lottery, "alone"):
         seen.append([])
-        model, spy = Model(), Ends()
+        model, spy = Model(), LateSpy()
         path = None if callback is lottery else lottery.run_folder / "tickets" / "round_02.safetensors"
         ours = lottery if path is None else TicketCallback(path, verbose=False)
         seed_everything(3, verbose=False)
@@ -192,7 +185,7 @@ def test_averages_of_weights_start_from_the_ticket(digits, average):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_the_model_s_own_values_are_trained_under_the_mask(digits, optimizer):
-    model, ticket, spy = Model(optimizer=optimizer), ticket_of(Model(), density=0.2), Ends()
+    model, ticket, spy = Model(optimizer=optimizer), ticket_of(Model(), density=0.2), LateSpy()
     before = copied(model)
     quiet_trainer(callbacks=[TicketCallback(ticket, weights="model"), spy]).fit(model, *loaders(digits))
     for name, value in spy.starts[0].items():
@@ -211,7 +204,7 @@ def test_the_ticket_is_not_changed_by_training(digits):
 
 
 def test_resuming_keeps_mask_and_weights(digits, tmp_path):
-    ticket, starts = ticket_of(Model()), Ends()
+    ticket, starts = ticket_of(Model()), LateSpy()
     whole, half, resumed = (Model(optimizer="adam", scheduler="step") for _ in range(3))
     quiet_trainer(callbacks=[TicketCallback(ticket)], max_epochs=3).fit(whole, *in_order(digits))
     trainer = quiet_trainer(
@@ -241,7 +234,7 @@ def test_a_checkpoint_contains_the_plain_model(digits, tmp_path):
 
 
 def test_a_checkpoint_of_a_dense_training_goes_on_under_the_mask(digits, tmp_path):
-    dense, ticket, starts = Model(optimizer="adam"), ticket_of(Model()), Ends()
+    dense, ticket, starts = Model(optimizer="adam"), ticket_of(Model()), LateSpy()
     trainer = quiet_trainer(max_epochs=1)
     trainer.fit(dense, *loaders(digits))
     trainer.save_checkpoint(tmp_path / "dense.ckpt")
@@ -266,7 +259,7 @@ def test_a_checkpoint_of_another_ticket_is_refused(digits, tmp_path):
 
 
 def test_a_second_fit_keeps_mask_and_weights(digits):
-    ticket, spy, model = ticket_of(Model()), Ends(), Model()
+    ticket, spy, model = ticket_of(Model()), LateSpy(), Model()
     trainer = quiet_trainer(callbacks=[TicketCallback(ticket), spy], max_epochs=1)
     trainer.fit(model, *loaders(digits))
     first = copied(model)
@@ -280,7 +273,7 @@ def test_a_second_fit_keeps_mask_and_weights(digits):
 
 
 def test_the_callback_in_a_second_trainer_starts_over(digits):
-    callback, spy, model = TicketCallback(ticket_of(Model())), Ends(), Model()
+    callback, spy, model = TicketCallback(ticket_of(Model())), LateSpy(), Model()
     for _ in range(2):
         quiet_trainer(callbacks=[callback, spy], max_epochs=1).fit(model, *in_order(digits))
     assert same_bits(spy.starts[0], spy.starts[1])
@@ -357,21 +350,7 @@ def test_one_line_says_what_is_trained(digits, capsys, tmp_path):
 def test_a_ticket_in_yaml(tmp_path, monkeypatch, short):
     ticket_of(Classifier(LeNet300100()), density=0.1).save(tmp_path / "ticket.safetensors")
     name = "TicketCallback" if short else "lightning_lottery.TicketCallback"
-    config = {
-        "seed_everything": 0,
-        "trainer": {
-            "max_epochs": 1,
-            "limit_train_batches": 5,
-            "enable_progress_bar": False,
-            "logger": False,
-            "accelerator": "cpu",
-            "callbacks": [{"class_path": name, "init_args": {"ticket": "ticket.safetensors"}}],
-        },
-        "model": {"class_path": "Classifier", "init_args": {"network": {"class_path": "LeNet300100"}}},
-        "data": {"class_path": "MNIST5000"},
-    }
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
-    main(["fit", "--config", "run.yaml"])
+    main(short_fit({"class_path": name, "init_args": {"ticket": "ticket.safetensors"}}))
     (path,) = tmp_path.rglob("*.ckpt")
     state, ticket = torch.load(path, weights_only=True)["state_dict"], Ticket.load("ticket.safetensors")
     assert all(not state[name][~mask].any() and state[name][mask].any() for name, mask in ticket.masks.items())
@@ -402,7 +381,7 @@ def test_another_callback_that_prunes_is_refused(digits):
 def test_a_ticket_that_does_not_fit_names_layers_and_shapes_before_training(digits):
     other = Net()
     other.hidden, other.output = nn.Linear(256, 30), nn.Linear(30, 10)
-    model, spy = Model(other), Ends()
+    model, spy = Model(other), LateSpy()
     before = copied(model)
     trainer = quiet_trainer(callbacks=[TicketCallback(ticket_of(Model())), spy])
     with pytest.raises(TicketError) as caught:
@@ -544,7 +523,7 @@ def test_layers_of_configure_model_get_the_ticket(digits):
             if isinstance(self.network, nn.Identity):
                 self.network = Net()
 
-    model, ticket, spy = Lazy(), ticket_of(Model()), Ends()
+    model, ticket, spy = Lazy(), ticket_of(Model()), LateSpy()
     quiet_trainer(callbacks=[TicketCallback(ticket), spy]).fit(model, *loaders(digits))
     assert same_bits(spy.starts[0], ticket.weights)
     assert_masked(model, ticket)

@@ -1,9 +1,12 @@
-"""Scripts in separate processes."""
+"""Scripts in separate processes, and short fits on the command line."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,3 +23,15 @@ def run_script(name: str, *arguments: object, folder: Path | None = None) -> sub
         cwd=folder,
         timeout=300,
     )
+
+
+def short_fit(callback: dict[str, Any]) -> list[str]:
+    """Writes a configuration of five steps with a callback, and returns the command line that trains it."""
+    trainer = {"max_epochs": 1, "limit_train_batches": 5, "enable_progress_bar": False, "logger": False}
+    config = {
+        "trainer": {**trainer, "accelerator": "cpu", "callbacks": [callback]},
+        "model": {"class_path": "Classifier", "init_args": {"network": {"class_path": "LeNet300100"}}},
+        "data": {"class_path": "MNIST5000"},
+    }
+    Path("fit.yaml").write_text(yaml.safe_dump(config))
+    return ["fit", "--config", "fit.yaml"]
