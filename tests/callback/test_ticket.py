@@ -183,6 +183,27 @@ def test_averages_of_weights_start_from_the_ticket(digits, average):
     assert_masked(model, ours.ticket)
 
 
+@pytest.mark.skipif("ema" not in AVERAGES, reason="Lightning 2.5.3 and later have EMAWeightAveraging.")
+def test_resuming_keeps_averages_of_weights(digits, tmp_path):
+    def fit(epochs, **options):
+        model = Model(scheduler="step")
+        trainer = quiet_trainer(callbacks=[AVERAGES["ema"](), TicketCallback(ticket)], max_epochs=epochs)
+        trainer.fit(model, *in_order(digits), **options)
+        return model
+
+    ticket = ticket_of(Model())
+    whole = fit(3)
+    saved = quiet_trainer(
+        callbacks=[AVERAGES["ema"](), TicketCallback(ticket), ModelCheckpoint(tmp_path)],
+        enable_checkpointing=True,
+        max_epochs=2,
+    )
+    saved.fit(Model(scheduler="step"), *in_order(digits))
+    resumed = fit(3, ckpt_path=saved.checkpoint_callback.best_model_path)
+    assert same_bits(copied(resumed), copied(whole))
+    assert_masked(resumed, ticket)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_the_model_s_own_values_are_trained_under_the_mask(digits, optimizer):
     model, ticket, spy = Model(optimizer=optimizer), ticket_of(Model(), density=0.2), LateSpy()

@@ -26,8 +26,9 @@ def before_optimizers(trainer: Trainer, change: Callable[[], None]) -> Callable[
     def setup_optimizers(*args: Any, **kwargs: Any) -> None:
         undo()
         change()
-        for callback in averages(trainer):  # they have copied the weights in their setup
-            start_average(trainer, callback)
+        if trainer.ckpt_path is None:  # otherwise their averages come from the checkpoint
+            for callback in averages(trainer):  # they have copied the weights in their setup
+                start_average(trainer, callback)
         set_up(*args, **kwargs)
 
     undo = replace_attribute(strategy, "setup_optimizers", setup_optimizers)
