@@ -7,7 +7,7 @@ import pytest
 from lightning_lottery import ConfigurationError, LotteryTicketCallback, Ticket, ToStep
 from lightning_lottery.storage.folder import RunFolder
 from lightning_lottery.storage.given import GivenTicket
-from tests.helpers.fits import Model, loaders, quiet_trainer
+from tests.helpers.fits import Model, copied, loaders, quiet_trainer
 from tests.helpers.tickets import ticket_of
 
 
@@ -28,6 +28,11 @@ def test_a_ticket_in_a_run_folder_knows_where_its_round_has_started(digits, tmp_
     assert state.point_at(1) is state.point
     assert state.point_at(0) is None
     assert GivenTicket.of(folder / "tickets" / "round_00.safetensors", "ticket").later_start() is None
+    (folder / "rewind.pt").write_bytes(b"damaged")
+    with pytest.raises(
+        ConfigurationError, match=r"cannot be read. To start .* TicketCallback\(Ticket.load\(path\)\)"
+    ):
+        late.later_start()
     shutil.copy(folder / "tickets" / "round_01.safetensors", tmp_path / "copied.safetensors")
     for elsewhere in (tmp_path / "copied.safetensors", Ticket.load(tmp_path / "copied.safetensors")):
         given = GivenTicket.of(elsewhere, "ticket")
@@ -50,6 +55,11 @@ def test_a_folder_named_tickets_is_not_yet_a_run(tmp_path):
     assert found.path == tmp_path
     assert RunFolder.of_ticket(tmp_path / "tickets" / "mine.safetensors") is None
     assert GivenTicket.of(path, "ticket").later_start() is None, "without a file of the rewind point"
+
+
+def test_a_ticket_without_masks_is_refused():
+    with pytest.raises(ConfigurationError, match="ticket is a ticket without masks"):
+        GivenTicket.of(Ticket({}, copied(Model())), "ticket")
 
 
 @pytest.mark.parametrize("given", [None, 3, b"x", {"masks": {}}])

@@ -9,6 +9,7 @@ from torch.nn.utils import prune
 
 from lightning_lottery import ConfigurationError, Ticket, TicketError
 from tests.helpers.fits import Model, Net, copied, loaders, quiet_trainer, same_bits
+from tests.helpers.tickets import ticket_of
 
 
 def zeroed(module, *names):
@@ -98,7 +99,7 @@ def test_masks_that_do_not_fit_are_all_named():
         "'nowhere.weight' is not a parameter of the network",
         "'hidden.weight' has shape (24, 256) in the network and (24, 3) among the masks",
         "the mask of 'output.weight' is torch.float32, which is not boolean; write mask.bool()",
-        "the mask of 'convolution.weight' is [True], which is not a tensor",
+        "the mask of 'convolution.weight' is list, which is not a tensor",
         "'norm.running_mean' is not a parameter of the network",
     ):
         assert part in str(caught.value)
@@ -235,11 +236,23 @@ def test_folders_and_missing_files_are_named(tmp_path):
     for nothing in (None, 3, nn.Linear(2, 2)):
         with pytest.raises(TicketError, match="Pass a state dict"):
             Ticket.from_state_dict(nothing)
-    with pytest.raises(TicketError, match="network"):
-        Ticket.from_model("resnet18")
+    for make in (
+        lambda: Ticket.from_model("resnet18"),
+        lambda: Ticket.from_masks({"a": torch.ones(1, dtype=torch.bool)}, "resnet18"),
+        lambda: ticket_of(Net()).transfer("resnet18"),
+        lambda: ticket_of(Net()).apply("resnet18"),
+    ):
+        with pytest.raises(TicketError, match=r"A network \(a torch.nn.Module\) is needed, but got 'resnet18'"):
+            make()
 
 
 def test_patterns_that_match_no_key_are_named():
+    for make in (
+        Ticket.from_model,
+        lambda module, **options: Ticket.from_state_dict(module.state_dict(), **options),
+    ):
+        with pytest.raises(TicketError, match=r"exclude='\*.bias' is not a list. Write exclude=\['\*.bias'\]"):
+            make(Net(), exclude="*.bias")
     with pytest.raises(TicketError, match=r"exclude='embed' matches no key. The keys are: convolution.weight"):
         Ticket.from_state_dict(Net().state_dict(), exclude=["embed"])
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.errors import ConfigurationError, LotteryError
 from lightning_lottery.files import local_path
 from lightning_lottery.storage.folder import REWIND_STATE, RunFolder
 from lightning_lottery.storage.state import RewindState
@@ -37,6 +37,11 @@ class GivenTicket:
             TicketError: The file is damaged or not a ticket.
         """
         if isinstance(given, Ticket):
+            if not given.masks:
+                raise ConfigurationError(
+                    f"{argument} is a ticket without masks, so that it prunes nothing. Make one with masks, for "
+                    "example with Ticket.from_masks."
+                )
             return cls(given.to_cpu())
         if not isinstance(given, (str, Path)):
             raise ConfigurationError(
@@ -57,10 +62,16 @@ class GivenTicket:
         It is in the run folder only: the file of a ticket contains no optimizers, schedules and generators.
 
         Raises:
-            LotteryError: The state in the run folder is damaged.
+            ConfigurationError: The state in the run folder is damaged.
         """
         if self.folder is None or self.ticket.round == 0 or not self.folder.has(REWIND_STATE):
             return None
-        state = self.folder.read_state(REWIND_STATE, RewindState)
+        try:
+            state = self.folder.read_state(REWIND_STATE, RewindState)
+        except LotteryError as error:
+            raise ConfigurationError(
+                f"The schedule with which {self.path} was trained cannot be read. To start the schedule at step "
+                f"0, write TicketCallback(Ticket.load(path)). ({error})"
+            ) from error
         is_later = state.point is not None or str(self.ticket.round) in state.kept
         return state if is_later else None

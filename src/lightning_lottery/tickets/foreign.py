@@ -16,6 +16,7 @@ from lightning_lottery.files import local_path
 from lightning_lottery.masks import Masks
 from lightning_lottery.pruning import check_and_select, has_prunable_type
 from lightning_lottery.tickets.file import check_is_file
+from lightning_lottery.tickets.network import check_is_network
 
 Weights = dict[str, Tensor]
 
@@ -32,8 +33,8 @@ def masks_of_zeros(module: nn.Module, include: Sequence[str] = (), exclude: Sequ
         ConfigurationError: A pattern matches nothing, or the network has nothing prunable.
         TicketError: All weights of a layer are zero.
     """
-    if not isinstance(module, nn.Module):
-        raise TicketError(f"A network (a torch.nn.Module) is needed, but got {module!r:.200}.")
+    check_is_network(module)
+    _check_lists({"include": include, "exclude": exclude})
     selection = check_and_select(module, include, exclude, is_initial=False)
     masks = {name: _nonzero(parameter) for name, parameter in selection.parameters.items()}
     _check_not_empty(masks)
@@ -53,6 +54,7 @@ def check_masks(masks: Mapping[str, Tensor], module: nn.Module) -> Masks:
     Raises:
         TicketError: A mask is not boolean, is not for a parameter, has another shape, or keeps nothing.
     """
+    check_is_network(module)
     if not isinstance(masks, Mapping) or not masks:
         raise TicketError(f"Pass a dictionary of masks by the names of parameters, but got {masks!r:.200}.")
     first = {id(parameter): name for name, parameter in module.named_parameters()}
@@ -70,7 +72,7 @@ def _fault(name: str, mask: object, parameter: Tensor | None) -> str | None:
     if parameter is None:
         return f"{name!r} is not a parameter of the network"
     if not isinstance(mask, Tensor):
-        return f"the mask of {name!r} is {mask!r:.50}, which is not a tensor"
+        return f"the mask of {name!r} is {type(mask).__name__}, which is not a tensor"
     if mask.dtype != torch.bool:
         return f"the mask of {name!r} is {mask.dtype}, which is not boolean; write mask.bool()"
     if mask.shape != parameter.shape:
@@ -119,6 +121,7 @@ def masks_in_state_dict(
     Raises:
         TicketError: A key does not fit; the message names all of them.
     """
+    _check_lists({"include": include, "exclude": exclude})
     inner = state_dict.get("state_dict", state_dict) if isinstance(state_dict, Mapping) else None
     tensors = _without_tied({n: t.detach() for n, t in (inner or {}).items() if isinstance(t, Tensor)})
     if not tensors:
@@ -197,6 +200,12 @@ def _nonzero(tensor: Tensor) -> Tensor:
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _check_lists(arguments: Mapping[str, Sequence[str]]) -> None:
+    for argument, patterns in arguments.items():
+        if isinstance(patterns, str) or not isinstance(patterns, Sequence):
+            raise TicketError(f"{argument}={patterns!r} is not a list. Write {argument}=[{patterns!r}].")
 
 
 def _check_patterns(arguments: Mapping[str, Sequence[str]], names: Sequence[str]) -> None:

@@ -4,7 +4,18 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from lightning_lottery.errors import TicketError
 from lightning_lottery.masks import is_sharded
+
+
+def check_is_network(module: object) -> None:
+    """Checks the type of an argument.
+
+    Raises:
+        TicketError: It is not a network.
+    """
+    if not isinstance(module, nn.Module):
+        raise TicketError(f"A network (a torch.nn.Module) is needed, but got {module!r:.200}.")
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:

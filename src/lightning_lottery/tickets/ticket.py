@@ -14,7 +14,7 @@ from lightning_lottery.files import local_path
 from lightning_lottery.masks import arithmetic, sharding
 from lightning_lottery.tickets.file import TicketFile
 from lightning_lottery.tickets.foreign import check_masks, masks_in_state_dict, masks_of_zeros, read_checkpoint
-from lightning_lottery.tickets.network import misfits, starting_values, tensors_of, unset_buffers
+from lightning_lottery.tickets.network import check_is_network, misfits, starting_values, tensors_of, unset_buffers
 from lightning_lottery.tickets.provenance import provenance, structure_of
 from lightning_lottery.tickets.round_id import TICKET_BRANCH, RoundId
 from lightning_lottery.tickets.tensors import put, take_apart
@@ -163,6 +163,7 @@ class Ticket:
         Raises:
             TicketError: Names or shapes differ; the message names all of them.
         """
+        check_is_network(module)
         if faults := misfits(self.masks, self.weights, module):
             raise TicketError(
                 f"The ticket does not fit the network: {'; '.join(faults)}. To use what fits, write "

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_lottery.errors import TicketError
 from lightning_lottery.masks import Masks
 from lightning_lottery.pruning import check_and_select
-from lightning_lottery.tickets.network import starting_values
+from lightning_lottery.tickets.network import check_is_network, starting_values
 
 StartFrom = Literal["ticket", "model", "signs"]
 
@@ -50,6 +50,7 @@ def carry(
     """
     if start_from not in get_args(StartFrom):
         raise TicketError(f"weights={start_from!r} must be one of {', '.join(map(repr, get_args(StartFrom)))}.")
+    check_is_network(module)
     prunable = check_and_select(module, is_initial=False).parameters
     parameters, start = dict(module.named_parameters()), starting_values(module)
     new_names = renamed(list(weights if start_from == "ticket" else masks), rename)
