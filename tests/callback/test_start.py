@@ -203,6 +203,16 @@ def test_the_preview_counts_from_the_ticket():
     assert f"0  {start.kept:,}   {start.density:.4f}\n" in str(shown)
 
 
+def test_the_preview_checks_the_ticket():
+    other = Net()
+    other.output = nn.Linear(24, 3)
+    with pytest.raises(TicketError, match=r"'network.output.weight' has shape"):
+        LotteryTicketCallback(rounds=1, amount=0.5, start=ticket_of(Model())).preview(Model(other))
+    lottery = LotteryTicketCallback(rounds=1, amount=0.5, start=ticket_of(Model()), exclude=["*.output.*"])
+    with pytest.raises(ConfigurationError, match="which would not be prunable"):
+        lottery.preview(Model())
+
+
 class Teacher(Model):
     """A momentum teacher, which changes without gradients."""
 

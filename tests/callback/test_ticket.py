@@ -121,26 +121,90 @@ def test_without_its_run_folder_a_schedule_starts_at_step_0_and_a_line_says_so(d
     assert f"from its starting values (of {rule}; the schedule starts at step 0): {size}" in alone
 
 
-def test_a_schedule_that_does_not_fit_is_an_error_before_training(digits):
-    lottery = LotteryTicketCallback(densities=[0.3], rewind="5 steps", verbose=False)
+class Tuned(Model):
+    """With any optimizer."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def configure_optimizers(self):
+        return self.make(self.parameters())
+
+
+SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("make", "difference"),
+    [
+        (lambda p: torch.optim.SGD(p, **{**SGD, "lr": 0.003}), "lr was 0.1 and is now 0.003"),
+        (lambda p: torch.optim.SGD(p, **{**SGD, "weight_decay": 0.3}), "weight_decay was 0.001 and is now 0.3"),
+        (lambda p: torch.optim.Adam(p, lr=0.1), "momentum was 0.9 and is now not there"),
+        (lambda p: torch.optim.SGD(list(p)[:2], **SGD), "params was 8 and is now 2"),
+    ],
+)
+@pytest.mark.parametrize("rule", [ToStep(5), ToStep(5, optimizer="fresh")], ids=repr)
+def test_another_optimizer_at_a_later_point_is_an_error_that_names_the_difference(digits, rule, make, difference):
+    lottery = LotteryTicketCallback(densities=[0.3], rewind=rule, verbose=False)
     quiet_trainer(callbacks=[lottery]).fit(Model(), *loaders(digits))
+    path, spy = lottery.run_folder / "tickets" / "round_01.safetensors", LateSpy()
+    with pytest.raises(ConfigurationError, match=rf"{difference}.*TicketCallback\(Ticket.load\(path\)\)"):
+        quiet_trainer(callbacks=[TicketCallback(path), spy]).fit(Tuned(make), *loaders(digits))
+    assert not spy.starts
+    quiet_trainer(callbacks=[TicketCallback(Ticket.load(path))]).fit(Tuned(make), *loaders(digits))
+
+
+def test_another_schedule_or_shorter_training_at_a_later_point_is_an_error(digits):
+    lottery = LotteryTicketCallback(densities=[0.3], rewind="5 steps", verbose=False)
+    quiet_trainer(callbacks=[lottery]).fit(Model(scheduler="step"), *loaders(digits))
     path = lottery.run_folder / "tickets" / "round_01.safetensors"
 
-    class Halves(Model):
-        def configure_optimizers(self):
-            return [torch.optim.SGD([p], lr=0.1) for p in self.network.hidden.parameters()]
+    def fit(scheduler="step", batch_size=32, **options):
+        model = Model(scheduler=scheduler)
+        quiet_trainer(callbacks=[TicketCallback(path)], **options).fit(
+            model, *loaders(digits, batch_size=batch_size)
+        )
+        return model
 
+    with pytest.raises(ConfigurationError, match="2 parameter groups and schedulers became 1"):
+        fit("none")
+    with pytest.raises(ConfigurationError, match="is now"):
+        fit("cycle")
+    for shorter in ({"max_steps": 5}, {"batch_size": 50}, {"limit_train_batches": 3, "max_epochs": 4}):
+        with pytest.raises(ConfigurationError, match=r"started at step 5 in epoch 0, where .* train longer"):
+            fit(**shorter)
+    assert_masked(fit(fast_dev_run=True), Ticket.load(path))
+
+
+def test_frozen_layers_stay_frozen_at_a_later_point(digits):
+    lottery = LotteryTicketCallback(densities=[0.3], rewind="5 steps", verbose=False)
+    quiet_trainer(callbacks=[lottery]).fit(Model(), *loaders(digits))
+    ticket, model = lottery.tickets[1], Model()
+    model.network.hidden.requires_grad_(False)
+    callback = TicketCallback(lottery.run_folder / "tickets" / "round_01.safetensors")
+    quiet_trainer(callbacks=[callback]).fit(model, *loaders(digits))
+    assert not model.network.hidden.weight.requires_grad
+    assert torch.equal(model.network.hidden.weight, ticket.weights["network.hidden.weight"])
+    assert not torch.equal(model.network.output.weight, ticket.weights["network.output.weight"])
+
+
+def test_a_second_fit_keeps_weights_of_steps_that_lightning_does_not_count(digits):
+    class Uncounted(Model):
         automatic_optimization = False
 
-    with pytest.raises(
-        ConfigurationError, match=r"optimizers or schedulers.*TicketCallback\(Ticket.load\(path\)\)"
-    ):
-        quiet_trainer(callbacks=[TicketCallback(path)]).fit(Halves(), *loaders(digits))
-    with pytest.raises(ConfigurationError, match=r"started at step 5 in epoch 0, where .* Train longer"):
-        quiet_trainer(callbacks=[TicketCallback(path)], max_steps=5).fit(Model(), *loaders(digits))
-    model = Model()
-    quiet_trainer(callbacks=[TicketCallback(path)], fast_dev_run=True).fit(model, *loaders(digits))
-    assert_masked(model, Ticket.load(path))
+        def training_step(self, batch, batch_idx):
+            optimizer = self.optimizers(use_pl_optimizer=False)
+            optimizer.zero_grad()
+            self.manual_backward(super().training_step(batch, batch_idx))
+            optimizer.step()
+
+    model = Uncounted()
+    trainer = quiet_trainer(callbacks=[TicketCallback(ticket_of(Model()))])
+    trainer.fit(model, *loaders(digits))
+    trained = copied(model)
+    trainer.fit(model, *loaders(digits))
+    assert same_bits(copied(model), trained)
 
 
 def assert_masked(model, ticket):

@@ -195,3 +195,15 @@ def test_units_masks_and_scores_of_a_pattern_agree(pattern, rows, columns, seed,
         left = (alive & ~removable).reshape(shape).transpose(1, -1).reshape(-1, pattern.m)
         had = alive.reshape(shape).transpose(1, -1).reshape(-1, pattern.m)
         assert torch.equal(left.sum(1), had.sum(1).clamp(max=pattern.n))
+
+
+def test_groups_of_a_ticket_that_are_small_already_keep_what_they_have():
+    start = {layer.name: torch.zeros(layer.shape, dtype=torch.bool) for layer in LAYERS[1:]}
+    start["hidden.weight"][:, ::4] = True  # one of every four
+    start["output.weight"][:] = True
+    method = Method(Magnitude(), Global(), NofM(2, 4))
+    pruner, masks = prune_all_rounds(method, LAYERS[1:], Sizes(1, amount=0.2), start)
+    assert pruner.counts == [16 * 8 + 128, round(0.8 * 256)]
+    assert torch.equal(masks[1]["hidden.weight"], start["hidden.weight"])
+    with pytest.raises(ConfigurationError, match="keep at least 192"):
+        method.plan(LAYERS[1:], Sizes(densities=[0.29]), start)

@@ -176,6 +176,69 @@ def test_masks_of_pytorch_that_do_not_fit_are_all_named():
         assert part in str(caught.value)
 
 
+def test_masks_without_their_weights_and_weights_without_their_masks_are_named():
+    net = zeroed(Net(), "hidden.weight")
+    mask = torch.ones(24, 256)
+    with pytest.raises(TicketError, match=r"'hidden.weight_mask' has no 'hidden.weight_orig'"):
+        Ticket.from_state_dict({**net.state_dict(), "hidden.weight_mask": mask})
+    state = {name.replace("hidden.weight", "hidden.weight_orig"): t for name, t in net.state_dict().items()}
+    with pytest.raises(TicketError, match=r"'hidden.weight_orig' has no 'hidden.weight_mask'"):
+        Ticket.from_state_dict(state)
+
+
+def test_other_masks_are_buffers_like_others():
+    state = {**zeroed(Net(), "hidden.weight").state_dict(), "attention_mask": torch.tril(torch.ones(4, 4))}
+    ticket = Ticket.from_state_dict(state, exclude=["attention_mask"])
+    assert "attention_mask" in ticket.weights
+    assert list(ticket.masks) == ["convolution.weight", "hidden.weight", "output.weight"]
+
+
+def test_include_and_exclude_with_masks_of_pytorch():
+    net, masks, _ = pruned_by_pytorch(permanent=False)
+    zeroed(net, "convolution.bias")
+    ticket = Ticket.from_state_dict(net.state_dict(), include=["*.bias"], exclude=["output.weight_orig", "norm.*"])
+    assert set(ticket.masks) == {*masks, "convolution.bias", "output.bias"} - {"output.weight"}
+    assert not ticket.masks["convolution.bias"].all()
+
+
+def test_a_ticket_file_is_not_a_checkpoint(tmp_path):
+    ticket_of(Net()).save(tmp_path / "ticket.safetensors")
+    with pytest.raises(TicketError, match=r"is a ticket file. Write Ticket.load\(path\)"):
+        Ticket.from_state_dict(tmp_path / "ticket.safetensors")
+
+
+def test_a_buffer_that_refers_to_a_weight_is_not_tied_to_it():
+    net = zeroed(Net(), "hidden.weight")
+    net.register_buffer("reference", net.hidden.weight.detach())
+    ticket = Ticket.from_state_dict(net.state_dict(), exclude=["reference"])
+    ticket.check_fits(net)
+    assert not ticket.masks["hidden.weight"].all()
+
+
+def test_masks_of_tied_weights_that_differ_are_refused():
+    masks = {"first.weight": torch.eye(8).bool(), "second.weight": torch.ones(8, 8).bool()}
+    with pytest.raises(
+        TicketError, match=r"'second.weight' is tied to 'first.weight', but its mask is another one"
+    ):
+        Ticket.from_masks(masks, Tied())
+
+
+def test_a_norm_without_any_weight_is_named():
+    net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(8, 4)))
+    name = "0.parametrizations.weight.original1"
+    mask = torch.ones(4, 8, dtype=torch.bool)
+    mask[0] = False
+    with pytest.raises(TicketError, match=f"without any weight of a norm that they are divided by: '{name}'"):
+        Ticket.from_masks({name: mask}, net)
+    mask[0, 3] = True
+    assert Ticket.from_masks({name: mask}, net).kept == 25
+
+
+def test_lazy_layers_are_named():
+    with pytest.raises(ConfigurationError, match=r"lazy layers of '0.weight'.* have no weights yet"):
+        Ticket.from_masks({"0.weight": torch.ones(3, dtype=torch.bool)}, nn.Sequential(nn.LazyLinear(3)))
+
+
 def test_spectral_norm_is_not_taken_for_a_mask():
     net = nn.Sequential(nn.utils.spectral_norm(nn.Linear(8, 8)), nn.Linear(8, 2))
     prune.random_unstructured(net[1], "weight", amount=0.5)
@@ -214,7 +277,10 @@ class Hostile:
     [
         (b"", "x.ckpt is not a checkpoint, or it is damaged: it is empty"),
         (b"nonsense", "x.ckpt cannot be read as a checkpoint"),
+        (b"\x80\x02.", r"x.ckpt cannot be read as a checkpoint: it is damaged, or contains more"),
+        (b"hello", "x.ckpt cannot be read as a checkpoint"),
         (Hostile(), r"Code in it is never executed \(weights_only=True\)"),
+        ({"state_dict": [1, 2]}, "Pass a state dict of tensors"),
         ([1, 2], "contains list. Save the state_dict"),
         ({"state_dict": {}}, "Pass a state dict of tensors"),
         ({"a": torch.ones(3)}, "contains nothing prunable.*include"),
@@ -251,7 +317,7 @@ def test_patterns_that_match_no_key_are_named():
         Ticket.from_model,
         lambda module, **options: Ticket.from_state_dict(module.state_dict(), **options),
     ):
-        with pytest.raises(TicketError, match=r"exclude='\*.bias' is not a list. Write exclude=\['\*.bias'\]"):
+        with pytest.raises(TicketError, match=r"exclude='\*.bias' is not a list. Write for example"):
             make(Net(), exclude="*.bias")
     with pytest.raises(TicketError, match=r"exclude='embed' matches no key. The keys are: convolution.weight"):
         Ticket.from_state_dict(Net().state_dict(), exclude=["embed"])

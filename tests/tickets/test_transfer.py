@@ -117,6 +117,32 @@ def test_nothing_that_fits_is_an_error_with_a_suggestion():
         ticket.transfer(nn.BatchNorm1d(3))
 
 
+@pytest.mark.parametrize("weights", ["ticket", "model", "signs"])
+def test_patterns_may_match_weights_without_a_mask(weights):
+    rename = {"*.bias": "backbone.*.bias", "*.weight": "backbone.*.weight"}
+    assert len(ticket_of(Net()).transfer(Wrapper(), rename, weights).ticket.masks) == 4
+
+
+def test_the_second_name_of_tied_weights():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False)
+            self.second.weight = self.first.weight
+
+    loose = nn.ModuleDict({"first": nn.Linear(8, 8, bias=False), "second": nn.Linear(8, 8, bias=False)})
+    ticket = ticket_of(loose)
+    made = ticket.transfer(Tied())
+    assert torch.equal(made.ticket.masks["first.weight"], ticket.masks["first.weight"])
+    assert made.skipped == {
+        "second.weight": "'second.weight' is tied to 'first.weight', which has a value already"
+    }
+    only = Ticket.from_masks({"second.weight": ticket.masks["second.weight"]}, loose).transfer(
+        Tied(), weights="model"
+    )
+    assert torch.equal(only.ticket.masks["first.weight"], ticket.masks["second.weight"])
+
+
 @pytest.mark.parametrize(
     ("rename", "message"),
     [

@@ -75,6 +75,10 @@ class RoundsFit:
             precision=self._precision,
         )
 
+    def other_options(self, start: FitStart) -> str | None:
+        """Describes the first difference to the optimizers and schedulers of another fit; ``None`` without any."""
+        return loop_state.other_options(start.optimization, self._optimizers.states)
+
     def enter_round(self, entry: RoundId) -> None:
         """Switches to the loggers and checkpoint folders of a round, inside those of the fit."""
         self.loggers.enter(entry)

@@ -4,12 +4,12 @@ import copy
 import weakref
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.optimizer import _optimizers_to_device
 from lightning.pytorch import Trainer
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.loops.progress import _BaseProgress
 
-from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.storage import Optimization, StateDict
 
 
@@ -133,21 +133,40 @@ def load_optimization(trainer: Trainer, state: Optimization, fresh_optimizer: bo
         trainer: The Trainer, with new optimizers.
         state: The result of :func:`optimization`. It is not changed.
         fresh_optimizer: Whether to leave out the per-weight state of the optimizers.
-
-    Raises:
-        ConfigurationError: The Trainer has other optimizers or schedulers.
     """
     trainer.fit_loop.load_state_dict(copy.deepcopy(state.loops))
-    try:
-        for optimizer, values in zip(trainer.optimizers, state.optimizers, strict=True):
-            optimizer.load_state_dict(copy.deepcopy({**values, "state": {}} if fresh_optimizer else values))
-        for config, values in zip(trainer.lr_scheduler_configs, state.schedulers, strict=True):
-            config.scheduler.load_state_dict(copy.deepcopy(values))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ConfigurationError(
-            f"The optimizers or schedulers differ from those of the saved schedule ({error!r:.200})."
-        ) from error
+    for optimizer, values in zip(trainer.optimizers, state.optimizers, strict=True):
+        optimizer.load_state_dict(copy.deepcopy({**values, "state": {}} if fresh_optimizer else values))
+    for config, values in zip(trainer.lr_scheduler_configs, state.schedulers, strict=True):
+        config.scheduler.load_state_dict(copy.deepcopy(values))
     trainer.precision_plugin.load_state_dict(copy.deepcopy(state.precision))
+
+
+def other_options(saved: list[StateDict], present: list[StateDict]) -> str | None:
+    """Describes the first difference between optimizers and schedulers at the start of two fits.
+
+    Args:
+        saved: Their states before the first step; see :class:`InitialOptimizers`.
+        present: Those of another fit.
+
+    Returns:
+        The option with both values; ``None`` if all are equal.
+    """
+    old, new = ([options for state in states for options in _options(state)] for states in (saved, present))
+    if len(old) != len(new):
+        return f"{len(old)} parameter groups and schedulers became {len(new)}"
+    for then, now in zip(old, new, strict=True):
+        for key in {**then, **now}:
+            if (was := then.get(key, "not there")) != (is_now := now.get(key, "not there")):
+                return f"{key} was {was} and is now {is_now}"
+    return None
+
+
+def _options(state: StateDict) -> list[dict[str, str]]:
+    """The options in the state of an optimizer, for each of its parameter groups, or of a scheduler."""
+    kinds = (bool, int, float, str, list, tuple, type(None), torch.Tensor)
+    parts = [{**group, "params": len(group["params"])} for group in state.get("param_groups", [])] or [state]
+    return [{key: str(value) for key, value in part.items() if isinstance(value, kinds)} for part in parts]
 
 
 def set_up_optimizers(trainer: Trainer) -> None:

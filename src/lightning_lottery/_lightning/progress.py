@@ -68,6 +68,12 @@ class Progress:
         has_trained = self._trainer.global_step > 0 or self.has_uncounted_steps()
         return self._trainer.limit_train_batches == 0 or (has_trained and any(self._reached()))
 
+    def is_beyond_epoch(self) -> bool:
+        """Whether a loaded position is behind the last batch of an epoch, since epochs are shorter now."""
+        loop: Any = self._trainer.fit_loop
+        is_within = loop.epoch_progress.current.ready > loop.epoch_progress.current.processed
+        return bool(is_within and loop.epoch_loop.batch_progress.current.ready >= loop.max_batches)
+
     def time_is_up(self) -> bool:
         """Whether ``max_time``, the budget of all rounds together, is spent."""
         timers = (callback for callback in self._trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]

@@ -25,8 +25,9 @@ class TicketCallback(MaskingCallback):
 
     With ``weights="ticket"``, a fit is bit-equal to the round that trained this ticket, given the same network,
     Trainer, seed and data. For rounds that start at a later point (``rewind="500 steps"``), pass the path of the
-    ticket in its run folder, where the optimizers, schedule and data order at that point are kept, too. The limits
-    of the Trainer and the learning rates are never changed: for rounds of :class:`FineTune`, set them yourself.
+    ticket in its run folder, where the optimizers, schedule and data order at that point are kept, too; then the
+    optimizers and schedulers must have the same options as in the search. The limits of the Trainer are never
+    changed: for rounds of :class:`FineTune`, set them, and the learning rate, yourself.
 
     The starting values are set once, before the first step. If a fit is resumed (``ckpt_path``), or a Trainer fits
     again, the weights stay, and the mask is held. ``validate``, ``test`` and ``predict`` set pruned weights to
@@ -59,9 +60,11 @@ class TicketCallback(MaskingCallback):
             raise ConfigurationError(f"verbose={verbose!r} must be True or False.")
         self._given = GivenTicket.of(ticket, "ticket")
         self._weights, self._verbose = weights, verbose
+        self._masks_hash = fingerprint(self.ticket.masks)
         self._held: HeldTicket | None = None
         self._loop: RoundsLoop | None = None
         self._undo: list[Callable[[], None]] = []
+        self._summary = ""
 
     @property
     def ticket(self) -> Ticket:
@@ -75,7 +78,7 @@ class TicketCallback(MaskingCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """The fingerprint of the masks, for a checkpoint."""
-        return {"masks_hash": fingerprint(self.ticket.masks)}
+        return {"masks_hash": self._masks_hash}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Checks that a checkpoint was written with the same masks.
@@ -85,8 +88,8 @@ class TicketCallback(MaskingCallback):
         """
         if state_dict != self.state_dict():
             raise ConfigurationError(
-                "The checkpoint was written with a ticket with other masks. Resume with that ticket; or load the "
-                "weights into the model before fit, and write TicketCallback(ticket, weights='model')."
+                "The checkpoint was written with a ticket with other masks. Use that ticket; or load the weights "
+                "into the model without ckpt_path, and write TicketCallback(ticket, weights='model')."
             )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -104,17 +107,20 @@ class TicketCallback(MaskingCallback):
 
     def _put_in_place(self, trainer: Trainer, module: LightningModule) -> None:
         """Sets the weights that training starts from. The network is complete, and a checkpoint is loaded."""
-        if not self._starts_over(trainer):
+        if self._starts_over(trainer):
+            self.ticket.apply(module)
+            later = None if trainer.fast_dev_run else self._given.later_start()  # type: ignore[attr-defined]
+            if later is not None:
+                self._loop = RoundsLoop(trainer, self, Hooks(before_training=lambda: self._rewind(later, module)))
+        else:
             masked_parameters(self.ticket, module)[1].mask_weights()
-            return
-        self.ticket.apply(module)
-        later = None if trainer.fast_dev_run else self._given.later_start()  # type: ignore[attr-defined]
-        if later is not None:
-            self._loop = RoundsLoop(trainer, self, Hooks(before_training=lambda: self._rewind(later, module)))
+        self._summary = self._described(trainer)  # tuners change ckpt_path later
 
     def _starts_over(self, trainer: Trainer) -> bool:
         """Whether a fit starts from the ticket's values, and not from those of the network or a checkpoint."""
-        return self._weights == "ticket" and trainer.global_step == 0 and trainer.ckpt_path is None
+        # Lightning does not count all steps of manual optimization.
+        has_trained = trainer.global_step > 0 or trainer.current_epoch > 0
+        return self._weights == "ticket" and not has_trained and trainer.ckpt_path is None
 
     def _rewind(self, state: RewindState, module: LightningModule) -> bool:
         """Starts at the later point of the schedule. Returns whether there is anything to train."""
@@ -127,7 +133,7 @@ class TicketCallback(MaskingCallback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints one line about the ticket."""
         if self._verbose:
-            trainer.print(self._described(trainer))
+            trainer.print(self._summary)
 
     def _described(self, trainer: Trainer) -> str:
         ticket, folder = self.ticket, self._given.folder

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
 )
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+from torch import nn
 
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.masks import count, is_sharded, like, local
@@ -180,16 +181,32 @@ def check_module(
         TicketError: The ticket to start from does not fit the module.
     """
     _check_optimizers(module)
-    is_initial = copies is None and settings.start is None
-    selection = check_and_select(module, settings.include, settings.exclude, is_initial=is_initial, copies=copies)
-    if settings.start is not None:
-        _check_ticket(settings.start, module, selection)
+    selection = select_for(module, settings, copies)
     layers = layers_of(module, selection.parameters)
     _check_sharded(module, settings, layers)
     return selection, settings.plan(layers)
 
 
-def _check_ticket(ticket: Ticket, module: LightningModule, selection: Selection) -> None:
+def select_for(module: nn.Module, settings: Settings, copies: Mapping[str, str | None] | None = None) -> Selection:
+    """Finds the parameters to prune, and checks the ticket that the search starts from.
+
+    Args:
+        module: The network.
+        settings: The arguments.
+        copies: See :func:`check_module`.
+
+    Raises:
+        ConfigurationError: The network does not work with the arguments.
+        TicketError: The ticket does not fit the network.
+    """
+    is_initial = copies is None and settings.start is None
+    selection = check_and_select(module, settings.include, settings.exclude, is_initial=is_initial, copies=copies)
+    if settings.start is not None:
+        _check_ticket(settings.start, module, selection)
+    return selection
+
+
+def _check_ticket(ticket: Ticket, module: nn.Module, selection: Selection) -> None:
     """Checks that a search can start from a ticket."""
     ticket.check_fits(module)
     sparse = [name for name, density in ticket.layer_densities().items() if density < 1]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.pruning import Pruner, Selection, check_and_select, layers_of
+from lightning_lottery.preflight.checks import select_for
+from lightning_lottery.pruning import Pruner, Selection, layers_of
 from lightning_lottery.report import aligned
 from lightning_lottery.rules import Settings
 
@@ -44,7 +45,7 @@ class Preview:
         """
         if not isinstance(module, nn.Module):
             raise ConfigurationError(f"preview needs a network (a torch.nn.Module), but got {module!r:.200}.")
-        selection = check_and_select(module, settings.include, settings.exclude)
+        selection = select_for(module, settings)
         layers = layers_of(module, selection.parameters)
         pruner = settings.plan(layers)
         shapes = {layer.name: layer.shape for layer in layers}

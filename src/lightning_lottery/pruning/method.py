@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_lottery.errors import ConfigurationError, TrainingError
 from lightning_lottery.masks import Masks, nan_error, prune_smallest, sharding
 from lightning_lottery.pruning.criteria import Context, Criterion, wide
+from lightning_lottery.pruning.kinds import norms_by_name
 from lightning_lottery.pruning.layers import Layer
 from lightning_lottery.pruning.patterns import Pattern, Unstructured
 from lightning_lottery.pruning.scopes import Pool, Scope
@@ -59,12 +60,13 @@ class Method:
 
     def _with_units(self, layer: Layer, mask: Tensor | None) -> Layer:
         """Adds the number of units, of those that are removed in round 0, and of those that always stay."""
-        least = self.pattern.least(layer)
+        alive = None if mask is None else self.pattern.alive(mask)
+        least = self.pattern.least(layer) if alive is None else self.pattern.least_of(layer, alive)
         if layer.norm_dims is not None:  # NofM keeps these units anyway
             shape = self.pattern.scores(torch.empty(layer.shape, device="meta")).shape
             least = max(least, math.prod(shape[dim] for dim in self.pattern.unit_norm_dims(layer)))
         units = self.pattern.units(layer.shape)
-        removed = 0 if mask is None else units - int(self.pattern.alive(mask).count_nonzero())
+        removed = 0 if alive is None else units - int(alive.count_nonzero())
         return replace(layer, units=units, removed=removed, least=min(least, units - removed))
 
     def _empty_without_keep_alive(self, layers: Sequence[Layer], sizes: Sizes) -> dict[str, int]:
@@ -222,6 +224,12 @@ def largest(scores: Tensor, dims: Sequence[int]) -> Tensor:
     place = flat.shape[1] - 1 - flat.flip(1).argmax(dim=1, keepdim=True)
     marked = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, place, True).view(apart.shape)
     return marked.permute(*(sorted(range(scores.dim()), key=[*dims, *others].__getitem__))).contiguous()
+
+
+def emptied_norms(masks: Mapping[str, Tensor], module: nn.Module) -> list[str]:
+    """The parameters of which all weights of a norm are removed, so that others would be divided by zero."""
+    norms = {name: dims for name, dims in norms_by_name(module).items() if name in masks}
+    return [n for n, dims in norms.items() if not bool(masks[n][largest(masks[n].float(), dims)].all())]
 
 
 def _scaled(scores: dict[str, Tensor]) -> dict[str, Tensor]:

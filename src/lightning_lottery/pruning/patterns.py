@@ -32,6 +32,10 @@ class Pattern(ABC):
         """The number of units of a layer that are never removed; 0 by default."""
         return 0
 
+    def least_of(self, layer: Layer, alive: Tensor) -> int:
+        """The number of units that are never removed from a layer of which only some units are alive."""
+        return min(self.least(layer), int(alive.count_nonzero()))
+
     def unit_norm_dims(self, layer: Layer) -> tuple[int, ...]:
         """The dimensions of :meth:`scores` that correspond to ``layer.norm_dims``.
 
@@ -125,6 +129,9 @@ class NofM(Unstructured):
 
     def least(self, layer: Layer) -> int:
         return prod(layer.shape) // self.m * self.n
+
+    def least_of(self, layer: Layer, alive: Tensor) -> int:
+        return int((alive & ~self.removable(torch.zeros(alive.shape), alive)).count_nonzero())
 
     def removable(self, scores: Tensor, alive: Tensor) -> Tensor:
         groups = (*scores.movedim(1, -1).shape[:-1], -1, self.m)

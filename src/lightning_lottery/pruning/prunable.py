@@ -86,9 +86,8 @@ def check_not_lazy(module: nn.Module) -> None:
     lazy = [name for name, tensor in tensors if is_lazy(tensor)]
     if lazy:
         raise ConfigurationError(
-            f"The lazy layers of {', '.join(map(repr, lazy))} have no weights yet, so there are no initial "
-            "values to rewind to. Send one batch through the network before Trainer.fit, for example in the "
-            "constructor of the LightningModule."
+            f"The lazy layers of {', '.join(map(repr, lazy))} have no weights yet. Send one batch "
+            "through the network first, for example in the constructor of the LightningModule."
         )
 
 

@@ -1,5 +1,6 @@
 """Checks while a round trains: the pruned parameters are still there, and an optimizer trains them."""
 
+import math
 from collections.abc import Collection, Mapping
 
 import torch
@@ -10,6 +11,7 @@ from lightning_lottery.errors import TrainingError
 from lightning_lottery.masks import count, local
 from lightning_lottery.pruning import Kind, kinds_of
 from lightning_lottery.rules import Rewind
+from lightning_lottery.tickets import is_finite, values_of
 
 
 def replaced(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> list[str]:
@@ -28,7 +30,7 @@ def check_parameters(name: str, module: nn.Module, parameters: Mapping[str, nn.P
         raise TrainingError(
             f"During {name}, the prunable parameters {gone} were replaced or removed, so that their masks have no "
             "effect. Change the network before fit, change values in place (parameter.data.copy_), or leave such "
-            f"parameters out with exclude={gone}."
+            f"parameters out of the masks (in a search, exclude={gone})."
         )
 
 
@@ -97,16 +99,43 @@ def warn_if_added(name: str, module: nn.Module, known: Mapping[str, Tensor]) -> 
         )
 
 
-def warn_if_emptied(name: str, masks: Mapping[str, Tensor]) -> None:
+def check_finite(
+    name: str, module: nn.Module, monitor: str | None = None, metrics: Mapping[str, Tensor] | None = None
+) -> None:
+    """Warns if weights, buffers or the monitored metric are NaN or infinite at the end of a training.
+
+    Args:
+        name: Name of the round.
+        module: The network.
+        monitor: Name of the monitored metric.
+        metrics: The metrics at the end.
+    """
+    broken = [n for n, p in module.named_parameters() if not is_finite(p.detach())]
+    # Some buffers contain infinity on purpose, such as attention masks.
+    broken += [n for n, b in module.named_buffers() if bool(values_of(local(b)).isnan().any())]
+    value = (metrics or {}).get(monitor) if monitor is not None else None
+    if broken:
+        shown = ", ".join(map(repr, broken[:3])) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
+        rank_zero_warn(
+            f"{name} has diverged: at its end, {shown} contained NaN or infinity. Its metrics are "
+            "meaningless. Lower the learning rate, clip gradients, or prune less. If a layer divides weights "
+            "by their norm in its own way, leave them out with exclude.",
+        )
+    elif value is not None and not math.isfinite(float(value)):
+        rank_zero_warn(f"{name} ended with {monitor!r} at {float(value)}.")
+
+
+def warn_if_emptied(name: str, masks: Mapping[str, Tensor], remedy: str) -> None:
     """Warns about layers that keep no weight.
 
     Args:
         name: Name of the round.
         masks: Its masks.
+        remedy: What to do about it.
     """
     emptied = [layer for layer, kept in zip(masks, count(list(masks.values())), strict=True) if kept == 0]
     if emptied:
         rank_zero_warn(
             f"{name} keeps no weight of {', '.join(map(repr, emptied))}. The layers after them no longer "
-            "receive the input. Prune less, or protect them with exclude.",
+            f"receive the input. {remedy}",
         )

@@ -1,18 +1,18 @@
 """The training of one given ticket: where it starts, and its masks while it trains."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from lightning_lottery._lightning import RoundsFit, RoundsLoop, gradients_stay_masked
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.masks import place
-from lightning_lottery.rounds.checks import check_parameters, warn_if_emptied
+from lightning_lottery.masks import is_sharded, place
+from lightning_lottery.rounds.checks import check_finite, check_parameters, warn_if_emptied
 from lightning_lottery.rounds.swapped_weights import ValidationWatch, check_zeros
 from lightning_lottery.storage import RewindState
-from lightning_lottery.tickets import Masking, Ticket
+from lightning_lottery.tickets import Masking, ModuleState, Ticket
 
 _NAME = "the fit"  # in warnings and errors
 
@@ -46,7 +46,7 @@ class HeldTicket:
             others: The other callbacks of the Trainer.
         """
         parameters, masking = masked_parameters(ticket, module)
-        warn_if_emptied(_NAME, ticket.masks)
+        warn_if_emptied(_NAME, ticket.masks, "Use another ticket, or one without the masks of these layers.")
         by_hand = not module.automatic_optimization
         masking.hold(trainer.optimizers, elementwise=gradients_stay_masked(module, others), by_hand=by_hand)
         return cls(module, parameters, masking, ValidationWatch(_NAME, module, parameters, masking, None))
@@ -61,8 +61,9 @@ class HeldTicket:
         self.masking.check()
 
     def finish(self) -> None:
-        """Sets pruned weights to zero after all hooks of the training, with a warning if they were not."""
+        """Warns after all hooks if pruned weights are not zero, and sets them to zero, or if training diverged."""
         check_zeros(_NAME, self.masking)
+        check_finite(_NAME, self.module)
 
     def release(self) -> None:
         """Removes all hooks from optimizers and layers. May be called twice."""
@@ -94,17 +95,28 @@ def rewind_to(state: RewindState, ticket: Ticket, loop: RoundsLoop, module: Ligh
     Raises:
         ConfigurationError: The Trainer does not fit the schedule, or ends before the point.
     """
-    fit = RoundsFit.begin(loop)
+    fit, number = RoundsFit.begin(loop), ticket.round
     remedy = "To start the schedule at step 0, write TicketCallback(Ticket.load(path))."
-    state.module_at(ticket.round).restore(module)
+    if any(map(is_sharded, module.parameters())):
+        raise ConfigurationError(f"Sharded weights cannot start at the later point of this ticket. {remedy}")
+    difference = None if state.point_at(number) is None else fit.other_options(state.start)
+    if difference is not None:
+        raise ConfigurationError(
+            f"The ticket starts at a later point of a schedule, which needs the optimizers and schedulers with "
+            f"which it was found: {difference}. {remedy}"
+        )
+    _network_at(state, number, module).restore(module)
     ticket.apply(module)
-    try:
-        fit.rewind(True, state.point_at(ticket.round), state.fresh_optimizer)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{error} {remedy}") from error
-    if loop.progress.nothing_to_train():
+    fit.rewind(True, state.point_at(number), state.fresh_optimizer)
+    if loop.progress.nothing_to_train() or loop.progress.is_beyond_epoch():
         raise ConfigurationError(
             f"The round of this ticket started at step {loop.trainer.global_step} in epoch "
-            f"{loop.trainer.current_epoch}, where this Trainer has already reached its limits. Train longer "
-            f"(max_epochs, max_steps). {remedy}"
+            f"{loop.trainer.current_epoch}, where this fit has already ended: its limits (max_epochs, max_steps) "
+            f"or its epochs are shorter. Use the data and batch size of the search, or train longer. {remedy}"
         )
+
+
+def _network_at(state: RewindState, number: int, module: LightningModule) -> ModuleState:
+    """The network at the start of a round; what the user has frozen or unfrozen since stays so."""
+    at_start, present = state.module_at(number), ModuleState.of(module).requires_grad
+    return at_start if present == state.initial.requires_grad else replace(at_start, requires_grad=present)

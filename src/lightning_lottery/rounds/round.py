@@ -1,25 +1,23 @@
 """One round: its masks, its masking, its metric and its state."""
 
-import math
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_lottery import report
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.errors import TrainingError
-from lightning_lottery.masks import Masks, arithmetic, count, fingerprint, local, pack, place, unpack
+from lightning_lottery.masks import Masks, arithmetic, count, fingerprint, pack, place, unpack
 from lightning_lottery.pruning import GradientWatch, find_copies
 from lightning_lottery.rounds.checks import warn_if_emptied
 from lightning_lottery.rounds.swapped_weights import ValidationWatch
 from lightning_lottery.rules import Settings
 from lightning_lottery.storage import Best, KeptTicket, RoundRecord, RunFolder, RunState
-from lightning_lottery.tickets import Masking, ModuleState, RoundId, Ticket, is_finite, values_of
+from lightning_lottery.tickets import Masking, ModuleState, RoundId, Ticket
 
 
 @dataclass
@@ -84,7 +82,7 @@ class Round:
         masks_hash = _common_hash(ticket, fit)
         start = KeptTicket(folder, folder.ticket_name(ticket.id), module, ticket)
         masks = {name: place(mask, parameters[name]) for name, mask in ticket.masks.items()}
-        warn_if_emptied(ticket.id.name, masks)
+        warn_if_emptied(ticket.id.name, masks, "Prune less, or protect them with exclude.")
         masking = Masking(parameters, masks)
         by_hand = not module.automatic_optimization
         # Also masks weights that a module omits from its checkpoints.
@@ -166,22 +164,6 @@ class Round:
             {name: unpack(bits, masks[name].shape).to(masks[name].device) for name, bits in packed.items()}
             for packed in self.masks_seen
         ]
-
-    def check_finite(self, module: nn.Module, monitor: str | None, metrics: Mapping[str, Tensor]) -> None:
-        """Warns if weights, buffers or the monitored metric are NaN or infinite at the end of the round."""
-        broken = [n for n, p in module.named_parameters() if not is_finite(p.detach())]
-        # Some buffers contain infinity on purpose, such as attention masks.
-        broken += [n for n, b in module.named_buffers() if bool(values_of(local(b)).isnan().any())]
-        value = metrics.get(monitor) if monitor is not None else None
-        if broken:
-            shown = ", ".join(map(repr, broken[:3])) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
-            rank_zero_warn(
-                f"{self.name} has diverged: at its end, {shown} contained NaN or infinity. Its metrics are "
-                "meaningless. Lower the learning rate, clip gradients, or prune less. If a layer divides weights "
-                "by their norm in its own way, leave them out with exclude.",
-            )
-        elif value is not None and not math.isfinite(float(value)):
-            rank_zero_warn(f"{self.name} ended with {monitor!r} at {float(value)}.")
 
     def state(self, run: str, folder: RunFolder, module: nn.Module, fit: RoundsFit, has_begun: bool) -> RunState:
         """The state of the round for a checkpoint.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.preflight import Prepared
 from lightning_lottery.rounds.checks import (
+    check_finite,
     check_no_batches_seen,
     check_parameters,
     check_something_left,
@@ -130,7 +131,7 @@ class Run:
         """Records the finished round."""
         module, monitor = self.prepared.module, self.prepared.settings.monitor
         check_zeros(self.round.name, self.round.masking)
-        self.round.check_finite(module, monitor, self.fit.trainer.callback_metrics)
+        check_finite(self.round.name, module, monitor, self.fit.trainer.callback_metrics)
         path = self.prepared.folder.ticket_name(self.round.id)
         self.recorder.add(self.round.record(self.fit, module, path))
 

@@ -15,7 +15,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_lottery.errors import ConfigurationError, TicketError
-from lightning_lottery.pruning import largest, norms_by_name
+from lightning_lottery.pruning import emptied_norms, largest, norms_by_name
 from lightning_lottery.rules.description import described
 from lightning_lottery.tickets import Ticket, is_finite, put
 
@@ -260,14 +260,12 @@ def _unfairness(made: Ticket, ticket: Ticket) -> str | None:
 
 def _zero_norm(made: Ticket, module: nn.Module) -> str | None:
     """Describes which weights would be divided by a norm of zero; ``None`` if there are none."""
-    for name, dims in norms_by_name(module).items():
-        mask = made.masks.get(name)
-        if mask is not None and not bool(mask[largest(mask.float(), dims)].all()):  # one weight per norm
-            return (
-                f"removes all weights of a norm that {name!r} is divided by, which would give NaN. Keep at least "
-                f"one weight per norm, or leave the layer out with exclude=[{name!r}]."
-            )
-    return None
+    if not (names := emptied_norms(made.masks, module)):
+        return None
+    return (
+        f"removes all weights of a norm that {names[0]!r} is divided by, which would give NaN. Keep at least one "
+        f"weight per norm, or leave the layer out with exclude=[{names[0]!r}]."
+    )
 
 
 def _alive(dense: Ticket, name: str) -> Tensor:

@@ -208,6 +208,15 @@ def check_is_file(path: Path, what: str) -> None:
         raise TicketError(f"{path} is not a {what}, or it is damaged: it is empty. Save it again.")
 
 
+def is_ticket_file(path: Path) -> bool:
+    """Whether a file says that it is a ticket, of any version."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == _FORMAT
+    except (SafetensorError, OSError, ValueError):
+        return False
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """Opens a safetensors file.

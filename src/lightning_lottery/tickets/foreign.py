@@ -1,22 +1,20 @@
 """Masks from elsewhere: zeros in a network or state dict, masks of torch.nn.utils.prune, dictionaries of masks."""
 
-import pickle
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lightning_lottery.errors import TicketError
 from lightning_lottery.files import local_path
-from lightning_lottery.masks import Masks
+from lightning_lottery.masks import Masks, sharding
 from lightning_lottery.pruning import check_and_select, has_prunable_type
-from lightning_lottery.tickets.file import check_is_file
-from lightning_lottery.tickets.network import check_is_network
+from lightning_lottery.tickets.file import check_is_file, is_ticket_file
+from lightning_lottery.tickets.network import check_is_network, first_names
 
 Weights = dict[str, Tensor]
 
@@ -57,12 +55,16 @@ def check_masks(masks: Mapping[str, Tensor], module: nn.Module) -> Masks:
     check_is_network(module)
     if not isinstance(masks, Mapping) or not masks:
         raise TicketError(f"Pass a dictionary of masks by the names of parameters, but got {masks!r:.200}.")
-    first = {id(parameter): name for name, parameter in module.named_parameters()}
+    first = first_names(module)
     parameters = dict(module.named_parameters(remove_duplicate=False))
     faults = [fault for name, mask in masks.items() if (fault := _fault(name, mask, parameters.get(name)))]
     if faults:
         raise TicketError(f"The masks do not fit the network: {'; '.join(faults)}.")
-    made = {first[id(parameters[name])]: mask.detach().cpu().clone() for name, mask in masks.items()}
+    made: Masks = {}
+    for name, mask in masks.items():
+        copied = mask.detach().cpu().clone()
+        if not torch.equal(made.setdefault(first[name], copied), copied):
+            raise TicketError(f"{name!r} is tied to {first[name]!r}, but its mask is another one.")
     _check_not_empty(made)
     return made
 
@@ -90,15 +92,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     file = local_path(path, "'checkpoint.ckpt'")
     check_is_file(file, "checkpoint")
+    if is_ticket_file(file):
+        raise TicketError(f"{file} is a ticket file. Write Ticket.load(path).")
     try:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # damaged files cause exceptions of many kinds
         raise TicketError(
-            f"{file} cannot be read as a checkpoint: {(str(error) or type(error).__name__).splitlines()[0]} "
-            "Code in it is never executed (weights_only=True). If it contains more than tensors, load it yourself "
-            "and pass its state dict."
+            f"{file} cannot be read as a checkpoint: it is damaged, or contains more than tensors and plain "
+            f"values ({type(error).__name__}). Code in it is never executed (weights_only=True). If you trust the "
+            "file, load it yourself and pass its state dict."
         ) from error
     if not isinstance(content, dict):
         raise TicketError(f"{file} contains {type(content).__name__}. Save the state_dict of the network instead.")
@@ -123,22 +127,19 @@ def masks_in_state_dict(
     """
     _check_lists({"include": include, "exclude": exclude})
     inner = state_dict.get("state_dict", state_dict) if isinstance(state_dict, Mapping) else None
-    tensors = _without_tied({n: t.detach() for n, t in (inner or {}).items() if isinstance(t, Tensor)})
+    named = inner.items() if isinstance(inner, Mapping) else ()
+    tensors = {str(name): sharding.whole(tensor.detach()) for name, tensor in named if isinstance(tensor, Tensor)}
     if not tensors:
         raise TicketError(f"Pass a state dict of tensors by name, or a path, but got {state_dict!r:.200}.")
+    tensors = _without_tied(tensors)
     _check_patterns({"include": include, "exclude": exclude}, list(tensors))
     tensors = {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
-    if any(f"{name}_mask" in tensors for name in _originals(tensors)):
-        masks, weights = _from_pairs(tensors)
-        masks = {name: mask for name, mask in masks.items() if not _matches(name, exclude)}
-    else:
-        weights = tensors
-        chosen = {
-            name
-            for name, tensor in tensors.items()
-            if not _matches(name, exclude) and (_is_matrix(tensor) or _matches(name, include))
-        }
-        masks = {name: _nonzero(tensor) for name, tensor in tensors.items() if name in chosen}
+    masks, weights = _from_pairs(tensors)
+    has_pairs = bool(masks)
+    for name, tensor in weights.items():
+        if _matches(name, include) or (not has_pairs and _is_matrix(tensor)):
+            masks.setdefault(name, _nonzero(tensor))
+    masks = {n: mask for n, mask in masks.items() if not (_matches(n, exclude) or _matches(f"{n}_orig", exclude))}
     if not masks:
         raise TicketError(
             "The state dict contains nothing prunable: no floating-point tensor of two or more dimensions. Its "
@@ -149,7 +150,7 @@ def masks_in_state_dict(
 
 
 def _from_pairs(tensors: Weights) -> tuple[Masks, Weights]:
-    """Masks and weights of a state dict with masks of ``torch.nn.utils.prune``."""
+    """Masks of ``torch.nn.utils.prune``, and all weights under their names without masks."""
     masks, weights, faults = {}, dict(tensors), []
     for name in _originals(tensors):
         original, mask = tensors[f"{name}_orig"], tensors.get(f"{name}_mask")
@@ -167,8 +168,11 @@ def _from_pairs(tensors: Weights) -> tuple[Masks, Weights]:
             masks[name] = mask.bool()
             weights[name] = weights.pop(f"{name}_orig")
             del weights[f"{name}_mask"]
-    alone = [key for key in weights if key.endswith(("weight_mask", "bias_mask"))]
-    faults += [f"{key!r} has no {key.removesuffix('_mask') + '_orig'!r}" for key in alone]
+    for key in [key for key in weights if key.endswith("_mask")]:
+        name = key.removesuffix("_mask")  # other masks, such as those of attention, have no weight of their shape
+        same = name in weights and weights[name].shape == weights[key].shape
+        if same or (masks and key.endswith(("weight_mask", "bias_mask"))):
+            faults.append(f"{key!r} has no {name + '_orig'!r}")
     if faults:
         raise TicketError(f"The masks of torch.nn.utils.prune do not fit: {'; '.join(faults)}.")
     return masks, weights
@@ -181,17 +185,17 @@ def _originals(tensors: Weights) -> list[str]:
 
 
 def _without_tied(tensors: Weights) -> Weights:
-    """The tensors without those that share their memory with an earlier one, under the first names."""
+    """The tensors without tied ones, which share memory and the last part of their name with an earlier one."""
     first: dict[object, str] = {}
     for name, tensor in tensors.items():
-        is_plain = tensor.layout == torch.strided and tensor.numel() > 0
-        key = (tensor.data_ptr(), tensor.shape, tensor.stride()) if is_plain else name
+        is_plain = tensor.layout == torch.strided and not tensor.is_nested and tensor.numel() > 0
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride(), name.rpartition(".")[2]) if is_plain else name
         first.setdefault(key, name)
     return {name: tensors[name] for name in first.values()}
 
 
 def _is_matrix(tensor: Tensor) -> bool:
-    return tensor.dim() >= 2 and has_prunable_type(tensor)
+    return not tensor.is_nested and tensor.dim() >= 2 and has_prunable_type(tensor)
 
 
 def _nonzero(tensor: Tensor) -> Tensor:
@@ -205,7 +209,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 def _check_lists(arguments: Mapping[str, Sequence[str]]) -> None:
     for argument, patterns in arguments.items():
         if isinstance(patterns, str) or not isinstance(patterns, Sequence):
-            raise TicketError(f"{argument}={patterns!r} is not a list. Write {argument}=[{patterns!r}].")
+            raise TicketError(f"{argument}={patterns!r} is not a list. Write for example {argument}=['*.bias'].")
 
 
 def _check_patterns(arguments: Mapping[str, Sequence[str]], names: Sequence[str]) -> None:

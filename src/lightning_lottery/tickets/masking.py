@@ -166,5 +166,5 @@ class Masking:
             raise TrainingError(
                 f"{count} pruned weights of {name!r} are no longer zero. Something besides the optimizer writes "
                 "to them: a callback, or the LightningModule itself, for example to update a teacher. Leave such "
-                f"parameters out with exclude={list(moved)}."
+                f"parameters out of the masks (in a search, exclude={list(moved)})."
             )

@@ -6,16 +6,19 @@ from torch import Tensor, nn
 
 from lightning_lottery.errors import TicketError
 from lightning_lottery.masks import is_sharded
+from lightning_lottery.pruning import check_not_lazy, emptied_norms
 
 
 def check_is_network(module: object) -> None:
-    """Checks the type of an argument.
+    """Checks that an argument is a network whose layers have weights.
 
     Raises:
+        ConfigurationError: Its layers are lazy.
         TicketError: It is not a network.
     """
     if not isinstance(module, nn.Module):
         raise TicketError(f"A network (a torch.nn.Module) is needed, but got {module!r:.200}.")
+    check_not_lazy(module)
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
@@ -39,6 +42,13 @@ def starting_values(module: nn.Module) -> dict[str, Tensor]:
     """
     tensors = {name: tensor.detach() for name, tensor in tensors_of(module).items()}
     return {n: t.clone() if is_sharded(t) or t.device.type == "cpu" else t.cpu() for n, t in tensors.items()}
+
+
+def first_names(module: nn.Module) -> dict[str, str]:
+    """The first name of each parameter and buffer by all its names, of which tied ones have several."""
+    named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
 
 
 def unset_buffers(module: nn.Module) -> dict[str, nn.Module]:
@@ -77,6 +87,9 @@ def misfits(masks: Mapping[str, Tensor], weights: Mapping[str, Tensor], module: 
         for name, target in targets.items()
         if name in weights and target.shape != weights[name].shape and not _may_grow(target, weights[name])
     ]
+    whole = {name: mask for name, mask in masks.items() if not is_sharded(mask) and name in parameters}
+    same_shape = {name: mask for name, mask in whole.items() if mask.shape == parameters[name].shape}
+    groups["without any weight of a norm that they are divided by"] = emptied_norms(same_shape, module)
     named = [f"{what}: {', '.join(map(repr, names))}" for what, names in groups.items() if names]
     return named + shapes
 

@@ -49,6 +49,8 @@ class Ticket:
         for name, mask in self.masks.items():
             if name not in weights:
                 raise TicketError(f"There is a mask for {name!r}, but no weight of that name.")
+            if not isinstance(mask, Tensor):
+                raise TicketError(f"The mask of {name!r} is {type(mask).__name__}; it must be a boolean tensor.")
             if mask.dtype != torch.bool or mask.shape != weights[name].shape:
                 raise TicketError(
                     f"The mask of {name!r} is {mask.dtype} of shape {tuple(mask.shape)}; it must be boolean "
@@ -201,10 +203,12 @@ class Ticket:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that differ between tickets with other masks or other weights."""
+        """16 hexadecimal digits that differ between tickets with other masks or weights, except quantised ones."""
         digest = hashlib.sha256(arithmetic.fingerprint(self.masks).encode())
         for name in sorted(self.weights):
-            for part, tensor in sorted(take_apart(sharding.whole(self.weights[name]))[0].items()):
+            weight = sharding.whole(self.weights[name])
+            parts = {} if weight.is_quantized or weight.is_nested else take_apart(weight)[0]
+            for part, tensor in sorted(parts.items()):
                 digest.update(f"{name}:{part}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
                 digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -258,7 +262,9 @@ class Ticket:
             TicketError: All weights of a layer are zero.
         """
         masks = masks_of_zeros(module, include, exclude)
-        return cls(masks, starting_values(module), provenance=provenance(module, None, {"source": "from_model"}))
+        ticket = cls(masks, starting_values(module), provenance=provenance(module, None, {"source": "from_model"}))
+        ticket.check_fits(module)
+        return ticket
 
     @classmethod
     def from_masks(cls, masks: Mapping[str, Tensor], module: nn.Module) -> "Ticket":
@@ -276,7 +282,9 @@ class Ticket:
                 that do not fit.
         """
         made = check_masks(masks, module)
-        return cls(made, starting_values(module), provenance=provenance(module, None, {"source": "from_masks"}))
+        ticket = cls(made, starting_values(module), provenance=provenance(module, None, {"source": "from_masks"}))
+        ticket.check_fits(module)
+        return ticket
 
     @classmethod
     def from_state_dict(

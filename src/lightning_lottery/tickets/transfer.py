@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_lottery.errors import TicketError
 from lightning_lottery.masks import Masks
 from lightning_lottery.pruning import check_and_select
-from lightning_lottery.tickets.network import check_is_network, starting_values
+from lightning_lottery.tickets.network import check_is_network, first_names, starting_values
 
 StartFrom = Literal["ticket", "model", "signs"]
 
@@ -53,10 +53,16 @@ def carry(
     check_is_network(module)
     prunable = check_and_select(module, is_initial=False).parameters
     parameters, start = dict(module.named_parameters()), starting_values(module)
-    new_names = renamed(list(weights if start_from == "ticket" else masks), rename)
-    skipped, carried = {}, {}
-    for name, new in new_names.items():
-        if new not in start:
+    first = first_names(module)
+    skipped: dict[str, str] = {}
+    carried: dict[str, str] = {}
+    for name, wanted in renamed(list(weights), rename).items():
+        new = first.get(wanted, wanted)
+        if name not in masks and start_from != "ticket":
+            continue
+        if new in carried.values():
+            skipped[name] = f"{wanted!r} is tied to {new!r}, which has a value already"
+        elif new not in start:
             skipped[name] = f"the network has no {new!r}"
         elif start[new].shape != weights[name].shape:
             shapes = f"{tuple(weights[name].shape)} in the ticket and {tuple(start[new].shape)} in the network"
