@@ -98,7 +98,8 @@ class Sizes:
                 counts.append(round(self.densities[number - 1] * prunable))
             else:
                 assert self.target_density is not None
-                counts.append(round((self.target_density / density) ** (number / self.last_round) * counts[0]))
+                part = number / self.last_round
+                counts.append(round(self.target_density**part * prunable * density ** (1 - part)))
             if may_stay:
                 counts[-1] = min(counts[-1], counts[-2])
             elif counts[-1] < 1 or counts[-1] >= counts[-2]:
