@@ -26,8 +26,9 @@ def before_optimizers(trainer: Trainer, change: Callable[[], None]) -> Callable[
     def setup_optimizers(*args: Any, **kwargs: Any) -> None:
         undo()
         change()
-        if trainer.ckpt_path is None:  # otherwise their averages come from the checkpoint
-            for callback in averages(trainer):  # they have copied the weights in their setup
+        # Averages have copied the weights in their setup. Those of a resumed fit come from the checkpoint.
+        if trainer.ckpt_path is None:
+            for callback in averages(trainer):
                 start_average(trainer, callback)
         set_up(*args, **kwargs)
 

@@ -114,7 +114,8 @@ class TicketCallback(MaskingCallback):
                 self._loop = RoundsLoop(trainer, self, Hooks(before_training=lambda: self._rewind(later, module)))
         else:
             masked_parameters(self.ticket, module)[1].mask_weights()
-        self._summary = self._described(trainer)  # tuners change ckpt_path later
+        # Now, since tuners change ckpt_path later.
+        self._summary = self._described(trainer)
 
     def _starts_over(self, trainer: Trainer) -> bool:
         """Whether a fit starts from the ticket's values, and not from those of the network or a checkpoint."""
@@ -178,7 +179,8 @@ class TicketCallback(MaskingCallback):
         self._mask_before_evaluation(pl_module)
 
     def _mask_before_evaluation(self, module: LightningModule) -> None:
-        if self._held is None:  # while a fit trains, they are zero anyway
+        # While a fit trains, they are zero anyway.
+        if self._held is None:
             masked_parameters(self.ticket, module)[1].mask_weights()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

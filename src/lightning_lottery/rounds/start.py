@@ -53,7 +53,8 @@ def begin_run(prepared: Prepared, records: Records) -> Run:
     if settings.prune_at_init:
         ticket = tickets.make(plan.first, None)
     if settings.prune_at_init or settings.start is not None:
-        rewind_point.rewind(ticket, settings.same_data_order)  # the optimizers were created for other weights
+        # The optimizers were created for other weights.
+        rewind_point.rewind(ticket, settings.same_data_order)
     return Run(
         prepared=replace(prepared, description=description),
         fit=fit,

@@ -98,7 +98,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files cause exceptions of many kinds
+    except Exception as error:
+        # Damaged files cause exceptions of many kinds.
         raise TicketError(
             f"{file} cannot be read as a checkpoint: it is damaged, or contains more than tensors and plain "
             f"values ({type(error).__name__}). Code in it is never executed (weights_only=True). If you trust the "
@@ -169,7 +170,8 @@ def _from_pairs(tensors: Weights) -> tuple[Masks, Weights]:
             weights[name] = weights.pop(f"{name}_orig")
             del weights[f"{name}_mask"]
     for key in [key for key in weights if key.endswith("_mask")]:
-        name = key.removesuffix("_mask")  # other masks, such as those of attention, have no weight of their shape
+        # Other masks, such as those of attention, have no weight of their name and shape.
+        name = key.removesuffix("_mask")
         same = name in weights and weights[name].shape == weights[key].shape
         if same or (masks and key.endswith(("weight_mask", "bias_mask"))):
             faults.append(f"{key!r} has no {name + '_orig'!r}")
