@@ -1,7 +1,7 @@
-"""Numbers in arguments: checks them, and converts those of NumPy and PyTorch to Python numbers."""
+"""Numbers and lists in arguments: checks them, and converts numbers of NumPy and PyTorch to Python numbers."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from numbers import Real
 from typing import Any, Literal
@@ -47,6 +47,21 @@ def make_plain(arguments: Any) -> None:
     """Converts the fields of a dataclass with :func:`plain`, in place. Call it first in ``__post_init__``."""
     for entry in fields(arguments):
         object.__setattr__(arguments, entry.name, plain(getattr(arguments, entry.name)))
+
+
+def check_list(what: str, value: object, example: str) -> None:
+    """Checks that an argument is a list or another sequence, and not a string.
+
+    Args:
+        what: The name of the argument.
+        value: Its value.
+        example: What to write instead.
+
+    Raises:
+        ConfigurationError: It is not a list.
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise ConfigurationError(f"{what}={value!r} is not a list. Write for example {example}.")
 
 
 def check_integer(what: str, value: object, at_least: int, example: str) -> int:

@@ -143,15 +143,20 @@ def fit_fp32(is_sharded: bool, folder: Path) -> None:
 
 
 def fit_ticket(strategy: str, rewind: str, folder: Path) -> None:
-    """Searches for tickets, and trains the last one again alone; saves the trained weights of both."""
+    """Searches for tickets, trains the last one alone, searches on from the first; saves the trained weights."""
     lottery = LotteryTicketCallback(densities=[0.5, 0.2], rewind=rewind, dirpath=folder / "run", verbose=False)
-    ticket = folder / "run" / "tickets" / "round_02.safetensors"
-    for name in ("search", "alone"):
+    first, last = (folder / "run" / "tickets" / f"round_0{number}.safetensors" for number in (1, 2))
+    further = folder / "further"
+    callbacks_by_name = {
+        "search": lambda: lottery,
+        "alone": lambda: TicketCallback(last, verbose=False),
+        "on": lambda: LotteryTicketCallback(densities=[0.2], start=first, dirpath=further, verbose=False),
+    }
+    for name, callback in callbacks_by_name.items():
         seed_everything(SEED, verbose=False)
         model = Model(network(dropout=0.2), scheduler="step")
-        callback = lottery if name == "search" else TicketCallback(ticket, verbose=False)
         (folder / name).mkdir(exist_ok=True)
-        callbacks = [callback, Hashes(folder / name)]
+        callbacks = [callback(), Hashes(folder / name)]
         trainer = quiet_trainer(
             callbacks=callbacks, max_epochs=EPOCHS, devices=2, strategy=strategy, limit_val_batches=0
         )

@@ -18,3 +18,10 @@ def ticket_of(module: nn.Module, density: float = 0.3, **fields: Any) -> Ticket:
         if p.dim() > 1
     }
     return Ticket(masks, starting_values(module), **fields)
+
+
+def assert_masked(module: nn.Module, ticket: Ticket) -> None:
+    """Checks that exactly the pruned weights of a network are zero, up to survivors that happen to be zero."""
+    for name, mask in ticket.masks.items():
+        assert not module.get_parameter(name)[~mask].any(), name
+        assert module.get_parameter(name)[mask].any(), name

@@ -29,7 +29,7 @@ class Same(Control):
     ("arguments", "message"),
     [
         ({"mode": "maximum"}, "mode='maximum' is neither 'min' nor 'max'"),
-        ({"include": "a.weight"}, r"include='a.weight' is not a list. Write include=\[...\]"),
+        ({"include": "a.weight"}, r"include='a.weight' is not a list. Write for example include=\[...\]"),
         ({"exclude": None}, "exclude=None is not a list"),
         ({"controls": ShuffleMask()}, r"controls=ShuffleMask\(\) is not a list"),
         ({"monitor": 3, "mode": "max"}, "monitor=3 is not a name"),

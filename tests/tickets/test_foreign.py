@@ -196,9 +196,11 @@ def test_other_masks_are_buffers_like_others():
 def test_include_and_exclude_with_masks_of_pytorch():
     net, masks, _ = pruned_by_pytorch(permanent=False)
     zeroed(net, "convolution.bias")
-    ticket = Ticket.from_state_dict(net.state_dict(), include=["*.bias"], exclude=["output.weight_orig", "norm.*"])
+    ticket = Ticket.from_state_dict(net.state_dict(), include=["*.bias"], exclude=["output.weight", "norm.*"])
     assert set(ticket.masks) == {*masks, "convolution.bias", "output.bias"} - {"output.weight"}
     assert not ticket.masks["convolution.bias"].all()
+    with pytest.raises(ConfigurationError, match=r"'output.weight_orig' matches no parameter"):
+        Ticket.from_state_dict(net.state_dict(), exclude=["output.weight_orig"])
 
 
 def test_a_ticket_file_is_not_a_checkpoint(tmp_path):
@@ -317,9 +319,11 @@ def test_patterns_that_match_no_key_are_named():
         Ticket.from_model,
         lambda module, **options: Ticket.from_state_dict(module.state_dict(), **options),
     ):
-        with pytest.raises(TicketError, match=r"exclude='\*.bias' is not a list. Write for example"):
+        with pytest.raises(ConfigurationError, match=r"exclude='\*.bias' is not a list. Write for example"):
             make(Net(), exclude="*.bias")
-    with pytest.raises(TicketError, match=r"exclude='embed' matches no key. The keys are: convolution.weight"):
+    with pytest.raises(
+        ConfigurationError, match=r"exclude='embed' matches no parameter. The parameters are: convolution.weight"
+    ):
         Ticket.from_state_dict(Net().state_dict(), exclude=["embed"])
 
 

@@ -89,6 +89,14 @@ def test_two_processes_train_a_ticket_alone_as_in_its_round(fits, what):
         assert not weights[1][name][~mask].any()
 
 
+def test_two_processes_search_on_from_a_ticket(fits):
+    """The second round of a search is the first of one that starts from its first ticket."""
+    what = "ddp ticket init"
+    search, further = (ranks(fits / what / name) for name in ("search", "on"))
+    assert [rank[1:] for rank in search] == further
+    assert same_bits(*(torch.load(fits / what / f"{name}.pt", weights_only=True) for name in ("search", "on")))
+
+
 @pytest.mark.parametrize("criterion", ["snip", "grasp"])
 def test_two_processes_score_the_batches_of_all(fits, criterion):
     """The same masks as in one process on the global batches, so gradients are means over processes."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lightning_lottery import LotteryTicketCallback, TrainingError
-from tests.helpers.fits import Model, Net, Spy, loaders, quiet_trainer, same_bits
+from tests.helpers.fits import Model, Net, Spy, Uncounted, loaders, quiet_trainer, same_bits
 from tests.helpers.rounds import monitoring, rounds
 
 
@@ -95,22 +95,13 @@ def test_steps_that_lightning_does_not_count(digits, backward, kind):
 
 
 def test_a_rewind_point_in_uncounted_steps_is_refused(digits):
-    class Past(Model):
-        automatic_optimization = False
-
-        def training_step(self, batch, batch_idx):
-            optimizer = self.optimizers(use_pl_optimizer=False)
-            optimizer.zero_grad()
-            self.manual_backward(super().training_step(batch, batch_idx))
-            optimizer.step()
-
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind="20 steps", verbose=False)
     trainer = quiet_trainer(callbacks=[lottery], max_epochs=5)
     with pytest.raises(TrainingError, match=r"given in steps.*rewind='2 epochs'"):
-        trainer.fit(Past(), *loaders(digits))
+        trainer.fit(Uncounted(), *loaders(digits))
     assert trainer.current_epoch == 0
     lottery = LotteryTicketCallback(rounds=1, amount=0.5, rewind="1 epoch", verbose=False)
-    quiet_trainer(callbacks=[lottery], max_epochs=2).fit(Past(), *loaders(digits))
+    quiet_trainer(callbacks=[lottery], max_epochs=2).fit(Uncounted(), *loaders(digits))
     assert [record.steps for record in lottery.records] == [14, 7]
 
 

@@ -8,7 +8,7 @@ from lightning_lottery._lightning.commands import CommandFinished, CommandLine
 from lightning_lottery._lightning.fit import RoundsFit
 from lightning_lottery._lightning.loop import Hooks
 from lightning_lottery._lightning.optimizers import before_optimizers
-from lightning_lottery._lightning.other_callbacks import gradients_stay_masked
+from lightning_lottery._lightning.other_callbacks import gradients_stay_masked, other_callbacks
 from lightning_lottery._lightning.progress import show_in_progress_bar, validation_interval
 from lightning_lottery._lightning.rounds_loop import RoundsLoop
 
@@ -20,6 +20,7 @@ __all__ = [
     "RoundsLoop",
     "before_optimizers",
     "gradients_stay_masked",
+    "other_callbacks",
     "show_in_progress_bar",
     "validation_interval",
 ]

@@ -3,17 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
-from lightning_lottery._lightning.other_callbacks import averages, start_average
+from lightning_lottery._lightning.other_callbacks import other_callbacks, start_average
 from lightning_lottery.attributes import replace_attribute
 
 
-def before_optimizers(trainer: Trainer, change: Callable[[], None]) -> Callable[[], None]:
+def before_optimizers(trainer: Trainer, owner: Callback, change: Callable[[], None]) -> Callable[[], None]:
     """Changes weights once, when the network is complete and on its device, before ``configure_optimizers``.
 
     Args:
         trainer: The Trainer, in ``setup`` of a fit.
+        owner: Our callback.
         change: Changes the weights.
 
     Returns:
@@ -28,7 +29,7 @@ def before_optimizers(trainer: Trainer, change: Callable[[], None]) -> Callable[
         change()
         # Averages have copied the weights in their setup. Those of a resumed fit come from the checkpoint.
         if trainer.ckpt_path is None:
-            for callback in averages(trainer):
+            for callback in other_callbacks(trainer, owner):
                 start_average(trainer, callback)
         set_up(*args, **kwargs)
 

@@ -115,7 +115,7 @@ class CallbackState:
             callback._end_time = dict.fromkeys(callback._end_time)
         elif isinstance(callback, (ModelCheckpoint, *_AVERAGING)):
             vars(callback).update({name: copy.copy(value) for name, value in self.state.items()})
-            if isinstance(callback, _AVERAGING):
+            if isinstance(callback, Callback):
                 start_average(trainer, callback)
         else:
             self._restore_plain(dict(point or self.state))
@@ -134,14 +134,15 @@ class CallbackState:
             )
 
 
-def averages(trainer: Trainer) -> list[Callback]:
-    """Lightning's callbacks that average weights."""
-    return [callback for callback in trainer.callbacks if isinstance(callback, _AVERAGING)]  # type: ignore[attr-defined]
+def other_callbacks(trainer: Trainer, owner: Callback) -> list[Callback]:
+    """All callbacks of a Trainer except ours."""
+    return [callback for callback in trainer.callbacks if callback is not owner]  # type: ignore[attr-defined]
 
 
 def start_average(trainer: Trainer, callback: Callback) -> None:
-    """Lets a callback that averages weights start over with the present weights."""
-    callback.setup(trainer, trainer.lightning_module, "fit")
+    """Lets a callback start over with the present weights, if it averages weights."""
+    if isinstance(callback, _AVERAGING):
+        callback.setup(trainer, trainer.lightning_module, "fit")
 
 
 def gradients_stay_masked(module: LightningModule, others: Sequence[Callback]) -> bool:

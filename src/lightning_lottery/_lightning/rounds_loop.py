@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning_lottery._lightning.checkpoints import RoundCheckpoints
 from lightning_lottery._lightning.data_order import DataOrder
 from lightning_lottery._lightning.loop import Hooks, install
+from lightning_lottery._lightning.other_callbacks import other_callbacks
 from lightning_lottery._lightning.progress import Progress
 
 
@@ -65,4 +66,4 @@ class RoundsLoop:
 
     def other_callbacks(self) -> list[Callback]:
         """All callbacks of the Trainer except ours."""
-        return [callback for callback in self.trainer.callbacks if callback is not self._owner]  # type: ignore[attr-defined]
+        return other_callbacks(self.trainer, self._owner)

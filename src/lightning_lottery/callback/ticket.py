@@ -7,13 +7,19 @@ from typing import Any, Literal
 from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
 
-from lightning_lottery._lightning import Hooks, RoundsLoop, before_optimizers, show_in_progress_bar
+from lightning_lottery._lightning import (
+    Hooks,
+    RoundsLoop,
+    before_optimizers,
+    other_callbacks,
+    show_in_progress_bar,
+)
 from lightning_lottery.callback.masking import MaskingCallback
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.masks import fingerprint
 from lightning_lottery.preflight import check_trainer
 from lightning_lottery.pruning import check_not_lazy
-from lightning_lottery.rounds import HeldTicket, masked_parameters, rewind_to
+from lightning_lottery.rounds import HeldTicket, mask_weights, rewind_to
 from lightning_lottery.storage import GivenTicket, RewindState
 from lightning_lottery.tickets import Ticket
 
@@ -101,7 +107,7 @@ class TicketCallback(MaskingCallback):
         check_not_lazy(pl_module)
         density = f"{self.ticket.density:.3f}"
         self._undo = [
-            before_optimizers(trainer, lambda: self._put_in_place(trainer, pl_module)),
+            before_optimizers(trainer, self, lambda: self._put_in_place(trainer, pl_module)),
             show_in_progress_bar(trainer, lambda: {"density": density}),
         ]
 
@@ -113,7 +119,7 @@ class TicketCallback(MaskingCallback):
             if later is not None:
                 self._loop = RoundsLoop(trainer, self, Hooks(before_training=lambda: self._rewind(later, module)))
         else:
-            masked_parameters(self.ticket, module)[1].mask_weights()
+            mask_weights(self.ticket, module)
         # Now, since tuners change ckpt_path later.
         self._summary = self._described(trainer)
 
@@ -153,8 +159,7 @@ class TicketCallback(MaskingCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Holds the mask from now on."""
-        others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
-        self._held = HeldTicket.begin(self.ticket, trainer, pl_module, others)
+        self._held = HeldTicket.begin(self.ticket, trainer, pl_module, other_callbacks(trainer, self))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks that every pruned weight is exactly zero."""
@@ -181,7 +186,7 @@ class TicketCallback(MaskingCallback):
     def _mask_before_evaluation(self, module: LightningModule) -> None:
         # While a fit trains, they are zero anyway.
         if self._held is None:
-            masked_parameters(self.ticket, module)[1].mask_weights()
+            mask_weights(self.ticket, module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restores the Trainer."""

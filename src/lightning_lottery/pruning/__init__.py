@@ -17,7 +17,7 @@ from lightning_lottery.pruning.kinds import Kind, has_prunable_type, kinds_of, n
 from lightning_lottery.pruning.layers import Layer, layers_of
 from lightning_lottery.pruning.method import Method, Pruner, check_scores, emptied_norms, largest
 from lightning_lottery.pruning.patterns import Block, Channels, NofM, Pattern, Unstructured, pattern_of
-from lightning_lottery.pruning.prunable import Selection, check_and_select, check_not_lazy
+from lightning_lottery.pruning.prunable import Selection, check_and_select, check_not_lazy, names_matching
 from lightning_lottery.pruning.scopes import ERK, Global, Layerwise, Pool, Scope, scope_of
 from lightning_lottery.pruning.sizes import Sizes
 
@@ -62,6 +62,7 @@ __all__ = [
     "kinds_of",
     "largest",
     "layers_of",
+    "names_matching",
     "norms_by_name",
     "pattern_of",
     "scope_of",

@@ -1,6 +1,6 @@
 """Decides which parameters of a network are pruned."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.masks import is_sharded
+from lightning_lottery.plain import check_list
 from lightning_lottery.pruning.copies import averages_of
 from lightning_lottery.pruning.kinds import Kind, kinds_of
 
@@ -168,8 +169,9 @@ def select(
     parameters = dict(module.named_parameters())
     present = {name: p for name, p in parameters.items() if p.numel()}
     kinds = kinds_of(module)
-    included = _named(present, include, "include")
-    excluded = _named(present, [pattern for pattern in exclude if pattern != FROZEN], "exclude")
+    check_list("exclude", exclude, "exclude=['*.head.weight']")
+    included = names_matching(present, include, "include")
+    excluded = names_matching(present, [pattern for pattern in exclude if pattern != FROZEN], "exclude")
     found_copies = averages_of(module) if copies is None else copies
     followers = {copy: original for copy, original in found_copies.items() if copy not in included | excluded}
     frozen = {name for name, p in present.items() if FROZEN in exclude and not p.requires_grad} - excluded
@@ -249,13 +251,24 @@ def warn_if_unclear(selection: Selection) -> None:
         )
 
 
-def _named(parameters: Mapping[str, nn.Parameter], patterns: Sequence[str], argument: str) -> set[str]:
-    found: set[str] = set()
+def names_matching(names: Iterable[str], patterns: Sequence[str], argument: str) -> set[str]:
+    """Finds the names that match any of some patterns.
+
+    Args:
+        names: The names of parameters, or of other tensors in a state dict.
+        patterns: The patterns.
+        argument: The name of the argument that contains them, for error messages.
+
+    Raises:
+        ConfigurationError: The patterns are not a list, or one of them matches nothing.
+    """
+    check_list(argument, patterns, f"{argument}=['*.head.weight']")
+    names, found = list(names), set()
     for pattern in patterns:
-        matching = {name for name in parameters if fnmatchcase(name, pattern)}
+        matching = {name for name in names if fnmatchcase(name, pattern)}
         if not matching:
             raise ConfigurationError(
-                f"{argument}={pattern!r} matches no parameter. The parameters are: {', '.join(parameters)}."
+                f"{argument}={pattern!r} matches no parameter. The parameters are: {', '.join(names)}."
             )
         found |= matching
     return found

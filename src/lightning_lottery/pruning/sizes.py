@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.plain import check_integer, check_number, make_plain
+from lightning_lottery.plain import check_integer, check_list, check_number, make_plain
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,7 @@ class Sizes:
             check_number("target_density", self.target_density, "between 0 and 1, both excluded", example)
 
     def _check_densities(self, densities: Sequence[float]) -> None:
-        if not isinstance(densities, Sequence) or isinstance(densities, str):
-            raise ConfigurationError(
-                f"densities={densities!r} is not a list. Write for example densities=[0.5, 0.2]."
-            )
+        check_list("densities", densities, "densities=[0.5, 0.2]")
         for index, density in enumerate(densities):
             example = "densities=[0.5, 0.2, 0.1], without the dense round 0"
             check_number(f"densities[{index}]", density, "between 0 and 1, both excluded", example)

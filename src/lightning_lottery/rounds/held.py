@@ -8,7 +8,7 @@ from torch import nn
 
 from lightning_lottery._lightning import RoundsFit, RoundsLoop, gradients_stay_masked
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.masks import is_sharded, place
+from lightning_lottery.masks import Masks, is_sharded, place
 from lightning_lottery.rounds.checks import check_finite, check_parameters, warn_if_emptied
 from lightning_lottery.rounds.swapped_weights import ValidationWatch, check_zeros
 from lightning_lottery.storage import RewindState
@@ -45,11 +45,12 @@ class HeldTicket:
             module: The LightningModule.
             others: The other callbacks of the Trainer.
         """
-        parameters, masking = masked_parameters(ticket, module)
+        masked = _masked(ticket, module)
+        masking = Masking(*masked)
         warn_if_emptied(_NAME, ticket.masks, "Use another ticket, or one without the masks of these layers.")
         by_hand = not module.automatic_optimization
         masking.hold(trainer.optimizers, elementwise=gradients_stay_masked(module, others), by_hand=by_hand)
-        return cls(module, parameters, masking, ValidationWatch(_NAME, module, parameters, masking, None))
+        return cls(module, masked[0], masking, ValidationWatch(_NAME, module, masked[0], masking, None))
 
     def end_epoch(self) -> None:
         """Checks that every pruned weight is exactly zero.
@@ -71,16 +72,21 @@ class HeldTicket:
         self.validation.release()
 
 
-def masked_parameters(ticket: Ticket, module: nn.Module) -> tuple[dict[str, nn.Parameter], Masking]:
-    """The parameters that a ticket masks, and their masking.
+def mask_weights(ticket: Ticket, module: nn.Module) -> None:
+    """Sets the weights of a network that a ticket prunes to zero, once.
 
     Raises:
         TicketError: The ticket does not fit the network.
     """
+    Masking(*_masked(ticket, module)).mask_weights()
+
+
+def _masked(ticket: Ticket, module: nn.Module) -> tuple[dict[str, nn.Parameter], Masks]:
+    """The parameters that a ticket masks, and the masks on their devices."""
     ticket.check_fits(module)
     present = dict(module.named_parameters())
     parameters = {name: present[name] for name in ticket.masks}
-    return parameters, Masking(parameters, {name: place(ticket.masks[name], p) for name, p in parameters.items()})
+    return parameters, {name: place(ticket.masks[name], p) for name, p in parameters.items()}
 
 
 def rewind_to(state: RewindState, ticket: Ticket, loop: RoundsLoop, module: LightningModule) -> None:

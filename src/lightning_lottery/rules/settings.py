@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.plain import make_plain
+from lightning_lottery.plain import check_list, make_plain
 from lightning_lottery.pruning import Layer, Method, Pruner, Sizes, Unstructured
 from lightning_lottery.rules.controls import Control, ShuffleMask, branches_of
 from lightning_lottery.rules.description import described
@@ -49,9 +49,8 @@ class Settings:
         self._check_monitor()
         for argument in ("include", "exclude", "controls", "control_rounds", "stop"):
             value = getattr(self, argument)
-            optional = value is None and argument == "control_rounds"
-            if not optional and (not isinstance(value, Sequence) or isinstance(value, str)):
-                raise ConfigurationError(f"{argument}={value!r} is not a list. Write {argument}=[...].")
+            if not (value is None and argument == "control_rounds"):
+                check_list(argument, value, f"{argument}=[...]")
         for argument in ("include", "exclude"):
             if odd := [pattern for pattern in getattr(self, argument) if not isinstance(pattern, str)]:
                 raise ConfigurationError(

@@ -40,7 +40,7 @@ class RunFolder:
 
     Args:
         path: The folder. It is created when the first file is written.
-        temporary: Removes the folder when it is no longer needed.
+        temporary: Deletes the folder after the run.
         is_writer: Whether this process writes. Of several processes that train together, only one does.
 
     Raises:

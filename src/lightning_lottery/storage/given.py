@@ -33,7 +33,7 @@ class GivenTicket:
             argument: The name of the argument, for error messages.
 
         Raises:
-            ConfigurationError: It is neither, or there is no such file.
+            ConfigurationError: It is neither of these, the file does not exist, or the ticket has no masks.
             TicketError: The file is damaged or not a ticket.
         """
         if isinstance(given, Ticket):

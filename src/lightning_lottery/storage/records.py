@@ -69,9 +69,9 @@ class RoundRecord:
 class Records(Collection[RoundRecord]):
     """All finished rounds in the order of training. Tickets come first, so ``records[r]`` is round r.
 
-    The records of the controls follow after the last ticket. With ``prune_at_init`` there is no round 0, and the
-    first index is 1. Negative indices count from the end. ``records["shuffle_mask"]`` gives the records of one
-    branch by round.
+    The records of the controls follow after the last ticket. With ``prune_at_init`` the first round is 1,
+    and so is the first index. Negative indices count from the end. ``records["shuffle_mask"]`` gives the records
+    of one branch by round.
     """
 
     def __init__(self, records: Sequence[RoundRecord] = ()) -> None:
@@ -93,7 +93,7 @@ class Records(Collection[RoundRecord]):
         place = operator.index(key)
         if 0 <= place < self._first:
             raise IndexError(
-                f"There is no round {place}: prune_at_init=True prunes before any training. The first is "
+                f"This run has no round {place}: prune_at_init=True prunes before any training. The first is "
                 f"records[{self._first}]."
             )
         return self._records[place if place < 0 else place - self._first]

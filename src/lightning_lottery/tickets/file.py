@@ -88,7 +88,7 @@ class TicketFile:
             The content, on the CPU.
 
         Raises:
-            FileNotFoundError: There is no such file.
+            FileNotFoundError: The file does not exist.
             TicketError: The file is damaged or not a ticket.
         """
         with _opened(path) as file:
@@ -195,7 +195,7 @@ def check_is_file(path: Path, what: str) -> None:
         what: What the file should be, for the error message.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         TicketError: The path leads to a folder, or the file is empty.
     """
     if path.is_dir():
@@ -222,7 +222,7 @@ def _opened(path: Path) -> Iterator[Any]:
     """Opens a safetensors file.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         TicketError: It is damaged, or not a safetensors file.
     """
     check_is_file(path, "ticket file")

@@ -1,7 +1,6 @@
 """Masks from elsewhere: zeros in a network or state dict, masks of torch.nn.utils.prune, dictionaries of masks."""
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from lightning_lottery.errors import TicketError
 from lightning_lottery.files import local_path
 from lightning_lottery.masks import Masks, sharding
-from lightning_lottery.pruning import check_and_select, has_prunable_type
+from lightning_lottery.pruning import check_and_select, has_prunable_type, names_matching
 from lightning_lottery.tickets.file import check_is_file, is_ticket_file
 from lightning_lottery.tickets.network import check_is_network, first_names
 
@@ -32,7 +31,6 @@ def masks_of_zeros(module: nn.Module, include: Sequence[str] = (), exclude: Sequ
         TicketError: All weights of a layer are zero.
     """
     check_is_network(module)
-    _check_lists({"include": include, "exclude": exclude})
     selection = check_and_select(module, include, exclude, is_initial=False)
     masks = {name: _nonzero(parameter) for name, parameter in selection.parameters.items()}
     _check_not_empty(masks)
@@ -87,7 +85,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Reads a file of PyTorch, Lightning or safetensors to the CPU, without executing code in it.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         TicketError: It cannot be read in this way.
     """
     file = local_path(path, "'checkpoint.ckpt'")
@@ -117,30 +115,28 @@ def masks_in_state_dict(
 
     Args:
         state_dict: A state dict, or a checkpoint of Lightning with one.
-        include: Patterns of names of tensors that are prunable.
+        include: Patterns of names of tensors that are prunable, as they are without masks.
         exclude: Patterns of names of tensors that are not.
 
     Returns:
         The masks and all weights, on the CPU, under the names that the network has without masks.
 
     Raises:
+        ConfigurationError: A pattern matches nothing.
         TicketError: A key does not fit; the message names all of them.
     """
-    _check_lists({"include": include, "exclude": exclude})
     inner = state_dict.get("state_dict", state_dict) if isinstance(state_dict, Mapping) else None
     named = inner.items() if isinstance(inner, Mapping) else ()
     tensors = {str(name): sharding.whole(tensor.detach()) for name, tensor in named if isinstance(tensor, Tensor)}
     if not tensors:
         raise TicketError(f"Pass a state dict of tensors by name, or a path, but got {state_dict!r:.200}.")
-    tensors = _without_tied(tensors)
-    _check_patterns({"include": include, "exclude": exclude}, list(tensors))
-    tensors = {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
-    masks, weights = _from_pairs(tensors)
-    has_pairs = bool(masks)
+    tensors = {name: tensor.to("cpu", copy=True) for name, tensor in _without_tied(tensors).items()}
+    pairs, weights = _from_pairs(tensors)
+    included, excluded = names_matching(weights, include, "include"), names_matching(weights, exclude, "exclude")
+    masks = {}
     for name, tensor in weights.items():
-        if _matches(name, include) or (not has_pairs and _is_matrix(tensor)):
-            masks.setdefault(name, _nonzero(tensor))
-    masks = {n: mask for n, mask in masks.items() if not (_matches(n, exclude) or _matches(f"{n}_orig", exclude))}
+        if name not in excluded and (name in pairs or name in included or (not pairs and _is_matrix(tensor))):
+            masks[name] = pairs[name] if name in pairs else _nonzero(tensor)
     if not masks:
         raise TicketError(
             "The state dict contains nothing prunable: no floating-point tensor of two or more dimensions. Its "
@@ -202,23 +198,6 @@ def _is_matrix(tensor: Tensor) -> bool:
 
 def _nonzero(tensor: Tensor) -> Tensor:
     return tensor.detach().ne(0).cpu().contiguous()
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _check_lists(arguments: Mapping[str, Sequence[str]]) -> None:
-    for argument, patterns in arguments.items():
-        if isinstance(patterns, str) or not isinstance(patterns, Sequence):
-            raise TicketError(f"{argument}={patterns!r} is not a list. Write for example {argument}=['*.bias'].")
-
-
-def _check_patterns(arguments: Mapping[str, Sequence[str]], names: Sequence[str]) -> None:
-    for argument, patterns in arguments.items():
-        for pattern in patterns:
-            if not any(_matches(name, [pattern]) for name in (*names, *(n.removesuffix("_orig") for n in names))):
-                raise TicketError(f"{argument}={pattern!r} matches no key. The keys are: {', '.join(names)}.")
 
 
 def _check_not_empty(masks: Masks) -> None:

@@ -92,7 +92,7 @@ class Masking:
 
         return [replace_attribute(optimizer, "step", masked_step)]
 
-    def hold(self, optimizers: Sequence[Optimizer], elementwise: bool = True, by_hand: bool = False) -> None:
+    def hold(self, optimizers: Sequence[Optimizer], elementwise: bool, by_hand: bool) -> None:
         """Sets pruned weights and their optimizer state to zero, and keeps them at zero in every step.
 
         Gradients must be masked before every step, with :meth:`mask_gradients`.

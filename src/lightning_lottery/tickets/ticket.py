@@ -18,7 +18,7 @@ from lightning_lottery.tickets.network import check_is_network, misfits, startin
 from lightning_lottery.tickets.provenance import provenance, structure_of
 from lightning_lottery.tickets.round_id import TICKET_BRANCH, RoundId
 from lightning_lottery.tickets.tensors import put, take_apart
-from lightning_lottery.tickets.transfer import StartFrom, carry
+from lightning_lottery.tickets.transfer import Carried, StartFrom, carry
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -196,10 +196,9 @@ class Ticket:
             ConfigurationError: The network has no prunable layer.
             TicketError: An argument is invalid, or no mask fits the network.
         """
-        made = carry(self.masks, self.weights, module, rename or {}, weights)
+        masks, values, carried = carry(self.masks, self.weights, module, rename or {}, weights)
         described = {**self.provenance, "structure": structure_of(module), "transfer": weights}
-        ticket = replace(self, masks=made.masks, weights=made.weights, provenance=described)
-        return Transfer(ticket, made.carried, made.skipped, made.left_dense)
+        return Transfer(**vars(carried), ticket=replace(self, masks=masks, weights=values, provenance=described))
 
     @property
     def fingerprint(self) -> str:
@@ -237,7 +236,7 @@ class Ticket:
             The ticket, on the CPU, equal to the saved one bit for bit.
 
         Raises:
-            FileNotFoundError: There is no such file.
+            FileNotFoundError: The file does not exist.
             TicketError: The file is damaged or not a ticket.
         """
         content = TicketFile.read(local_path(path, "'ticket.safetensors'"))
@@ -306,7 +305,8 @@ class Ticket:
             The ticket, on the CPU, with the names that the network has without masks.
 
         Raises:
-            FileNotFoundError: There is no such file.
+            ConfigurationError: A pattern matches nothing.
+            FileNotFoundError: The file does not exist.
             TicketError: The file cannot be read, a key does not fit, or a layer keeps nothing; the message names
                 all keys that do not fit.
         """
@@ -316,20 +316,14 @@ class Ticket:
 
 
 @dataclass(frozen=True)
-class Transfer:
+class Transfer(Carried):
     """The result of :meth:`Ticket.transfer`. Printing it shows what was carried over.
 
     Attributes:
         ticket: A ticket for the other network.
-        carried: The names in that network of all masks and values that come from the original ticket.
-        skipped: What was not carried over, by its name in the original ticket, each with the reason.
-        left_dense: The prunable layers of the network for which the original ticket has no mask.
     """
 
     ticket: Ticket
-    carried: list[str]
-    skipped: dict[str, str]
-    left_dense: list[str]
 
     def __str__(self) -> str:
         masks = [name for name in self.ticket.masks if name not in self.left_dense]

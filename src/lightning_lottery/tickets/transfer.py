@@ -11,25 +11,21 @@ from torch import Tensor, nn
 from lightning_lottery.errors import TicketError
 from lightning_lottery.masks import Masks
 from lightning_lottery.pruning import check_and_select
-from lightning_lottery.tickets.network import check_is_network, first_names, starting_values
+from lightning_lottery.tickets.network import check_is_network, first_names, starting_values, tensors_of
 
 StartFrom = Literal["ticket", "model", "signs"]
 
 
 @dataclass(frozen=True)
 class Carried:
-    """What fits another network.
+    """What was carried over to another network.
 
     Attributes:
-        masks: A mask for each prunable parameter of the network; layers without a mask of the ticket stay dense.
-        weights: The values to start from, for all parameters and persistent buffers of the network.
-        carried: The names in the network of everything that was taken from the ticket.
-        skipped: What was not taken, by its name in the ticket, each with the reason.
+        carried: The names in that network of all masks and values that come from the ticket.
+        skipped: What was not carried over, by its name in the ticket, each with the reason.
         left_dense: The prunable parameters of the network for which the ticket has no mask.
     """
 
-    masks: Masks
-    weights: dict[str, Tensor]
     carried: list[str]
     skipped: dict[str, str]
     left_dense: list[str]
@@ -41,8 +37,11 @@ def carry(
     module: nn.Module,
     rename: Mapping[str, str],
     start_from: StartFrom,
-) -> Carried:
+) -> tuple[Masks, dict[str, Tensor], Carried]:
     """Carries masks and weights over to a network; see :meth:`Ticket.transfer`.
+
+    Returns:
+        A mask for each prunable parameter of the network, the values to start from, and where they come from.
 
     Raises:
         ConfigurationError: The network has nothing prunable.
@@ -52,37 +51,54 @@ def carry(
         raise TicketError(f"weights={start_from!r} must be one of {', '.join(map(repr, get_args(StartFrom)))}.")
     check_is_network(module)
     prunable = check_and_select(module, is_initial=False).parameters
-    parameters, start = dict(module.named_parameters()), starting_values(module)
-    first = first_names(module)
-    skipped: dict[str, str] = {}
-    carried: dict[str, str] = {}
-    for name, wanted in renamed(list(weights), rename).items():
-        new = first.get(wanted, wanted)
-        if name not in masks and start_from != "ticket":
-            continue
-        if new in carried.values():
-            skipped[name] = f"{wanted!r} is tied to {new!r}, which has a value already"
-        elif new not in start:
-            skipped[name] = f"the network has no {new!r}"
-        elif start[new].shape != weights[name].shape:
-            shapes = f"{tuple(weights[name].shape)} in the ticket and {tuple(start[new].shape)} in the network"
-            skipped[name] = f"its shape is {shapes}"
-        elif name in masks and new not in parameters:
-            skipped[name] = f"{new!r} is not a parameter of the network"
-        else:
-            carried[name] = new
-    made = {new: masks[name] for name, new in carried.items() if name in masks}
+    start = starting_values(module)
+    wanted = {n: new for n, new in renamed(list(weights), rename).items() if n in masks or start_from == "ticket"}
+    targets, skipped = _targets(wanted, masks, weights, module)
+    made = {new: masks[name] for name, new in targets.items() if name in masks}
     if not made:
         raise TicketError(_nothing_carried(list(masks), list(prunable), skipped))
-    for name, new in carried.items():
+    for name, new in targets.items():
         if start_from == "ticket":
             start[new] = weights[name].to(start[new].dtype)
         elif start_from == "signs":
             start[new] = _with_signs(start[new], weights[name])
     left_dense = [name for name in prunable if name not in made]
-    alive = {name: torch.ones(prunable[name].shape, dtype=torch.bool) for name in left_dense}
-    in_order = {name: (made | alive)[name] for name in parameters if name in made or name in alive}
-    return Carried(in_order, start, list(carried.values()), skipped, left_dense)
+    made |= {name: torch.ones(prunable[name].shape, dtype=torch.bool) for name in left_dense}
+    in_order = {name: made[name] for name, _ in module.named_parameters() if name in made}
+    return in_order, start, Carried(list(targets.values()), skipped, left_dense)
+
+
+def _targets(
+    wanted: Mapping[str, str], masks: Masks, weights: Mapping[str, Tensor], module: nn.Module
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Finds the parameters and buffers of a network that masks and weights fit.
+
+    Args:
+        wanted: The names in the network by those in the ticket.
+        masks: The masks of the ticket.
+        weights: Its weights.
+        module: The network.
+
+    Returns:
+        The first names in the network of what fits, and the reasons for what does not, by the names in the ticket.
+    """
+    parameters, tensors, first = dict(module.named_parameters()), tensors_of(module), first_names(module)
+    fitting: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    for name, new_name in wanted.items():
+        new = first.get(new_name, new_name)
+        if new in fitting.values():
+            skipped[name] = f"{new_name!r} is tied to {new!r}, which has a value already"
+        elif new not in tensors:
+            skipped[name] = f"the network has no {new!r}"
+        elif tensors[new].shape != weights[name].shape:
+            shapes = f"{tuple(weights[name].shape)} in the ticket and {tuple(tensors[new].shape)} in the network"
+            skipped[name] = f"its shape is {shapes}"
+        elif name in masks and new not in parameters:
+            skipped[name] = f"{new!r} is not a parameter of the network"
+        else:
+            fitting[name] = new
+    return fitting, skipped
 
 
 def _with_signs(values: Tensor, signs: Tensor) -> Tensor:
