@@ -19,12 +19,12 @@ MODULES = [module.name for module in pkgutil.walk_packages([str(SOURCE)], "light
 ROOMS = [
     ["errors"],
     ["files", "plain", "attributes"],
-    ["masks", "vision"],
+    ["masks", "vision", "channels"],
     ["pruning"],
     ["tickets"],
     ["storage"],
     ["_lightning", "rules", "report"],
-    ["preflight"],
+    ["preflight", "export"],
     ["rounds"],
     ["callback"],
     ["__init__"],
@@ -32,14 +32,15 @@ ROOMS = [
 ]
 HEIGHT = {room: number for number, line in enumerate(ROOMS) for room in line}
 WITHOUT_LIGHTNING = [
-    *("errors", "files", "plain", "attributes", "masks"),
-    *("pruning", "tickets", "storage", "rules", "report"),
+    *("errors", "files", "plain", "attributes", "masks", "channels"),
+    *("pruning", "tickets", "storage", "rules", "report", "export"),
 ]
 # Names that users import from a room; other rooms need not take them.
 PUBLIC = {
     "masks": {"Masks", "density", "fingerprint", "kept", "pack", "prunable", "prune_smallest", "unpack"},
     "vision": {"Classifier", "FashionMNIST", "LeNet300100", "MLP", "MNIST", "MNIST5000", "TensorLoader"},
     "cli": {"LotteryCLI", "main"},
+    "export": {"ExportReport", "Latency", "Measurement", "compact"},
 }
 
 

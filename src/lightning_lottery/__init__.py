@@ -1,7 +1,14 @@
 """Find winning lottery tickets inside one PyTorch Lightning fit."""
 
 from lightning_lottery.callback import LotteryTicketCallback, TicketCallback
-from lightning_lottery.errors import ConfigurationError, FolderError, LotteryError, TicketError, TrainingError
+from lightning_lottery.errors import (
+    ConfigurationError,
+    ExportError,
+    FolderError,
+    LotteryError,
+    TicketError,
+    TrainingError,
+)
 from lightning_lottery.preflight import Preview
 from lightning_lottery.pruning import (
     ERK,
@@ -9,6 +16,7 @@ from lightning_lottery.pruning import (
     Block,
     Channels,
     Context,
+    CoupledChannels,
     Criterion,
     Global,
     GraSP,
@@ -54,8 +62,10 @@ __all__ = [
     "ConfigurationError",
     "Context",
     "Control",
+    "CoupledChannels",
     "Criterion",
     "EarlyBird",
+    "ExportError",
     "FineTune",
     "FolderError",
     "Global",

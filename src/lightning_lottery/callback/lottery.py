@@ -149,11 +149,13 @@ class LotteryTicketCallback(Resumable):
         # For checkpoints that other callbacks write on an exception, after the run is closed.
         self._last_state: dict[str, Any] = {}
 
-    def preview(self, model: nn.Module) -> Preview:
+    def preview(self, model: nn.Module, example: Any = None) -> Preview:
         """Prints and returns what these arguments would prune, without training or changing the network.
 
         Args:
             model: The LightningModule, or any network. Layers made by ``configure_model`` must exist.
+            example: For :class:`CoupledChannels`: what the network is called with, a tensor, a tuple of arguments,
+                or a dictionary of keyword arguments. Default: ``model.example_input_array``.
 
         Returns:
             The prunable layers with their shapes, what each round keeps of them, and what is left out and why.
@@ -161,7 +163,7 @@ class LotteryTicketCallback(Resumable):
         Raises:
             ConfigurationError: The network does not work with the arguments.
         """
-        preview = Preview.of(model, self.settings)
+        preview = Preview.of(model, self.settings, example)
         rank_zero_only(print)(preview, flush=True)
         return preview
 

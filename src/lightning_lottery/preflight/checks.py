@@ -16,12 +16,12 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from torch import nn
 
+from lightning_lottery.channels import require_torch_pruning
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.masks import count, is_sharded, like, local
 from lightning_lottery.pruning import (
     Layer,
     Magnitude,
-    Pruner,
     Selection,
     Unstructured,
     check_and_select,
@@ -165,7 +165,7 @@ def check_start(trainer: Trainer, is_resumed: bool, has_nothing_to_train: bool) 
 
 def check_module(
     module: LightningModule, settings: Settings, copies: Mapping[str, str | None] | None = None
-) -> tuple[Selection, Pruner]:
+) -> Selection:
     """Checks a LightningModule against the arguments.
 
     Args:
@@ -174,17 +174,21 @@ def check_module(
         copies: For a resumed run, the copies of trained weights that it was started with; ``None`` for a new run.
 
     Returns:
-        The parameters that are pruned and those that are not, and what every round keeps of them.
+        The parameters that are pruned and those that are not.
 
     Raises:
-        ConfigurationError: The module does not work with the arguments.
+        ConfigurationError: The module does not work with the arguments, or an optional package is missing.
         TicketError: The ticket to start from does not fit the module.
     """
     _check_optimizers(module)
     selection = select_for(module, settings, copies)
     layers = layers_of(module, selection.parameters)
     _check_sharded(module, settings, layers)
-    return selection, settings.plan(layers)
+    if settings.method.pattern.needs_example:
+        require_torch_pruning()  # the data, and so the examples, are loaded later
+    else:
+        settings.plan(layers)
+    return selection
 
 
 def select_for(module: nn.Module, settings: Settings, copies: Mapping[str, str | None] | None = None) -> Selection:

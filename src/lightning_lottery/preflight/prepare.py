@@ -12,7 +12,7 @@ from lightning_lottery._lightning import RoundsLoop
 from lightning_lottery.preflight.checks import check_module, check_resume, check_start
 from lightning_lottery.preflight.identity import check_same, describe_run
 from lightning_lottery.preflight.locate import folder_of, open_folder
-from lightning_lottery.pruning import Pruner, Selection
+from lightning_lottery.pruning import Selection
 from lightning_lottery.rules import Settings
 from lightning_lottery.storage import RunDescription, RunFolder, RunState
 
@@ -50,7 +50,6 @@ class Prepared:
         loop: The fit loop.
         module: The LightningModule.
         selection: The parameters that are pruned, and those that are not.
-        pruner: What every round keeps of them.
         folder: The run folder, locked.
         description: The description of the run. That of a new run still lacks the provenance of its tickets.
     """
@@ -59,7 +58,6 @@ class Prepared:
     loop: RoundsLoop
     module: LightningModule
     selection: Selection
-    pruner: Pruner
     folder: RunFolder
     description: RunDescription
 
@@ -86,7 +84,7 @@ def prepare(loop: RoundsLoop, module: LightningModule, settings: Settings, reque
         return None
     earlier = _folder_to_resume(loop, settings, request)
     then = None if earlier is None else earlier.description() or RunDescription()
-    selection, pruner = check_module(module, settings, None if then is None else then.copies)
+    selection = check_module(module, settings, None if then is None else then.copies)
     if settings.verbose:
         trainer.print(selection.line())
     description = describe_run(request.trainer, settings, module, selection)
@@ -95,7 +93,7 @@ def prepare(loop: RoundsLoop, module: LightningModule, settings: Settings, reque
     run: str = trainer.strategy.broadcast(uuid.uuid4().hex)  # one id for all processes
     description = replace(description, run=run) if then is None else then
     folder = open_folder(trainer, settings, earlier)
-    return Prepared(settings, loop, module, selection, pruner, folder, description)
+    return Prepared(settings, loop, module, selection, folder, description)
 
 
 def _folder_to_resume(loop: RoundsLoop, settings: Settings, request: FitRequest) -> RunFolder | None:

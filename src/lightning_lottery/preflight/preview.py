@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
+from lightning_lottery.channels import example_of, find_coupling
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.preflight.checks import select_for
 from lightning_lottery.pruning import Pruner, Selection, layers_of
@@ -37,8 +39,13 @@ class Preview:
         return self.selection.left_out
 
     @classmethod
-    def of(cls, module: nn.Module, settings: Settings) -> "Preview":
+    def of(cls, module: nn.Module, settings: Settings, example: Any = None) -> "Preview":
         """Computes what a run with these arguments would prune.
+
+        Args:
+            module: The network.
+            settings: The arguments.
+            example: What the network is called with, if the pattern needs it; by default ``example_input_array``.
 
         Raises:
             ConfigurationError: The network does not work with the arguments.
@@ -47,7 +54,11 @@ class Preview:
             raise ConfigurationError(f"preview needs a network (a torch.nn.Module), but got {module!r:.200}.")
         selection = select_for(module, settings)
         layers = layers_of(module, selection.parameters)
-        pruner = settings.plan(layers)
+        coupling = None
+        if settings.method.pattern.needs_example:
+            coupling = find_coupling(module, example_of(module) if example is None else example)
+            coupling = coupling.without(dict.fromkeys(selection.excluded, "is excluded"))
+        pruner = settings.plan(layers, coupling)
         shapes = {layer.name: layer.shape for layer in layers}
         units = sum(layer.units for layer in pruner.layers.values())
         return cls(shapes, _kept(pruner), units, selection, settings.first_round)

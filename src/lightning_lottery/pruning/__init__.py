@@ -1,6 +1,7 @@
 """Which weights are pruned: prunable parameters and their copies, criteria, scopes, patterns, sizes."""
 
 from lightning_lottery.pruning.copies import GradientWatch, are_equal, find_copies
+from lightning_lottery.pruning.coupled import ChannelUnits, CoupledChannels
 from lightning_lottery.pruning.criteria import (
     Context,
     Criterion,
@@ -16,17 +17,20 @@ from lightning_lottery.pruning.gradient_criteria import SNIP, GraSP, SynFlow, Ta
 from lightning_lottery.pruning.kinds import Kind, has_prunable_type, kinds_of, norms_by_name
 from lightning_lottery.pruning.layers import Layer, layers_of
 from lightning_lottery.pruning.method import Method, Pruner, check_scores, emptied_norms, largest
-from lightning_lottery.pruning.patterns import Block, Channels, NofM, Pattern, Unstructured, pattern_of
+from lightning_lottery.pruning.patterns import Block, Channels, NofM, Unstructured, pattern_of
 from lightning_lottery.pruning.prunable import Selection, check_and_select, check_not_lazy, names_matching
 from lightning_lottery.pruning.scopes import ERK, Global, Layerwise, Pool, Scope, scope_of
 from lightning_lottery.pruning.sizes import Sizes
+from lightning_lottery.pruning.units import Pattern
 
 __all__ = [
     "ERK",
     "SNIP",
     "Block",
+    "ChannelUnits",
     "Channels",
     "Context",
+    "CoupledChannels",
     "Criterion",
     "Data",
     "Global",

@@ -24,6 +24,7 @@ class Layer:
         norm_dims: If the weights are divided by their norms, the dimensions along which there are separate norms:
             ``(0,)`` if each row has its own, ``()`` if there is a single norm. ``None`` without a norm.
         removed: Number of units that do not survive in round 0, because the search starts from a ticket.
+        tied: The names of further parameters that the units reach into.
     """
 
     name: str
@@ -35,6 +36,12 @@ class Layer:
     least: int = 0
     norm_dims: tuple[int, ...] | None = None
     removed: int = 0
+    tied: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all parameters that its units reach into."""
+        return (self.name, *self.tied)
 
     @property
     def alive(self) -> int:

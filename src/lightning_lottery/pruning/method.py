@@ -8,14 +8,16 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from lightning_lottery.channels import Coupling
 from lightning_lottery.errors import ConfigurationError, TrainingError
 from lightning_lottery.masks import Masks, nan_error, prune_smallest, sharding
 from lightning_lottery.pruning.criteria import Context, Criterion, wide
 from lightning_lottery.pruning.kinds import norms_by_name
 from lightning_lottery.pruning.layers import Layer
-from lightning_lottery.pruning.patterns import Pattern, Unstructured
+from lightning_lottery.pruning.patterns import Unstructured
 from lightning_lottery.pruning.scopes import Pool, Scope
 from lightning_lottery.pruning.sizes import Sizes
+from lightning_lottery.pruning.units import Pattern, Units
 
 
 @dataclass(frozen=True)
@@ -32,21 +34,26 @@ class Method:
     scope: Scope
     pattern: Pattern
 
-    def plan(self, layers: Sequence[Layer], sizes: Sizes, masks: Mapping[str, Tensor] | None = None) -> "Pruner":
+    def plan(
+        self,
+        layers: Sequence[Layer],
+        sizes: Sizes,
+        masks: Mapping[str, Tensor] | None = None,
+        coupling: Coupling | None = None,
+    ) -> "Pruner":
         """Computes what every round keeps.
 
         Args:
             layers: The prunable layers in order.
             sizes: The sizes of the rounds.
             masks: The masks of round 0 by name, not sharded; layers without one, by default all, are dense.
+            coupling: The channels of the network that depend on each other, if the pattern needs them.
 
         Raises:
             ConfigurationError: The pattern does not support a layer, or the sizes are impossible.
         """
-        for layer in layers:
-            self.pattern.check(layer)
-        masks = masks or {}
-        made = [self._with_units(layer, masks.get(layer.name)) for layer in layers]
+        units = self.pattern.group(layers, coupling)
+        made = units.layers(masks or {})
         if all(layer.least == layer.alive for layer in made):
             raise ConfigurationError(
                 f"{self.pattern} keeps every weight of {', '.join(layer.name for layer in made)}, so nothing can "
@@ -56,18 +63,7 @@ class Method:
         made = self.scope.with_least(made)
         pools = list(self.scope.pools(made, sizes))
         _check(pools, made, sizes, self)
-        return Pruner(self, {layer.name: layer for layer in made}, pools, empty_without_keep_alive)
-
-    def _with_units(self, layer: Layer, mask: Tensor | None) -> Layer:
-        """Adds the number of units, of those that are removed in round 0, and of those that always stay."""
-        alive = None if mask is None else self.pattern.alive(mask)
-        least = self.pattern.least(layer) if alive is None else self.pattern.least_of(layer, alive)
-        if layer.norm_dims is not None:  # NofM keeps these units anyway
-            shape = self.pattern.scores(torch.empty(layer.shape, device="meta")).shape
-            least = max(least, math.prod(shape[dim] for dim in self.pattern.unit_norm_dims(layer)))
-        units = self.pattern.units(layer.shape)
-        removed = 0 if alive is None else units - int(alive.count_nonzero())
-        return replace(layer, units=units, removed=removed, least=min(least, units - removed))
+        return Pruner(self, units, {layer.name: layer for layer in made}, pools, empty_without_keep_alive)
 
     def _empty_without_keep_alive(self, layers: Sequence[Layer], sizes: Sizes) -> dict[str, int]:
         """The layers that would become empty without ``keep_alive``, and the round in which they would."""
@@ -85,13 +81,15 @@ class Pruner:
 
     Attributes:
         method: How weights are pruned.
-        layers: The prunable layers by name.
+        units: What is removed at once.
+        layers: The layers that compete, by name.
         pools: Which layers compete, and what every round keeps.
         empty_without_keep_alive: Layers that only ``keep_alive`` keeps from becoming empty, and the round in
             which they would.
     """
 
     method: Method
+    units: Units
     layers: Mapping[str, Layer]
     pools: Sequence[Pool]
     empty_without_keep_alive: Mapping[str, int] = field(default_factory=dict)
@@ -120,31 +118,30 @@ class Pruner:
         iterations = self.method.criterion.iterations
         rescued = [name for name, first in self.empty_without_keep_alive.items() if first <= number]
         for iteration in range(1, iterations + 1):
-            units = self._unit_scores(context(masks))
-            masks = dict(masks)
+            units, alive = self._unit_scores(context(masks)), self.units.alive(masks)
             for pool in self.pools:
                 start, end = pool.keep[number - 1], pool.keep[number]
                 part = iteration / iterations
                 keep = end if part == 1 or start == 0 else round(start * (end / start) ** part)
-                rescued += self._prune(pool, keep, units, masks)
+                rescued += self._prune(pool, keep, units, alive)
+            masks = self.units.masks(alive, masks)
         return masks, list(dict.fromkeys(rescued))
 
     @torch.no_grad()
     def random_masks(self, masks: Masks) -> Masks:
         """Masks of round 1 from random scores (global generator), to try something out on a sparse ticket."""
-        scores = {name: self.method.pattern.scores(torch.rand(mask.shape)) for name, mask in masks.items()}
-        units = {name: score.to(masks[name].device) for name, score in scores.items()}
-        made = dict(masks)
+        units = self.units.scores({n: torch.rand(mask.shape).to(mask.device) for n, mask in masks.items()})
+        alive = self.units.alive(masks)
         for pool in self.pools:
-            self._prune(pool, pool.keep[1], units, made)
-        return made
+            self._prune(pool, pool.keep[1], units, alive)
+        return self.units.masks(alive, masks)
 
     @torch.no_grad()
     def _unit_scores(self, context: Context) -> Mapping[str, Tensor]:
         """The scores of all units. Scores of single weights keep their signs."""
         criterion, pattern = self.method.criterion, self.method.pattern
         if criterion.scores_units:
-            units = {name: pattern.scores(torch.zeros_like(mask.float())) for name, mask in context.masks.items()}
+            units = self.units.scores({n: torch.zeros_like(mask.float()) for n, mask in context.masks.items()})
             return criterion.score(replace(context, weights=units))
         scores = criterion.score(context)
         check_scores(criterion, scores, context.masks)
@@ -153,17 +150,19 @@ class Pruner:
             return scores
         if criterion.absolute:  # norms and groups use magnitudes
             scores = {name: score.abs() for name, score in scores.items()}
-        return {name: pattern.scores(score) for name, score in _scaled(scores).items()}
+        return self.units.scores(_scaled(scores))
 
     @property
     def _ranks_magnitudes(self) -> bool:
         return self.method.criterion.absolute and type(self.method.pattern) is Unstructured
 
     @torch.no_grad()
-    def _prune(self, pool: Pool, keep: int, units: Mapping[str, Tensor], masks: Masks) -> list[str]:
+    def _prune(
+        self, pool: Pool, keep: int, units: Mapping[str, Tensor], everywhere: dict[str, Tensor]
+    ) -> list[str]:
         """Prunes the layers of a pool in place. Returns the names of layers that would have become empty."""
-        pattern, names, absolute = self.method.pattern, pool.names, self._ranks_magnitudes
-        alive = {name: pattern.alive(masks[name]) for name in names}
+        names, absolute = pool.names, self._ranks_magnitudes
+        alive = {name: everywhere[name] for name in names}
         removable = {name: self._removable(name, units[name], alive[name]) for name in names}
         for name in names:  # units that may not be removed are not checked later
             if removable[name] is not alive[name] and bool((units[name].isnan() & alive[name]).any()):
@@ -191,9 +190,7 @@ class Pruner:
                 excess -= surplus
                 rescued += [name] if counts[name] == 0 else []
             competing = [name for name in competing if name not in short]
-        for name in names:
-            mask = pattern.mask(alive[name], tuple(masks[name].shape))
-            masks[name] = mask if isinstance(pattern, Unstructured) else mask & masks[name]
+        everywhere.update(alive)
         assert sum(_counts(alive).values()) == min(keep, sum(before.values())), "counts are exact"
         return rescued
 

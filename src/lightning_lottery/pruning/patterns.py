@@ -1,6 +1,5 @@
 """Patterns: which weights of a layer are removed together."""
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import ceil, prod
 
@@ -10,66 +9,7 @@ from torch import Tensor, nn
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import check_integer, check_number, make_plain
 from lightning_lottery.pruning.layers import Layer
-
-
-@dataclass(frozen=True)
-class Pattern(ABC):
-    """Base class of patterns: groups the weights of a layer into units. Write your own as a frozen dataclass."""
-
-    def check(self, layer: Layer) -> None:
-        """Checks that the pattern supports a layer. By default it supports every layer.
-
-        Raises:
-            ConfigurationError: The layer is not supported.
-        """
-        return
-
-    @abstractmethod
-    def units(self, shape: tuple[int, ...]) -> int:
-        """The number of units in a layer of this shape."""
-
-    def least(self, layer: Layer) -> int:
-        """The number of units of a layer that are never removed; 0 by default."""
-        return 0
-
-    def least_of(self, layer: Layer, alive: Tensor) -> int:
-        """The number of units that are never removed from a layer of which only some units are alive."""
-        return min(self.least(layer), int(alive.count_nonzero()))
-
-    def unit_norm_dims(self, layer: Layer) -> tuple[int, ...]:
-        """The dimensions of :meth:`scores` that correspond to ``layer.norm_dims``.
-
-        At each position along them, the unit with the largest score is never removed, so that no norm becomes
-        zero. By default one unit of the whole layer stays.
-
-        Raises:
-            ConfigurationError: The pattern cannot keep a weight for every norm.
-        """
-        if layer.norm_dims:
-            raise ConfigurationError(
-                f"{layer.name!r} is divided by norms along dimension {layer.norm_dims[0]}, for example by "
-                f"weight_norm. {self} could remove all weights of a norm, which would give NaN. Leave the layer "
-                f"out with exclude=[{layer.name!r}], or remove the normalisation, for example with "
-                "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight'), or with "
-                "torch.nn.utils.remove_weight_norm(layer) if torch.nn.utils.weight_norm added it."
-            )
-        return ()
-
-    @abstractmethod
-    def scores(self, scores: Tensor) -> Tensor:
-        """Computes the scores of the units from the scores of a layer's weights."""
-
-    @abstractmethod
-    def alive(self, mask: Tensor) -> Tensor:
-        """Computes which units survive from a layer's mask; shaped like :meth:`scores`."""
-
-    def removable(self, scores: Tensor, alive: Tensor) -> Tensor:
-        """Which surviving units may be removed; all by default. ``scores`` and ``alive`` are per unit."""
-        return alive
-
-    @abstractmethod
-    def mask(self, alive: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Computes the mask of a layer of this shape from its surviving units."""
+from lightning_lottery.pruning.units import Pattern
 
 
 @dataclass(frozen=True)
@@ -143,8 +83,29 @@ class NofM(Unstructured):
         return torch.logical_and(chosen, grouped).flatten(-2).movedim(-1, 1).contiguous()
 
 
+class Rows(Pattern):
+    """Base class of patterns whose units are the slices of a weight along its first dimension.
+
+    Subclasses have an attribute ``norm``, the exponent of :class:`Channels`.
+    """
+
+    norm: float
+
+    def units(self, shape: tuple[int, ...]) -> int:
+        return shape[0]
+
+    def scores(self, scores: Tensor) -> Tensor:
+        return _powers(scores, self.norm).reshape(len(scores), -1).sum(dim=1)
+
+    def alive(self, mask: Tensor) -> Tensor:
+        return mask.reshape(len(mask), -1).any(dim=1)
+
+    def mask(self, alive: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return alive.view(-1, *[1] * (len(shape) - 1)).expand(shape).contiguous()
+
+
 @dataclass(frozen=True)
-class Channels(Pattern):
+class Channels(Rows):
     """Whole output channels of convolutions, or neurons of linear layers (Li et al. 2017, arXiv:1608.08710).
 
     The score of a channel is the sum of the scores of its weights, each raised to the power ``norm`` with its sign
@@ -169,20 +130,8 @@ class Channels(Pattern):
     def check(self, layer: Layer) -> None:
         _refuse_other_layers(self, layer)
 
-    def units(self, shape: tuple[int, ...]) -> int:
-        return shape[0]
-
     def least(self, layer: Layer) -> int:
         return layer.shape[0] if layer.is_last and not self.outputs else 0
-
-    def scores(self, scores: Tensor) -> Tensor:
-        return _powers(scores, self.norm).flatten(1).sum(dim=1)
-
-    def alive(self, mask: Tensor) -> Tensor:
-        return mask.flatten(1).any(dim=1)
-
-    def mask(self, alive: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return alive.view(-1, *[1] * (len(shape) - 1)).expand(shape).contiguous()
 
 
 @dataclass(frozen=True)

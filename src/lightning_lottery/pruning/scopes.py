@@ -178,7 +178,8 @@ def by_layer(layers: Sequence[Layer], values: Mapping[str, float], argument: str
     ends = {"first": layers[0].name, "last": layers[-1].name}
     found: dict[str, float] = {}
     for pattern, value in values.items():
-        fitting = [layer.name for layer in layers if fnmatchcase(layer.name, ends.get(pattern, pattern))]
+        wanted = ends.get(pattern, pattern)
+        fitting = [layer.name for layer in layers if any(fnmatchcase(n, wanted) for n in layer.names)]
         if not fitting:
             raise ConfigurationError(
                 f"{argument} contains {pattern!r}, which matches no prunable layer. The prunable layers are: "

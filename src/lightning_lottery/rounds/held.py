@@ -8,11 +8,11 @@ from torch import nn
 
 from lightning_lottery._lightning import RoundsFit, RoundsLoop, gradients_stay_masked
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.masks import Masks, is_sharded, place
+from lightning_lottery.masks import is_sharded
 from lightning_lottery.rounds.checks import check_finite, check_parameters, warn_if_emptied
 from lightning_lottery.rounds.swapped_weights import ValidationWatch, check_zeros
 from lightning_lottery.storage import RewindState
-from lightning_lottery.tickets import Masking, ModuleState, Ticket
+from lightning_lottery.tickets import Masking, ModuleState, Ticket, masked_parameters
 
 _NAME = "the fit"  # in warnings and errors
 
@@ -45,7 +45,8 @@ class HeldTicket:
             module: The LightningModule.
             others: The other callbacks of the Trainer.
         """
-        masked = _masked(ticket, module)
+        ticket.check_fits(module)
+        masked = masked_parameters(ticket, module)
         masking = Masking(*masked)
         warn_if_emptied(_NAME, ticket.masks, "Use another ticket, or one without the masks of these layers.")
         by_hand = not module.automatic_optimization
@@ -78,15 +79,8 @@ def mask_weights(ticket: Ticket, module: nn.Module) -> None:
     Raises:
         TicketError: The ticket does not fit the network.
     """
-    Masking(*_masked(ticket, module)).mask_weights()
-
-
-def _masked(ticket: Ticket, module: nn.Module) -> tuple[dict[str, nn.Parameter], Masks]:
-    """The parameters that a ticket masks, and the masks on their devices."""
     ticket.check_fits(module)
-    present = dict(module.named_parameters())
-    parameters = {name: present[name] for name in ticket.masks}
-    return parameters, {name: place(ticket.masks[name], p) for name, p in parameters.items()}
+    Masking(*masked_parameters(ticket, module)).mask_weights()
 
 
 def rewind_to(state: RewindState, ticket: Ticket, loop: RoundsLoop, module: LightningModule) -> None:

@@ -10,6 +10,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_lottery._lightning import RoundsFit
+from lightning_lottery.channels import Coupling
 from lightning_lottery.errors import ConfigurationError, TrainingError
 from lightning_lottery.masks import Masks, local
 from lightning_lottery.pruning import Context, Data, Pruner, check_scores, layers_of
@@ -30,6 +31,7 @@ class NextMasks:
         module: The LightningModule.
         parameters: The prunable parameters by name.
         seed: The seed of the run.
+        coupling: The channels that depend on each other, if the pattern needs them.
     """
 
     def __init__(
@@ -39,15 +41,16 @@ class NextMasks:
         module: LightningModule,
         parameters: Mapping[str, nn.Parameter],
         seed: str,
+        coupling: Coupling | None,
     ) -> None:
         self._pruner, self._fit, self._module = pruner, fit, module
-        self.parameters, self._seed = parameters, seed
+        self.parameters, self._seed, self._coupling = parameters, seed, coupling
 
     def without(self, names: Collection[str], settings: Settings) -> "NextMasks":
         """A copy without some parameters, which are no longer pruned."""
         parameters = {name: parameter for name, parameter in self.parameters.items() if name not in names}
-        pruner = settings.plan(layers_of(self._module, parameters))
-        return NextMasks(pruner, self._fit, self._module, parameters, self._seed)
+        pruner = settings.plan(layers_of(self._module, parameters), self._coupling)
+        return NextMasks(pruner, self._fit, self._module, parameters, self._seed, self._coupling)
 
     @property
     def counts(self) -> list[int]:
@@ -111,7 +114,8 @@ class NextMasks:
                 raise
             return  # training_step may need what training hooks set; it will exist later
         # Equal scores are acceptable here, since some weights are zero until they are trained.
-        check_scores(criterion, scores, masks, allow_equal=not is_first)
+        prunable = {name: masks[name] for name in self.parameters}
+        check_scores(criterion, scores, prunable, allow_equal=not is_first)
         unranked = [name for name, score in scores.items() if bool(local(score).isnan().any())]
         if unranked:
             raise ConfigurationError(
@@ -125,7 +129,8 @@ class NextMasks:
 
     def _context(self, number: int, masks: Masks, start: Mapping[str, Tensor], data: Data) -> Context:
         seed = derived_seed(self._seed, "criterion", number)
-        return Context(self.parameters, Beside(start, self.parameters), masks, self._module, data, seed)
+        prunable = {name: masks[name] for name in self.parameters}
+        return Context(self.parameters, Beside(start, self.parameters), prunable, self._module, data, seed)
 
 
 def derived_seed(seed: str, purpose: str, number: int) -> int:

@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lightning_lottery.masks import place
 from lightning_lottery.preflight import Prepared
 from lightning_lottery.rounds.follow import update_copies
 from lightning_lottery.rounds.next_masks import NextMasks, derived_seed
 from lightning_lottery.rounds.rewind_point import RewindPoint
 from lightning_lottery.rounds.round import Round
 from lightning_lottery.rules import make_control
-from lightning_lottery.tickets import RoundId, Ticket, tensors_of
+from lightning_lottery.tickets import RoundId, Ticket, masked_parameters, tensors_of
 
 
 class NextTicket:
@@ -61,7 +60,7 @@ class NextTicket:
             masks, start = trained.masks, trained.start
         else:
             dense, start = self._rewind_point.dense(), self._rewind_point.weights
-            masks = {name: place(mask, self.masks.parameters[name]) for name, mask in dense.masks.items()}
+            masks = masked_parameters(dense, self._module)[1]
         made = self.masks.make(entry.number, masks, start.weights())
         return self._rewind_point.next_ticket(entry, made, self.copies)
 

@@ -1,7 +1,7 @@
 """One round: its masks, its masking, its metric and its state."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from lightning_lottery import report
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.errors import TrainingError
-from lightning_lottery.masks import Masks, arithmetic, count, fingerprint, pack, place, unpack
+from lightning_lottery.masks import Masks, arithmetic, count, fingerprint, pack, unpack
 from lightning_lottery.pruning import GradientWatch, find_copies
 from lightning_lottery.rounds.checks import warn_if_emptied
 from lightning_lottery.rounds.swapped_weights import ValidationWatch
 from lightning_lottery.rules import Settings
 from lightning_lottery.storage import Best, KeptTicket, RoundRecord, RunFolder, RunState
-from lightning_lottery.tickets import Masking, ModuleState, RoundId, Ticket
+from lightning_lottery.tickets import Masking, ModuleState, RoundId, Ticket, masked_parameters
 
 
 @dataclass
@@ -27,6 +27,7 @@ class Round:
     Attributes:
         id: Which round it is.
         masks: The masks, on the devices of the network.
+        following: The names of masked parameters that density does not count.
         start: The ticket that the round started from, in the run folder.
         masking: Keeps the pruned weights at zero.
         validation: Detects weights that are swapped in for a validation.
@@ -43,6 +44,7 @@ class Round:
 
     id: RoundId
     masks: Masks
+    following: Sequence[str]
     start: KeptTicket
     masking: Masking
     validation: ValidationWatch
@@ -60,7 +62,6 @@ class Round:
     def begin(
         cls,
         ticket: Ticket,
-        parameters: Mapping[str, nn.Parameter],
         module: LightningModule,
         fit: RoundsFit,
         settings: Settings,
@@ -70,7 +71,6 @@ class Round:
 
         Args:
             ticket: The ticket, on the CPU unless it is sharded.
-            parameters: The prunable parameters by name.
             module: The LightningModule.
             fit: The Trainer.
             settings: The arguments.
@@ -81,7 +81,7 @@ class Round:
         """
         masks_hash = _common_hash(ticket, fit)
         start = KeptTicket(folder, folder.ticket_name(ticket.id), module, ticket)
-        masks = {name: place(mask, parameters[name]) for name, mask in ticket.masks.items()}
+        parameters, masks = masked_parameters(ticket, module)
         warn_if_emptied(ticket.id.name, masks, "Prune less, or protect them with exclude.")
         masking = Masking(parameters, masks)
         by_hand = not module.automatic_optimization
@@ -91,16 +91,22 @@ class Round:
         return cls(
             id=ticket.id,
             masks=masks,
+            following=ticket.following,
             start=start,
             masking=masking,
             validation=ValidationWatch(ticket.id.name, module, parameters, masking, settings.monitor),
             masks_hash=masks_hash,
             best=Best(settings.mode or "min"),
-            progress=report.progress(ticket.id, settings.sizes.last_round, arithmetic.density(masks)),
+            progress=report.progress(ticket.id, settings.sizes.last_round, ticket.density),
             started=time.perf_counter(),
             gradients=GradientWatch(module) if ticket.id.number == 0 else None,
             inherited=dict(fit.trainer.callback_metrics),
         )
+
+    @property
+    def prunable_masks(self) -> Masks:
+        """The masks that density counts."""
+        return {name: mask for name, mask in self.masks.items() if name not in self.following}
 
     @property
     def name(self) -> str:
@@ -158,7 +164,8 @@ class Round:
             masks: The new masks.
             window: The largest number of epochs to keep.
         """
-        seen = [*self.masks_seen, {name: pack(mask) for name, mask in masks.items()}]
+        counted = {name: mask for name, mask in masks.items() if name not in self.following}
+        seen = [*self.masks_seen, {name: pack(mask) for name, mask in counted.items()}]
         self.masks_seen = seen[-window:]
         return [
             {name: unpack(bits, masks[name].shape).to(masks[name].device) for name, bits in packed.items()}
@@ -215,7 +222,8 @@ class Round:
             module: The network.
             path: Path of the ticket file, relative to the run folder.
         """
-        kept, prunable = count(list(self.masks.values())), arithmetic.prunable(self.masks)
+        masks = self.prunable_masks
+        kept, prunable = count(list(masks.values())), arithmetic.prunable(masks)
         return RoundRecord(
             round=self.id.number,
             branch=self.id.branch,
@@ -233,7 +241,7 @@ class Round:
             saved_steps=fit.progress.steps_left() if self.is_cut_short else 0,
             logged_steps=fit.logged_steps(),
             is_cut_short=self.is_cut_short,
-            kept_by_layer=dict(zip(self.masks, kept, strict=True)),
+            kept_by_layer=dict(zip(masks, kept, strict=True)),
         )
 
 

@@ -81,9 +81,7 @@ class Run:
         settings = self.prepared.settings
         self.is_between_rounds = True
         self.rewind_point.rewind(ticket, settings.same_data_order)
-        self.round = Round.begin(
-            ticket, self.tickets.masks.parameters, self.prepared.module, self.fit, settings, self.prepared.folder
-        )
+        self.round = Round.begin(ticket, self.prepared.module, self.fit, settings, self.prepared.folder)
         self.is_between_rounds = False
         return True
 
@@ -162,7 +160,7 @@ class Run:
         elif number < settings.sizes.last_round:
             masks = self.tickets.masks.make(number + 1, current.masks, current.start.weights(), is_final=False)
             seen = current.see_masks(masks, window)
-            settled = any(rule.after_epoch(seen, current.masks) for rule in settings.stop)
+            settled = any(rule.after_epoch(seen, current.prunable_masks) for rule in settings.stop)
             current.is_cut_short |= settled and not (number == 0 and self.rewind_point.is_waiting)
         if current.is_cut_short:
             self.fit.trainer.should_stop = True

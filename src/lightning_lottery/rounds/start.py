@@ -7,8 +7,10 @@ from torch import nn
 
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.errors import TrainingError
-from lightning_lottery.masks import fingerprint, place
+from lightning_lottery.masks import fingerprint
 from lightning_lottery.preflight import Prepared
+from lightning_lottery.pruning import Pruner, layers_of
+from lightning_lottery.rounds.coupled import coupling_of
 from lightning_lottery.rounds.last_ticket import LastTicket
 from lightning_lottery.rounds.next_masks import NextMasks
 from lightning_lottery.rounds.next_ticket import NextTicket
@@ -18,7 +20,7 @@ from lightning_lottery.rounds.round import Round
 from lightning_lottery.rounds.run import Run, shortened
 from lightning_lottery.rules import Plan, make_control
 from lightning_lottery.storage import Records, RunState
-from lightning_lottery.tickets import RoundId, Ticket, dense_ticket
+from lightning_lottery.tickets import RoundId, Ticket, dense_ticket, masked_parameters
 
 
 def begin_run(prepared: Prepared, records: Records) -> Run:
@@ -36,17 +38,18 @@ def begin_run(prepared: Prepared, records: Records) -> Run:
     if settings.start is not None:
         settings.start.apply(module)
     fit = RoundsFit.begin(prepared.loop)
-    dense = dense_ticket(module, parameters, settings.methods(), settings.start)
+    coupling = coupling_of(prepared, fit)
+    pruner = settings.plan(layers_of(module, parameters), coupling)
+    dense = dense_ticket(module, parameters, settings.methods(), settings.start, pruner.units.following)
     seed: str = fit.trainer.strategy.broadcast(dense.provenance["seed"])  # one seed for all processes
     dense = replace(dense, provenance={**dense.provenance, "seed": seed})
     pending = pending_points(settings.rewind, fit)
-    next_masks = NextMasks(prepared.pruner, fit, module, parameters, seed)
-    _try_controls(prepared, dense)
-    alive = {name: place(mask, parameters[name]) for name, mask in dense.masks.items()}
-    next_masks.try_out(alive, dense.weights, is_first=settings.prune_at_init)
+    next_masks = NextMasks(pruner, fit, module, parameters, seed, coupling)
+    _try_controls(prepared, pruner, dense)
+    next_masks.try_out(masked_parameters(dense, module)[1], dense.weights, is_first=settings.prune_at_init)
     folder.clear()  # only after everything that may raise an error
     rewind_point = RewindPoint.begin(settings.rewind, fit, module, folder, pending, dense)
-    description = replace(prepared.description, counts=prepared.pruner.counts, provenance=dense.provenance)
+    description = replace(prepared.description, counts=pruner.counts, provenance=dense.provenance)
     folder.write_description(description)
     tickets = NextTicket(prepared, next_masks, rewind_point)
     plan, ticket = Plan.of(settings), dense
@@ -64,7 +67,7 @@ def begin_run(prepared: Prepared, records: Records) -> Run:
         tickets=tickets,
         last_ticket=LastTicket(fit, module, folder),
         plan=plan,
-        round=Round.begin(ticket, parameters, module, fit, settings, folder),
+        round=Round.begin(ticket, module, fit, settings, folder),
     )
 
 
@@ -106,13 +109,16 @@ def resume_run(prepared: Prepared, state: RunState | None, records: Records) -> 
         fit.set_logged_steps(records[-1].logged_steps)
     recorder.log_again()
     seed = rewind_point.dense().provenance["seed"]
-    tickets = NextTicket(prepared, NextMasks(prepared.pruner, fit, module, parameters, seed), rewind_point)
+    coupling = coupling_of(prepared, fit)
+    pruner = settings.plan(layers_of(module, parameters), coupling)
+    next_masks = NextMasks(pruner, fit, module, parameters, seed, coupling)
+    tickets = NextTicket(prepared, next_masks, rewind_point)
     ticket = _ticket_to_resume(prepared, plan, entry, tickets, rewind_point)
     if state is None:
         rewind_point.rewind(ticket, settings.same_data_order)
     else:
         _continue(state, ticket, fit, module, rewind_point, recorder)
-    current = Round.begin(ticket, parameters, module, fit, settings, folder)
+    current = Round.begin(ticket, module, fit, settings, folder)
     if state is not None:
         current.restore(state, module)
     return Run(prepared, fit, records, recorder, rewind_point, tickets, last_ticket, plan, current)
@@ -154,14 +160,14 @@ def _continue(
     fit.restore_moment(state.moment)
 
 
-def _try_controls(prepared: Prepared, dense: Ticket) -> None:
+def _try_controls(prepared: Prepared, pruner: Pruner, dense: Ticket) -> None:
     """Tries every control on a ticket with random masks, to fail now rather than after the last ticket."""
     module, controls = prepared.module, prepared.settings.branches.values()
     if not controls:
         return
     dense = dense.to(dict(module.named_parameters()))
     with isolate_rng():  # random numbers drawn by a control must not change the training
-        sparse = replace(dense, masks=prepared.pruner.random_masks(dense.masks), round=1)
+        sparse = replace(dense, masks=pruner.random_masks(dense.masks), round=1)
         for control in controls:
             control.check(dense, module)
             make_control(control, sparse, dense, module, seed=0)

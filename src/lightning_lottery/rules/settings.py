@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_lottery.channels import Coupling
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import check_list, make_plain
 from lightning_lottery.pruning import Layer, Method, Pruner, Sizes, Unstructured
@@ -176,13 +177,17 @@ class Settings:
             **({} if self.start is None else {"start": self.start.fingerprint}),
         }
 
-    def plan(self, layers: Sequence[Layer]) -> Pruner:
+    def plan(self, layers: Sequence[Layer], coupling: Coupling | None = None) -> Pruner:
         """Computes what every round keeps of some layers.
+
+        Args:
+            layers: The layers.
+            coupling: The channels that depend on each other, if the pattern needs them.
 
         Raises:
             ConfigurationError: The pattern does not support a layer, or the sizes are impossible.
         """
-        return self.method.plan(layers, self.sizes, None if self.start is None else self.start.masks)
+        return self.method.plan(layers, self.sizes, None if self.start is None else self.start.masks, coupling)
 
     def described(self) -> dict[str, Any]:
         """The arguments that influence the result of a run, as plain values."""

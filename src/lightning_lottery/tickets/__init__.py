@@ -2,7 +2,7 @@
 
 from lightning_lottery.tickets.dense import dense_ticket
 from lightning_lottery.tickets.file import StoredWeights
-from lightning_lottery.tickets.masking import Masking
+from lightning_lottery.tickets.masking import Masking, masked_parameters
 from lightning_lottery.tickets.module_state import ModuleState, is_metric
 from lightning_lottery.tickets.network import starting_values, tensors_of
 from lightning_lottery.tickets.provenance import structure_of
@@ -21,6 +21,7 @@ __all__ = [
     "dense_ticket",
     "is_finite",
     "is_metric",
+    "masked_parameters",
     "moved_like",
     "put",
     "starting_values",

@@ -1,6 +1,6 @@
 """The ticket of round 0, in which every weight survives unless the run starts from a ticket."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ def dense_ticket(
     parameters: Mapping[str, nn.Parameter],
     described: Mapping[str, str] | None = None,
     start: Ticket | None = None,
+    following: Sequence[str] = (),
 ) -> Ticket:
     """Makes the ticket of round 0, in which every weight survives with its current value.
 
@@ -24,17 +25,23 @@ def dense_ticket(
         parameters: Its prunable parameters by name.
         described: Criterion, scope, pattern and rewinding rule, as strings.
         start: The ticket that the run starts from, if any: only its weights survive. The network has its values.
+        following: The names of parameters that have masks, too, but are not prunable; see :class:`Ticket`.
 
     Returns:
         The ticket, on the CPU unless it is sharded.
     """
     given = {} if start is None else start.masks
+    followers = dict.fromkeys([*following, *(() if start is None else start.following)])
+    masked = {**parameters, **{name: module.get_parameter(name) for name in followers if name not in parameters}}
     masks = {
         name: _placed(given[name], parameter) if name in given else _all_alive(parameter)
-        for name, parameter in parameters.items()
+        for name, parameter in masked.items()
     }
     return Ticket(
-        masks, starting_values(module), provenance=provenance(module, torch.initial_seed(), described or {})
+        masks,
+        starting_values(module),
+        provenance=provenance(module, torch.initial_seed(), described or {}),
+        following=[name for name in masked if name not in parameters],
     )
 
 

@@ -33,6 +33,7 @@ class TicketFile:
         round: The number of prunings behind the masks.
         branch: ``"ticket"``, or the name of the control.
         provenance: How the ticket was found, as strings.
+        following: The names of the masks that density does not count.
     """
 
     masks: dict[str, Tensor]
@@ -40,6 +41,7 @@ class TicketFile:
     round: int
     branch: str
     provenance: dict[str, str]
+    following: list[str]
 
     def write(self, path: Path) -> None:
         """Writes the file under a temporary name and renames it.
@@ -74,9 +76,10 @@ class TicketFile:
             "version": _VERSION,
             "round": str(self.round),
             "branch": self.branch,
-            "density": repr(density(self.masks)),
+            "density": repr(density({n: mask for n, mask in self.masks.items() if n not in self.following})),
             "shapes": json.dumps(shapes),
             **({"kinds": json.dumps(kinds)} if kinds else {}),
+            **({"following": json.dumps(self.following)} if self.following else {}),
         }
         write_atomically(path, save(tensors, metadata))
 
@@ -116,6 +119,10 @@ class TicketFile:
                 keys = {key: key.split(".", 2) for key in tensors if key.startswith("part.")}
                 parts = {part: tensors[key] for key, (_, part, owner) in keys.items() if owner == name}
                 weights[name] = put_together(parts, kind)
+            name = "following"
+            following = [str(follower) for follower in json.loads(metadata.pop("following", "[]"))]
+            if unknown := set(following) - set(masks):
+                raise ValueError(f"no masks of {sorted(unknown)}")
             for key, tensor in tensors.items():
                 name = key.removeprefix("weight.")
                 if key.startswith("weight.") and name not in weights:
@@ -124,7 +131,7 @@ class TicketFile:
             raise TicketError(f"{path} is damaged at {name!r}: {error!r}") from error
         for key in ("format", "version", "density"):
             metadata.pop(key, None)
-        return cls(masks, weights, number, branch, metadata)
+        return cls(masks, weights, number, branch, metadata, following)
 
 
 class StoredWeights(Mapping[str, Tensor]):

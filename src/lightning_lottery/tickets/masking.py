@@ -23,11 +23,19 @@ from torch.optim import (
 
 from lightning_lottery.attributes import replace_attribute
 from lightning_lottery.errors import TrainingError
-from lightning_lottery.masks import is_sharded, local
+from lightning_lottery.masks import Masks, is_sharded, local, place
+from lightning_lottery.tickets.ticket import Ticket
 
 # With zero weights, zero state and zero gradients, these optimizers leave a weight at zero, even with weight
 # decay, since the step of a weight depends on that weight alone. A subclass may differ, so the type must be exact.
 _ELEMENTWISE = (ASGD, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop, Rprop)
+
+
+def masked_parameters(ticket: Ticket, module: nn.Module) -> tuple[dict[str, nn.Parameter], Masks]:
+    """The parameters of a network that a ticket masks, and the masks on their devices, by name."""
+    present = dict(module.named_parameters())
+    parameters = {name: present[name] for name in ticket.masks}
+    return parameters, {name: place(ticket.masks[name], p) for name, p in parameters.items()}
 
 
 def _calls_hooks(optimizer: Optimizer) -> bool:

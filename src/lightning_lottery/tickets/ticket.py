@@ -33,9 +33,12 @@ class Ticket:
         round: The number of prunings behind the masks; 0 for the dense network and for masks from elsewhere.
         branch: ``"ticket"``, or the name of the control.
         provenance: How the ticket was found, as strings: criterion, scope, rewind, seed, versions.
+        following: The names of masked parameters that density does not count, since they only follow the prunable
+            ones: the biases and normalisations of removed channels (:class:`CoupledChannels`).
 
     Raises:
-        TicketError: A mask is not boolean, or has no weight of its name and shape.
+        TicketError: A mask is not boolean, or has no weight of its name and shape; or ``following`` names a
+            parameter without a mask.
     """
 
     masks: dict[str, Tensor]
@@ -43,8 +46,11 @@ class Ticket:
     round: int = 0
     branch: str = TICKET_BRANCH
     provenance: dict[str, str] = field(default_factory=dict)
+    following: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        if unknown := [name for name in self.following if name not in self.masks]:
+            raise TicketError(f"following contains {unknown}, but the ticket has no masks of these names.")
         weights = dict(self.weights)
         for name, mask in self.masks.items():
             if name not in weights:
@@ -72,24 +78,30 @@ class Ticket:
         return RoundId(self.round, self.branch)
 
     @property
+    def prunable_masks(self) -> dict[str, Tensor]:
+        """The masks that density counts: all except those of ``following``."""
+        return {name: mask for name, mask in self.masks.items() if name not in self.following}
+
+    @property
     def kept(self) -> int:
         """Number of surviving prunable weights."""
-        return arithmetic.kept(self.masks)
+        return arithmetic.kept(self.prunable_masks)
 
     @property
     def prunable(self) -> int:
         """Number of prunable weights, surviving or not."""
-        return arithmetic.prunable(self.masks)
+        return arithmetic.prunable(self.prunable_masks)
 
     @property
     def density(self) -> float:
         """Kept / prunable, in (0, 1]."""
-        return arithmetic.density(self.masks)
+        return arithmetic.density(self.prunable_masks)
 
     def layer_densities(self) -> dict[str, float]:
         """The density of each prunable parameter, in [0, 1], by name."""
-        kept = sharding.count(list(self.masks.values()))
-        return {name: number / mask.numel() for (name, mask), number in zip(self.masks.items(), kept, strict=True)}
+        masks = self.prunable_masks
+        kept = sharding.count(list(masks.values()))
+        return {name: number / mask.numel() for (name, mask), number in zip(masks.items(), kept, strict=True)}
 
     def to(self, like: Mapping[str, Tensor]) -> "Ticket":
         """Moves masks and weights to the devices of other tensors.
@@ -196,9 +208,12 @@ class Ticket:
             ConfigurationError: The network has no prunable layer.
             TicketError: An argument is invalid, or no mask fits the network.
         """
-        masks, values, carried = carry(self.masks, self.weights, module, rename or {}, weights)
+        masks, values, following, carried = carry(
+            self.masks, self.weights, self.following, module, rename or {}, weights
+        )
         described = {**self.provenance, "structure": structure_of(module), "transfer": weights}
-        return Transfer(**vars(carried), ticket=replace(self, masks=masks, weights=values, provenance=described))
+        ticket = replace(self, masks=masks, weights=values, following=following, provenance=described)
+        return Transfer(**vars(carried), ticket=ticket)
 
     @property
     def fingerprint(self) -> str:
@@ -222,7 +237,9 @@ class Ticket:
             ConfigurationError: The path is a URL.
             TicketError: A buffer is quantised or nested and cannot be written.
         """
-        content = TicketFile(self.masks, self.weights, self.round, self.branch, self.provenance)
+        content = TicketFile(
+            self.masks, self.weights, self.round, self.branch, self.provenance, list(self.following)
+        )
         content.write(local_path(path, "'ticket.safetensors'"))
 
     @classmethod
@@ -240,7 +257,7 @@ class Ticket:
             TicketError: The file is damaged or not a ticket.
         """
         content = TicketFile.read(local_path(path, "'ticket.safetensors'"))
-        return cls(content.masks, content.weights, content.round, content.branch, content.provenance)
+        return cls(**vars(content))
 
     @classmethod
     def from_model(cls, module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> "Ticket":
@@ -326,7 +343,7 @@ class Transfer(Carried):
     ticket: Ticket
 
     def __str__(self) -> str:
-        masks = [name for name in self.ticket.masks if name not in self.left_dense]
+        masks = [name for name in self.ticket.prunable_masks if name not in self.left_dense]
         lines = [f"carried {len(masks)} masks, density of the network {self.ticket.density:.4f}"]
         lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
         lines += [f"left dense {name}" for name in self.left_dense]

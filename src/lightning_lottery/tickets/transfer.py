@@ -1,7 +1,7 @@
 """Carries masks and weights over to another network, with other names or other shapes in some layers."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -34,14 +34,16 @@ class Carried:
 def carry(
     masks: Masks,
     weights: Mapping[str, Tensor],
+    following: Collection[str],
     module: nn.Module,
     rename: Mapping[str, str],
     start_from: StartFrom,
-) -> tuple[Masks, dict[str, Tensor], Carried]:
+) -> tuple[Masks, dict[str, Tensor], list[str], Carried]:
     """Carries masks and weights over to a network; see :meth:`Ticket.transfer`.
 
     Returns:
-        A mask for each prunable parameter of the network, the values to start from, and where they come from.
+        A mask for each prunable parameter of the network, and for each that follows one in the ticket; the values
+        to start from; the names of those that follow; and where all this comes from.
 
     Raises:
         ConfigurationError: The network has nothing prunable.
@@ -55,7 +57,7 @@ def carry(
     wanted = {n: new for n, new in renamed(list(weights), rename).items() if n in masks or start_from == "ticket"}
     targets, skipped = _targets(wanted, masks, weights, module)
     made = {new: masks[name] for name, new in targets.items() if name in masks}
-    if not made:
+    if made.keys() <= (followers := {targets[name] for name in following if name in targets}):
         raise TicketError(_nothing_carried(list(masks), list(prunable), skipped))
     for name, new in targets.items():
         if start_from == "ticket":
@@ -65,7 +67,8 @@ def carry(
     left_dense = [name for name in prunable if name not in made]
     made |= {name: torch.ones(prunable[name].shape, dtype=torch.bool) for name in left_dense}
     in_order = {name: made[name] for name, _ in module.named_parameters() if name in made}
-    return in_order, start, Carried(list(targets.values()), skipped, left_dense)
+    carried = Carried(list(targets.values()), skipped, left_dense)
+    return in_order, start, [name for name in in_order if name in followers], carried
 
 
 def _targets(

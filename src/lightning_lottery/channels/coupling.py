@@ -1,0 +1,50 @@
+"""Finds the channels of a network that can be removed exactly."""
+
+from typing import Any
+
+from torch import nn
+
+from lightning_lottery.channels.exactness import exact_groups
+from lightning_lottery.channels.example import (
+    check_example,
+    in_single_precision,
+    outputs_of,
+    resized,
+    to_device_of,
+)
+from lightning_lottery.channels.graph import Graph
+from lightning_lottery.channels.groups import Coupling, Group
+from lightning_lottery.channels.removal import copy_of
+
+
+def find_coupling(module: nn.Module, example: Any) -> Coupling:
+    """Finds the channels of a network that can be removed exactly.
+
+    The network is not changed. Groups whose removal would change the outputs are kept whole.
+
+    Args:
+        module: The network.
+        example: What it is called with: a tensor, a tuple of arguments, or a dictionary of keyword arguments. Two
+            samples of it are used.
+
+    Raises:
+        ConfigurationError: Torch-Pruning is not installed, the network fails on the example, or cannot be traced.
+    """
+    check_example(example)
+    network = copy_of(module).float().requires_grad_()
+    example = resized(in_single_precision(to_device_of(network, example)), 2)
+    outputs_of(network, example)
+    found: list[Group] = []
+    whole: dict[str, str] = {}
+    for group, reason in Graph(network, example).groups():
+        if reason:
+            whole |= dict.fromkeys(group.parameters, reason)
+        else:
+            found.append(group)
+    order = {name: place for place, (name, _) in enumerate(network.named_parameters())}
+    found.sort(key=lambda group: order[group.name])
+    exact = exact_groups(network, example, found)
+    for group in found:
+        if group not in exact:
+            whole |= dict.fromkeys(group.parameters, "removing its channels changes the outputs of the network")
+    return Coupling(exact, {name: whole[name] for name in order if name in whole})

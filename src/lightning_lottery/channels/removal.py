@@ -1,0 +1,64 @@
+"""Copies of networks, and the physical removal of channels from them."""
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from lightning_lottery.channels.groups import Group, Member
+
+
+def copy_of(module: nn.Module) -> nn.Module:
+    """A copy of a network in evaluation mode, that shares no tensor with it. It belongs to no Trainer."""
+    trainer = vars(module).get("_trainer")  # of a LightningModule; a Trainer cannot be copied
+    made = copy.deepcopy(module, {} if trainer is None else {id(trainer): None})
+    return made.eval()
+
+
+@torch.no_grad()
+def remove(module: nn.Module, dead: Sequence[tuple[Group, Tensor]]) -> None:
+    """Removes channels from a network in place. Its layers keep their classes, and become smaller.
+
+    Args:
+        module: The network.
+        dead: Groups, each with the units to remove: boolean, shape (units,). At least one unit of each stays.
+    """
+    kept: dict[tuple[str, str], tuple[Member, Tensor]] = {}
+    for group, units in dead:
+        for member in group.members:
+            # Different groups may have channels in one layer, for example after a concatenation.
+            side = (member.layer, member.role)
+            stays = ~member.of_channels(units)
+            kept[side] = (member, stays & kept[side][1] if side in kept else stays)
+    for member, stays in kept.values():
+        if not bool(stays.all()):
+            _shrink(module, member, stays.nonzero().flatten())
+
+
+def _shrink(module: nn.Module, member: Member, places: Tensor) -> None:
+    """Keeps only some channels of one side of a layer."""
+    for name, dim in member.tensors.items():
+        path, _, key = name.rpartition(".")
+        old = getattr(owner := module.get_submodule(path), key)
+        new = nn.Parameter(old.detach().index_select(dim, places.to(old.device)), old.requires_grad)
+        setattr(owner, key, new)
+    if member.layer in member.tensors:  # a parameter without a layer of its own
+        return
+    layer = module.get_submodule(member.layer)
+    if isinstance(layer, _NormBase):
+        for key in ("running_mean", "running_var"):
+            if (buffer := getattr(layer, key)) is not None:
+                setattr(layer, key, buffer.index_select(0, places.to(buffer.device)))
+    vars(layer).update({key: len(places) for key in _sizes(layer, member) if hasattr(layer, key)})
+
+
+def _sizes(layer: nn.Module, member: Member) -> list[str]:
+    """The attributes of a layer that are its number of channels on one side."""
+    by_role: Mapping[str, list[str]] = {
+        "outputs": ["out_channels", "out_features"],
+        "inputs": ["in_channels", "in_features"],
+        "both": ["in_channels", "out_channels", "groups", "num_features", "num_parameters"],
+    }
+    return by_role[member.role]

@@ -1,0 +1,78 @@
+"""Channels that a network does not need: they are always zero, or nothing uses them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from lightning_lottery.channels import Group, Member, set_to_zero
+
+
+def dead_units(module: nn.Module, groups: Sequence[Group], unused: bool = True) -> list[tuple[Group, Tensor]]:
+    """Finds units whose removal does not change the outputs, and sets their weights to zero in place.
+
+    A unit is dead if it is always zero, or if all weights that use it are zero. This is repeated until nothing
+    changes, since a unit that is gone uses no others and gives no input to others.
+
+    Args:
+        module: The network. Its parameters are changed.
+        groups: The groups of channels that can be removed.
+        unused: Whether units may be removed that are not zero, because nothing uses them.
+
+    Returns:
+        Each group with its dead units: boolean, shape (units,). One unit of each group stays.
+    """
+    dead = [torch.zeros(group.units, dtype=torch.bool) for group in groups]
+    has_changed = True
+    while has_changed:
+        has_changed = False
+        for group, so_far in zip(groups, dead, strict=True):
+            alive = _is_nonzero(module, group)
+            if unused and group.consumers:
+                alive &= _is_used(module, group)
+            new = ~alive & ~so_far
+            if bool(new.any()):
+                set_to_zero(module, group, new)
+                so_far |= new
+                has_changed = True
+    for so_far in dead:
+        if bool(so_far.all()):
+            so_far[0] = False
+    return list(zip(groups, dead, strict=True))
+
+
+def _is_nonzero(module: nn.Module, group: Group) -> Tensor:
+    """The units that need not be zero for every input."""
+    alive = torch.zeros(group.units)
+    for member in group.producers:
+        alive += member.of_units(_adds(module, member).cpu().float(), group.units)
+    return alive > 0
+
+
+def _adds(module: nn.Module, member: Member) -> Tensor:
+    """The channels of a layer that need not be zero if its input is zero, or if it takes other channels."""
+    nonzero = [_by_channel(module.get_parameter(name), dim) for name, dim in member.tensors.items()]
+    layer = module if member.layer in member.tensors else module.get_submodule(member.layer)
+    if isinstance(layer, nn.PReLU):  # the slope for zero does not matter
+        return torch.zeros_like(nonzero[0])
+    if isinstance(layer, _NormBase) and len(nonzero) == 2 and layer.running_mean is not None:
+        weight, bias = nonzero
+        return bias | weight & layer.running_mean.ne(0)
+    return torch.stack(nonzero).any(dim=0)
+
+
+def _is_used(module: nn.Module, group: Group) -> Tensor:
+    """The units that some following layer multiplies by a weight that is not zero."""
+    used = torch.zeros(group.units)
+    for member in group.consumers:
+        for name, dim in member.tensors.items():
+            used += member.of_units(_by_channel(module.get_parameter(name), dim).cpu().float(), group.units)
+    return used > 0
+
+
+def _by_channel(parameter: Tensor, dim: int) -> Tensor:
+    """Whether a parameter has a value other than zero, for each channel."""
+    return (
+        parameter.detach().movedim(dim, 0).flatten(1).ne(0).any(dim=1) if parameter.dim() > 1 else parameter.ne(0)
+    )
