@@ -8,6 +8,7 @@ from lightning_lottery import (
     Block,
     Channels,
     Control,
+    CoupledChannels,
     Criterion,
     EarlyBird,
     FineTune,
@@ -58,6 +59,8 @@ SCOPES = [
     ERK(min_density=0.05),
 ]
 PATTERNS = [Unstructured(), NofM(1, 2), NofM(2, 4), Channels(), Channels(norm=1, outputs=True), Block(2, 3)]
+# Their units reach into several layers, so that they need a network.
+COUPLED = [CoupledChannels(), CoupledChannels(norm=1, normalise=False)]
 REWINDS = [
     ToInit(),
     ToStep(5),
@@ -72,7 +75,7 @@ STOPS = [Tolerance(drop=0.01), EarlyBird(), EarlyBird(window=2, tolerance=0.0)]
 BASES = {
     Criterion: CRITERIA,
     Scope: SCOPES,
-    Pattern: PATTERNS,
+    Pattern: [*PATTERNS, *COUPLED],
     Rewind: REWINDS,
     Control: CONTROLS,
     Stop: STOPS,

@@ -13,7 +13,7 @@ from lightning_lottery.channels.example import (
     to_device_of,
 )
 from lightning_lottery.channels.graph import Graph
-from lightning_lottery.channels.groups import Coupling, Group
+from lightning_lottery.channels.groups import Coupling
 from lightning_lottery.channels.removal import copy_of
 
 
@@ -34,17 +34,9 @@ def find_coupling(module: nn.Module, example: Any) -> Coupling:
     network = copy_of(module).float().requires_grad_()
     example = resized(in_single_precision(to_device_of(network, example)), 2)
     outputs_of(network, example)
-    found: list[Group] = []
-    whole: dict[str, str] = {}
-    for group, reason in Graph(network, example).groups():
-        if reason:
-            whole |= dict.fromkeys(group.parameters, reason)
-        else:
-            found.append(group)
-    order = {name: place for place, (name, _) in enumerate(network.named_parameters())}
-    found.sort(key=lambda group: order[group.name])
+    found, whole = Graph(network, example).groups()
     exact = exact_groups(network, example, found)
     for group in found:
         if group not in exact:
             whole |= dict.fromkeys(group.parameters, "removing its channels changes the outputs of the network")
-    return Coupling(exact, {name: whole[name] for name in order if name in whole})
+    return Coupling(exact, {name: whole[name] for name, _ in network.named_parameters() if name in whole})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lottery.channels.example import outputs_of
-from lightning_lottery.channels.groups import Group, along
+from lightning_lottery.channels.groups import Group, Member, along
 from lightning_lottery.channels.removal import copy_of, remove
 from lightning_lottery.errors import ConfigurationError
 
@@ -64,7 +64,7 @@ def _is_exact(module: nn.Module, example: Any, groups: Sequence[Group]) -> bool:
     _randomise(masked, generator)
     dead = [(group, _half(group.units, generator)) for group in groups]
     for group, units in dead:
-        set_to_zero(masked, group, units)
+        set_to_zero(masked, group.producers, units)
     expected = outputs_of(masked, example)
     try:
         remove(masked, dead)
@@ -74,15 +74,15 @@ def _is_exact(module: nn.Module, example: Any, groups: Sequence[Group]) -> bool:
 
 
 @torch.no_grad()
-def set_to_zero(module: nn.Module, group: Group, units: Tensor) -> None:
-    """Sets everything that produces some units of a group to zero, in place.
+def set_to_zero(module: nn.Module, members: Sequence[Member], units: Tensor) -> None:
+    """Sets the parameters of some units to zero, in place.
 
     Args:
         module: The network.
-        group: The group.
+        members: Members of the group.
         units: Boolean, shape (units,).
     """
-    for member in group.producers:
+    for member in members:
         for name, dim in member.tensors.items():
             tensor = module.get_parameter(name)
             tensor.masked_fill_(along(member.of_channels(units).to(tensor.device), tensor, dim), 0)

@@ -2,7 +2,6 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -58,10 +57,9 @@ class Graph:
                 self._graph.build_dependency(network, example, forward_fn=call, verbose=False)
                 self._found = list(self._graph.get_all_groups())
             except Exception as error:  # whatever it raises, it cannot be used
-                raise ConfigurationError(
-                    f"Torch-Pruning cannot trace {type(network).__name__} ({type(error).__name__}: {error}), so "
-                    "its coupled channels are unknown. Use pattern=Channels(), whose channels are not coupled."
-                ) from error
+                raise _cannot_trace(network, f"{type(error).__name__}: {error}") from error
+        if not self._found and any(isinstance(layer, _MATRICES) for layer in network.modules()):
+            raise _cannot_trace(network, "its outputs have no gradients")
         self._layers = {layer: name for name, layer in network.named_modules()}
         self._parameters = {parameter: name for name, parameter in network.named_parameters()}
         names = network.named_parameters(remove_duplicate=False)
@@ -70,18 +68,36 @@ class Graph:
         self._order = {name: place for place, name in enumerate(self._parameters.values())}
         self._ends = {node.module for node in self._graph.module2node.values() if not node.outputs}
 
-    def groups(self) -> Iterator[tuple[Group, str]]:
-        """All groups, each with the reason why its channels cannot be removed, or an empty string."""
+    def groups(self) -> tuple[list[Group], dict[str, str]]:
+        """Reads the groups.
+
+        Returns:
+            The groups in the order of definition; and the parameters of those that cannot be removed, by name,
+            each with the reason.
+        """
+        groups: list[Group] = []
+        whole: dict[str, str] = {}
         for found in self._found:
-            sides, dims = (
-                self._sides(found),
-                {item.dep.target.module: item.dep.target.pruning_dim for item in found},
-            )
+            sides = self._sides(found)
+            if reason := self._reason(found, sides):
+                whole |= dict.fromkeys(self._changed(sides), reason)
+                continue
+            dims = {item.dep.target.module: item.dep.target.pruning_dim for item in found}
             members = [self._member(*side, units, dims[side[0]]) for side, units in sides.items()]
             members = sorted((m for m in members if m.tensors), key=lambda m: self._order[next(iter(m.tensors))])
             weights = [member.kernel for member in members if member.role == "outputs" and member.kernel]
             if weights:
-                yield Group(weights[0], len(found[0].idxs), members), self._reason(found, sides)
+                groups.append(Group(weights[0], len(found[0].idxs), members))
+        return sorted(groups, key=lambda group: self._order[group.name]), whole
+
+    def _changed(self, sides: Sides) -> list[str]:
+        """The names of all parameters of layers whose outputs would lose channels."""
+        names = []
+        for module, role in sides:
+            if role != "inputs":
+                inside = [module] if isinstance(module, nn.Parameter) else module.parameters()
+                names += [self._parameters[parameter] for parameter in inside]
+        return names
 
     def _sides(self, found: Any) -> Sides:
         """The layers of a group of the graph, and for each of their channels its unit."""
@@ -163,6 +179,13 @@ class Graph:
             for side, all_channels in self._sides(found).items()
             for channels in [removed.get(side, {})]
         )
+
+
+def _cannot_trace(network: nn.Module, reason: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"Torch-Pruning cannot trace {type(network).__name__} ({reason}), so its coupled channels are unknown. "
+        "Use pattern=Channels(), whose channels are not coupled, or another network."
+    )
 
 
 def _table(units: dict[int, int], size: int) -> torch.Tensor:

@@ -30,8 +30,8 @@ def compact(model: nn.Module, ticket: Ticket | str | Path, example: Any) -> nn.M
 
     The weights are those that the network has now, with the ticket's masks; train it first, or call
     ``ticket.apply(model)`` for the starting values. Removed are channels that are always zero, as those of
-    :class:`CoupledChannels`, and channels that no following layer uses, as in unstructured tickets of small
-    density. The outputs of both networks are compared on the example.
+    :class:`CoupledChannels`, and channels that no following layer uses or that no input reaches, as in
+    unstructured tickets of small density. The outputs of both networks are compared on the example.
 
     Args:
         model: The network, for example a LightningModule after its fit. It is not changed.
@@ -84,7 +84,7 @@ def _without_dead_units(
 ) -> tuple[nn.Module, float]:
     """A copy without dead units, and how much its outputs differ."""
     small = copy_of(masked)
-    remove(small, dead_units(small, groups, unused))
+    remove(small, dead_units(small, groups, example, unused))
     return small, largest_difference(_single_precision_outputs(small, example), expected)
 
 

@@ -1,6 +1,6 @@
 """Shows what a run would prune, without training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ class Preview:
         units: The number of prunable weights (or units of the pattern).
         selection: The parameters that are pruned and those that are not.
         first_round: The first round to be trained: 1 with ``prune_at_init``, otherwise 0.
+        kept_whole: The prunable parameters of which the pattern can remove nothing, by the reason.
     """
 
     layers: dict[str, tuple[int, ...]]
@@ -32,6 +33,7 @@ class Preview:
     units: int
     selection: Selection
     first_round: int
+    kept_whole: Mapping[str, Sequence[str]]
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -61,7 +63,7 @@ class Preview:
         pruner = settings.plan(layers, coupling)
         shapes = {layer.name: layer.shape for layer in layers}
         units = sum(layer.units for layer in pruner.layers.values())
-        return cls(shapes, _kept(pruner), units, selection, settings.first_round)
+        return cls(shapes, _kept(pruner), units, selection, settings.first_round, pruner.units.kept_whole())
 
     def __str__(self) -> str:
         """The tables: prunable layers, what each round keeps, what is left out."""
@@ -69,6 +71,9 @@ class Preview:
             aligned(self._rows(), left={0, 1}),
             aligned(self._rounds(), left={0} if len(self.kept) > 1 else set()),
         ]
+        if self.kept_whole:
+            rows = [[reason, ", ".join(names)] for reason, names in self.kept_whole.items()]
+            parts.append(aligned([["kept whole, since", "parameters"], *rows], left={0, 1}))
         if self.left_out:
             parts.append(aligned(self._others(), left={0, 2}))
         return "\n\n".join([*parts, self.selection.line()])

@@ -33,10 +33,10 @@ class CoupledChannels(Rows):
     of the training data.
 
     Attributes:
-        norm: The exponent, above 0. The score of a unit is the sum of the scores of its prunable weights, each
-            raised to this power with its sign kept. For magnitudes, this ranks units by that norm.
-        normalise: Whether this sum is divided by the number of channels that the unit consists of, so that units
-            of many layers, as along a residual connection, do not always win.
+        norm: The exponent, above 0. The score of a unit is this norm over the scores of all its prunable weights.
+            If a criterion gives scores with signs, they are kept in the sum.
+        normalise: Whether scores are divided by their mean over the surviving units of the same group, so that
+            groups of many layers or large weights do not always win.
     """
 
     norm: float = 2.0
@@ -73,9 +73,6 @@ class CoupledChannels(Rows):
 class ChannelUnits(Units):
     """Units that reach into several layers: coupled channels.
 
-    Attributes:
-        whole: The prunable parameters of which no unit can be removed, by name, each with the reason.
-
     Args:
         pattern: Scores the channels of one layer.
         layers: The prunable layers in order.
@@ -92,19 +89,11 @@ class ChannelUnits(Units):
             for name in self._layers
             if name not in everything
         }
-        self._sizes = {group.name: self._unit_sizes(group) for group in self._groups}
 
     def _tensors(self, group: Group) -> Iterator[tuple[Member, str, int]]:
         """The prunable parameters of a group, each with the dimension of its channels."""
         for member in group.producers:
             yield from ((member, name, dim) for name, dim in member.tensors.items() if name in self._layers)
-
-    def _unit_sizes(self, group: Group) -> Tensor:
-        """The number of channels with prunable weights in each unit."""
-        sizes = torch.zeros(group.units)
-        for member, name, dim in self._tensors(group):
-            sizes += member.of_units(torch.ones(self._layers[name].shape[dim]), group.units)
-        return sizes
 
     def layers(self, masks: Mapping[str, Tensor]) -> list[Layer]:
         made = []
@@ -123,11 +112,13 @@ class ChannelUnits(Units):
 
     def _scores(self, group: Group, scores: Mapping[str, Tensor]) -> Tensor:
         first = scores[group.name]
-        total = torch.zeros(group.units, dtype=torch.float64, device=first.device)
+        sums = torch.zeros(group.units, dtype=torch.float64, device=first.device)
         for member, name, dim in self._tensors(group):
             by_channel = self._pattern.scores(scores[name].movedim(dim, 0))
-            total += member.of_units(by_channel.to(total), group.units)
-        return total / self._sizes[group.name].to(total) if self._pattern.normalise else total
+            sums += member.of_units(by_channel.to(sums), group.units)
+        norms = sums.sign() * sums.abs() ** (1 / self._pattern.norm)
+        scored = norms.abs()[norms != 0]  # the weights of removed units are zero
+        return norms / scored.mean() if self._pattern.normalise and len(scored) else norms
 
     def alive(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {group.name: self._alive(group, masks) for group in self._groups}

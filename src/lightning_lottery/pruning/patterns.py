@@ -1,5 +1,6 @@
 """Patterns: which weights of a layer are removed together."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from math import ceil, prod
 
@@ -84,12 +85,12 @@ class NofM(Unstructured):
 
 
 class Rows(Pattern):
-    """Base class of patterns whose units are the slices of a weight along its first dimension.
+    """Base class of patterns whose units are the slices of a weight along its first dimension."""
 
-    Subclasses have an attribute ``norm``, the exponent of :class:`Channels`.
-    """
-
-    norm: float
+    @property
+    @abstractmethod
+    def norm(self) -> float:
+        """The exponent of :class:`Channels`."""
 
     def units(self, shape: tuple[int, ...]) -> int:
         return shape[0]

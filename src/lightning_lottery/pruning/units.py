@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -21,9 +22,18 @@ class Units(ABC):
     Attributes:
         following: The names of parameters that are not prunable themselves, but have masks too: they are zero
             where a unit is removed, and density does not count them.
+        whole: The prunable parameters of which nothing can be removed, by name, each with the reason.
     """
 
     following: Sequence[str] = ()
+    whole: Mapping[str, str] = MappingProxyType({})
+
+    def kept_whole(self) -> dict[str, list[str]]:
+        """The parameters of which nothing can be removed, by reason."""
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self.whole.items():
+            reasons.setdefault(reason, []).append(name)
+        return reasons
 
     @abstractmethod
     def layers(self, masks: Mapping[str, Tensor]) -> list[Layer]:

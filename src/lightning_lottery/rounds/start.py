@@ -1,5 +1,6 @@
 """Starts a run: a new one at its first round, or an earlier one where it was interrupted."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -40,6 +41,9 @@ def begin_run(prepared: Prepared, records: Records) -> Run:
     fit = RoundsFit.begin(prepared.loop)
     coupling = coupling_of(prepared, fit)
     pruner = settings.plan(layers_of(module, parameters), coupling)
+    if settings.verbose:
+        for reason, names in pruner.units.kept_whole().items():
+            fit.trainer.print(f"Kept whole: {_shown(names)} ({reason}).")
     dense = dense_ticket(module, parameters, settings.methods(), settings.start, pruner.units.following)
     seed: str = fit.trainer.strategy.broadcast(dense.provenance["seed"])  # one seed for all processes
     dense = replace(dense, provenance={**dense.provenance, "seed": seed})
@@ -171,3 +175,8 @@ def _try_controls(prepared: Prepared, pruner: Pruner, dense: Ticket) -> None:
         for control in controls:
             control.check(dense, module)
             make_control(control, sparse, dense, module, seed=0)
+
+
+def _shown(names: Sequence[str]) -> str:
+    """The first names of a list."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
