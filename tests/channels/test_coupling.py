@@ -10,8 +10,8 @@ from torch import nn
 
 from lightning_lottery import ConfigurationError
 from lightning_lottery.channels import find_coupling
-from tests.helpers.channels import GROUPS, Called, Residual
-from tests.helpers.fits import same_bits
+from tests.helpers.channels import GROUPS, Residual
+from tests.helpers.fits import Model, same_bits
 
 IMAGES = torch.rand(3, 1, 28, 28)
 
@@ -160,7 +160,7 @@ def test_an_example_may_be_arguments(form):
 
 
 def test_nothing_is_changed(digits):
-    model = Called(Residual())
+    model = Model(Residual())
     model.trainer = Trainer(logger=False, enable_progress_bar=False)
     model.network.stem.weight.requires_grad_(False)
     model.train()

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from tests.helpers.fits import Model
-
 
 class Residual(nn.Module):
     """A residual connection, a depthwise convolution, normalisations, a flattened image, a PReLU with slopes."""
@@ -64,11 +62,3 @@ def moved(network: nn.Module, seed: int = 0) -> nn.Module:
                 values = torch.randn(tensor.shape, generator=generator)
                 tensor.copy_(values.abs() + 0.5 if name.endswith("running_var") else values * 0.5)
     return network.eval()
-
-
-class Called(Model):
-    """A LightningModule that can be called."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(images)
-        return logits

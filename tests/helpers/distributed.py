@@ -21,7 +21,16 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_lottery import SNIP, GraSP, LotteryTicketCallback, Random, ShuffleMask, TicketCallback
+from lightning_lottery import (
+    SNIP,
+    CoupledChannels,
+    GraSP,
+    LotteryTicketCallback,
+    Random,
+    Reinitialize,
+    ShuffleMask,
+    TicketCallback,
+)
 from lightning_lottery import Stop as StopRule
 from lightning_lottery.masks.sharding import whole
 from tests.helpers.fits import Model, quiet_trainer
@@ -178,10 +187,11 @@ def fit(what: str, folder: Path) -> LotteryTicketCallback:
             model.network[0].weight[:10] = 0  # causes a warning
     lottery = LotteryTicketCallback(
         densities=[0.5, 0.2],
-        controls=[ShuffleMask()],
+        controls=[Reinitialize() if case == "coupled" else ShuffleMask()],
         control_rounds=[2],
         dirpath=None if case == "default" else folder / "run",
         criterion={"snip": SNIP(batches=2), "grasp": GraSP(batches=2), "unseeded": Random()}.get(case),
+        pattern=CoupledChannels() if case == "coupled" else None,
         stop=[Torn()] if case == "torn" else [],
         verbose=case == "speak",
     )

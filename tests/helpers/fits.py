@@ -51,6 +51,10 @@ class Model(LightningModule):
         self.network = network if network is not None else Net()
         self.optimizer, self.scheduler = optimizer, scheduler
 
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        return logits
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
         loss = nn.functional.cross_entropy(self.network(images), labels)

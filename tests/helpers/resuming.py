@@ -18,6 +18,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from lightning_lottery import (
     SNIP,
     Channels,
+    CoupledChannels,
     EarlyBird,
     Layerwise,
     LotteryTicketCallback,
@@ -217,6 +218,10 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "channels": {
         "checkpoints": {"every_n_train_steps": 3},
         "lottery": {"pattern": Channels(), "scope": Layerwise(), "controls": [Reinitialize()]},
+    },
+    "coupled channels": {
+        "checkpoints": {"every_n_train_steps": 3},
+        "lottery": {"pattern": CoupledChannels(), "controls": [Reinitialize()], "rewind": "5 steps"},
     },
     "no sanity check": {"checkpoints": {"every_n_train_steps": 2}, "trainer": {"num_sanity_val_steps": 0}},
 }

@@ -22,8 +22,9 @@ from lightning_lottery import (
 from lightning_lottery.channels import find_coupling
 from lightning_lottery.pruning.layers import layers_of
 from lightning_lottery.pruning.method import Method
-from tests.helpers.channels import GROUPS, KERNELS, Called, Residual, moved
+from tests.helpers.channels import GROUPS, KERNELS, Residual, moved
 from tests.helpers.contracts import COUPLED, SCOPES
+from tests.helpers.fits import Model
 
 IMAGES = torch.rand(2, 1, 28, 28)
 NETWORK = moved(Residual())
@@ -199,7 +200,7 @@ def test_random_scores_are_per_unit():
 
 def test_a_preview_needs_an_example(capsys):
     lottery = LotteryTicketCallback(densities=[0.5], pattern=CoupledChannels())
-    model = Called(Residual())
+    model = Model(Residual())
     with pytest.raises(ConfigurationError, match=r"could not be found without data. Set self.example_input_array"):
         lottery.preview(model)
     shown = lottery.preview(model, IMAGES)
