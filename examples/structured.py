@@ -71,9 +71,8 @@ def main() -> None:
     print()
     print(ExportReport.measure(model, ticket, small, images))
     dense, last = (lottery.records[number].metrics["val_acc"] for number in (0, -1))
-    print(
-        f"\nAccuracy on 1,000 held-out digits: dense {dense:.1%}, ticket {last:.1%}, exported {result['val_acc']:.1%}"
-    )
+    accuracies = f"dense {dense:.1%}, last ticket {last:.1%}, exported {result['val_acc']:.1%}"
+    print(f"\nAccuracy on 1,000 held-out digits: {accuracies}")
 
 
 if __name__ == "__main__":
