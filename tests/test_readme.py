@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
 
 from lightning_lottery import LotteryTicketCallback, Ticket, TicketCallback
@@ -28,11 +28,11 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_python_of_readme_runs(digits):
+def test_the_python_of_readme_runs(digits, capsys):
     """With the Trainers that it makes kept short, and the other networks and files that it expects."""
     usage, preview, resume = blocks("python")[:3]
     section = README.split("## What to do with a ticket")[1].split("\n## ")[0]
-    train, search, start, elsewhere, transfer = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    train, search, start, elsewhere, transfer, smaller = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     names: dict[str, Any] = {"model": two_layers(), "train": loaders(digits)[0], "val": loaders(digits)[1]}
 
     def run(code):
@@ -58,6 +58,18 @@ def test_the_python_of_readme_runs(digits):
     names["other"] = Wrapped()
     run(transfer)
     assert names["made"].ticket.kept == ticket.kept
+    names["data"] = Data(*loaders(digits))
+    run(smaller)
+    sizes = [len(p) for name, p in names["small"].named_parameters() if name.endswith("weight")]
+    assert sizes == [15, 10]
+    assert torch.load("small.pt")["network.0.weight"].shape == (15, 784)
+    assert "parameters" in capsys.readouterr().out
+
+
+class Data(LightningDataModule):
+    def __init__(self, train, val):
+        super().__init__()
+        self.train_dataloader, self.val_dataloader = lambda: train, lambda: val
 
 
 def two_layers():

@@ -72,6 +72,7 @@ RESTARTED = [
     "pruned at initialisation",
     "early bird",
     "rounds that end",
+    "coupled channels",
 ]
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import threading
 
 import pytest
 import torch
@@ -202,3 +203,35 @@ def test_a_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     with pytest.raises(ConfigurationError, match=r'pip install "lightning-lottery\[structured\]"'):
         find_coupling(Residual(), IMAGES)
+
+
+@pytest.mark.parametrize("form", ["tensor", "tuple", "dictionary", "beside others"])
+def test_outputs_are_known_in_any_form(form):
+    """Also if an operation without parameters follows the last layer."""
+
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.one, self.two = nn.Linear(6, 5), nn.Linear(5, 4), nn.Linear(5, 3)
+
+        def forward(self, features):
+            hidden = self.body(features).relu()
+            one, two = self.one(hidden).log_softmax(1), self.two(hidden).sigmoid()
+            forms = {"tuple": (one, two), "dictionary": {"one": one, "two": two}}
+            return forms.get(
+                form, torch.cat([one, two], 1) if form == "tensor" else [one, two, hidden.detach() > 0, 3]
+            )
+
+    if form == "beside others":  # the signs of the hidden channels are an output
+        assert find_coupling(Head(), torch.rand(2, 6)).groups == []
+        return
+    coupling = find_coupling(Head(), torch.rand(2, 6))
+    assert [group.name for group in coupling.groups] == ["body.weight"]
+    assert coupling.whole["one.weight"] == coupling.whole["two.bias"] == "its channels are outputs of the network"
+
+
+def test_a_network_that_cannot_be_copied():
+    network = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
+    network.lock = threading.Lock()
+    with pytest.raises(ConfigurationError, match=r"Sequential cannot be copied, .* cannot pickle '_thread.lock'"):
+        find_coupling(network, torch.rand(2, 6))

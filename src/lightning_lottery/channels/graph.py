@@ -5,10 +5,11 @@ from collections import Counter
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.utils._pytree import tree_leaves
 
 from lightning_lottery.channels.example import call
 from lightning_lottery.channels.groups import Group, Member, Role
@@ -54,7 +55,7 @@ class Graph:
             warnings.simplefilter("ignore")
             try:
                 self._graph = pruning.DependencyGraph()
-                self._graph.build_dependency(network, example, forward_fn=call, verbose=False)
+                self._graph.build_dependency(network, example, call, _with_gradients, verbose=False)
                 self._found = list(self._graph.get_all_groups())
             except Exception as error:  # whatever it raises, it cannot be used
                 raise _cannot_trace(network, f"{type(error).__name__}: {error}") from error
@@ -139,7 +140,8 @@ class Graph:
 
     def _reason(self, found: Any, sides: Sides) -> str:
         """Why the channels of a group cannot be removed; an empty string if nothing speaks against it."""
-        if any(module in self._ends for module, role in sides if role != "inputs"):
+        ends = {item.dep.target.module for item in found if item.dep.target.module in self._ends}
+        if any((module, "inputs") not in sides for module in ends):
             return "its channels are outputs of the network"
         for module, role in sides:
             if reason := self._unsupported(module, role):
@@ -181,6 +183,11 @@ class Graph:
         )
 
 
+def _with_gradients(outputs: Any) -> list[Tensor]:
+    """The tensors in the outputs of a network that depend on its parameters."""
+    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.grad_fn is not None]
+
+
 def _cannot_trace(network: nn.Module, reason: str) -> ConfigurationError:
     return ConfigurationError(
         f"Torch-Pruning cannot trace {type(network).__name__} ({reason}), so its coupled channels are unknown. "
@@ -188,6 +195,6 @@ def _cannot_trace(network: nn.Module, reason: str) -> ConfigurationError:
     )
 
 
-def _table(units: dict[int, int], size: int) -> torch.Tensor:
+def _table(units: dict[int, int], size: int) -> Tensor:
     """The unit of each channel, or -1."""
     return torch.tensor([-1 if units.get(channel) is None else units[channel] for channel in range(size)])

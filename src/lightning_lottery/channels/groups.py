@@ -1,6 +1,6 @@
 """Groups of coupled channels, in terms of parameters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,7 +27,7 @@ class Member:
     layer: str
     role: Role
     channels: Tensor
-    tensors: Mapping[str, int]
+    tensors: dict[str, int]
     kernel: str | None = None
 
     def of_channels(self, units: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class Group:
 
     name: str
     units: int
-    members: Sequence[Member]
+    members: list[Member]
 
     @property
     def producers(self) -> list[Member]:
@@ -90,8 +90,8 @@ class Coupling:
         whole: The weights whose output channels cannot be removed, by name, each with the reason.
     """
 
-    groups: Sequence[Group]
-    whole: Mapping[str, str]
+    groups: list[Group]
+    whole: dict[str, str]
 
     def without(self, reasons: Mapping[str, str]) -> "Coupling":
         """Keeps groups whole that contain certain parameters.

@@ -8,12 +8,27 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from lightning_lottery.channels.groups import Group, Member
+from lightning_lottery.errors import ConfigurationError
 
 
 def copy_of(module: nn.Module) -> nn.Module:
-    """A copy of a network in evaluation mode, that shares no tensor with it. It belongs to no Trainer."""
-    trainer = vars(module).get("_trainer")  # of a LightningModule; a Trainer cannot be copied
-    made = copy.deepcopy(module, {} if trainer is None else {id(trainer): None})
+    """A copy of a network in evaluation mode, without gradients, that belongs to no Trainer.
+
+    Raises:
+        ConfigurationError: The network cannot be copied.
+    """
+    trainers = [vars(part)["_trainer"] for part in module.modules() if vars(part).get("_trainer") is not None]
+    try:
+        made = copy.deepcopy(module, {id(trainer): trainer for trainer in trainers})
+    except Exception as error:
+        raise ConfigurationError(
+            f"{type(module).__name__} cannot be copied, which is needed to try out what can be removed: {error}. "
+            "Remove attributes that copy.deepcopy does not support."
+        ) from error
+    for part in made.modules():
+        if "_trainer" in vars(part):  # of a LightningModule
+            vars(part)["_trainer"] = None
+    made.zero_grad(set_to_none=True)
     return made.eval()
 
 

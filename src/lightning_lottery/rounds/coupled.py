@@ -1,11 +1,12 @@
-"""Finds coupled channels in a fit, for patterns that need them."""
+"""The coupled channels of a run, for patterns that need them."""
 
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.channels import Coupling, example_of, find_coupling
 from lightning_lottery.preflight import Prepared
+from lightning_lottery.storage import CHANNELS, ChannelsState, KeptState
 
 
-def coupling_of(prepared: Prepared, fit: RoundsFit) -> Coupling | None:
+def find_channels(prepared: Prepared, fit: RoundsFit) -> Coupling | None:
     """Finds the channels of the network that depend on each other, if the pattern needs them.
 
     Args:
@@ -27,3 +28,20 @@ def coupling_of(prepared: Prepared, fit: RoundsFit) -> Coupling | None:
     # One result for all processes, since their batches differ.
     shared: Coupling = fit.trainer.strategy.broadcast(coupling)
     return shared.without(dict.fromkeys(prepared.selection.excluded, "is excluded"))
+
+
+def keep_channels(prepared: Prepared, coupling: Coupling | None) -> None:
+    """Writes the channels of a new run to its folder."""
+    if coupling is not None:
+        KeptState(prepared.folder, CHANNELS, ChannelsState).write(ChannelsState(coupling))
+
+
+def kept_channels(prepared: Prepared) -> Coupling | None:
+    """Reads the channels of a run that is resumed, since its data are not loaded yet.
+
+    Raises:
+        LotteryError: The file is missing or damaged.
+    """
+    if not prepared.settings.method.pattern.needs_example:
+        return None
+    return KeptState(prepared.folder, CHANNELS, ChannelsState).read().coupling

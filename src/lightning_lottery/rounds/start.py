@@ -11,7 +11,7 @@ from lightning_lottery.errors import TrainingError
 from lightning_lottery.masks import fingerprint
 from lightning_lottery.preflight import Prepared
 from lightning_lottery.pruning import Pruner, layers_of
-from lightning_lottery.rounds.coupled import coupling_of
+from lightning_lottery.rounds.coupled import find_channels, keep_channels, kept_channels
 from lightning_lottery.rounds.last_ticket import LastTicket
 from lightning_lottery.rounds.next_masks import NextMasks
 from lightning_lottery.rounds.next_ticket import NextTicket
@@ -39,7 +39,7 @@ def begin_run(prepared: Prepared, records: Records) -> Run:
     if settings.start is not None:
         settings.start.apply(module)
     fit = RoundsFit.begin(prepared.loop)
-    coupling = coupling_of(prepared, fit)
+    coupling = find_channels(prepared, fit)
     pruner = settings.plan(layers_of(module, parameters), coupling)
     if settings.verbose:
         for reason, names in pruner.units.kept_whole().items():
@@ -52,6 +52,7 @@ def begin_run(prepared: Prepared, records: Records) -> Run:
     _try_controls(prepared, pruner, dense)
     next_masks.try_out(masked_parameters(dense, module)[1], dense.weights, is_first=settings.prune_at_init)
     folder.clear()  # only after everything that may raise an error
+    keep_channels(prepared, coupling)
     rewind_point = RewindPoint.begin(settings.rewind, fit, module, folder, pending, dense)
     description = replace(prepared.description, counts=pruner.counts, provenance=dense.provenance)
     folder.write_description(description)
@@ -113,7 +114,7 @@ def resume_run(prepared: Prepared, state: RunState | None, records: Records) -> 
         fit.set_logged_steps(records[-1].logged_steps)
     recorder.log_again()
     seed = rewind_point.dense().provenance["seed"]
-    coupling = coupling_of(prepared, fit)
+    coupling = kept_channels(prepared)
     pruner = settings.plan(layers_of(module, parameters), coupling)
     next_masks = NextMasks(pruner, fit, module, parameters, seed, coupling)
     tickets = NextTicket(prepared, next_masks, rewind_point)

@@ -1,5 +1,6 @@
 """The run folder with its records and tickets, and the state of a run in checkpoints and state files."""
 
+from lightning_lottery.storage.channels import ChannelsState
 from lightning_lottery.storage.description import RunDescription
 from lightning_lottery.storage.fit_state import (
     Average,
@@ -17,7 +18,7 @@ from lightning_lottery.storage.fit_state import (
     Optimization,
     StateDict,
 )
-from lightning_lottery.storage.folder import LAST_TICKET, REWIND_STATE, REWIND_WEIGHTS, RunFolder
+from lightning_lottery.storage.folder import CHANNELS, LAST_TICKET, REWIND_STATE, REWIND_WEIGHTS, RunFolder
 from lightning_lottery.storage.given import GivenTicket
 from lightning_lottery.storage.kept import Beside, KeptState, KeptTicket
 from lightning_lottery.storage.plain_values import to_plain
@@ -26,12 +27,14 @@ from lightning_lottery.storage.state import PendingPoint, RewindState, RunState,
 from lightning_lottery.storage.tickets import Tickets
 
 __all__ = [
+    "CHANNELS",
     "LAST_TICKET",
     "REWIND_STATE",
     "REWIND_WEIGHTS",
     "Average",
     "Beside",
     "Best",
+    "ChannelsState",
     "DataMoment",
     "DataStart",
     "FitEnd",

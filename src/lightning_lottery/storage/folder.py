@@ -25,11 +25,12 @@ RECORDS = "rounds.jsonl"
 REWIND_WEIGHTS = "rewind.safetensors"  # the weights that rounds return to
 REWIND_STATE = "rewind.pt"  # everything else that they return to
 LAST_TICKET = "last.pt"  # the last ticket after its training
+CHANNELS = "channels.pt"  # the channels of the network that depend on each other, if the pattern needs them
 CHECKPOINTS = "newest.json"  # the paths of the newest checkpoints
 FIGURE = "report.png"
 TICKETS = "tickets"
 # The files of a run, which overwrite=True replaces. The lock belongs to the process that trains.
-FILES = (DESCRIPTION, RECORDS, REWIND_WEIGHTS, REWIND_STATE, LAST_TICKET, CHECKPOINTS, FIGURE)
+FILES = (DESCRIPTION, RECORDS, REWIND_WEIGHTS, REWIND_STATE, LAST_TICKET, CHANNELS, CHECKPOINTS, FIGURE)
 LOCK = "lottery.lock"
 
 AnyState = TypeVar("AnyState", bound=State)
