@@ -235,3 +235,33 @@ def test_a_network_that_cannot_be_copied():
     network.lock = threading.Lock()
     with pytest.raises(ConfigurationError, match=r"Sequential cannot be copied, .* cannot pickle '_thread.lock'"):
         find_coupling(network, torch.rand(2, 6))
+
+
+def test_channels_that_depend_on_each_other():
+    """Each half of the channels is added to the other, so that a removed channel would take a second one along."""
+
+    class Halves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Conv2d(1, 6, 1), nn.Conv2d(3, 2, 1)
+
+        def forward(self, images):
+            first, second = self.one(images).split([3, 3], 1)
+            return self.two(first + second)
+
+    coupling = find_coupling(Halves(), IMAGES)
+    assert not coupling.groups
+    assert coupling.whole["one.weight"] == "its channels depend on each other"
+
+
+def test_networks_on_which_the_search_of_torch_pruning_does_not_end():
+    import torchvision
+
+    network = torchvision.models.swin_transformer.SwinTransformer(
+        [4, 4], embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=[2, 2], num_classes=3
+    )
+    coupling = find_coupling(network, torch.rand(2, 3, 16, 16))
+    assert [group.name for group in coupling.groups] == [
+        "features.1.0.mlp.0.weight",
+        "features.3.0.mlp.0.weight",
+    ]

@@ -2,7 +2,9 @@
 
 import warnings
 from collections import Counter
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +20,32 @@ from lightning_lottery.errors import ConfigurationError
 _MATRICES = (_ConvNd, nn.Linear)
 _NORMS = (_BatchNorm, _InstanceNorm)
 
-# The side of a layer whose channels are removed, and which units they belong to.
-Sides = dict[tuple[nn.Module, Role], dict[int, int]]
+# The side of a layer, parameter or operation whose channels are removed, and which units they belong to.
+Sides = dict[tuple[Any, Role], dict[int, int]]
+
+
+class _Channel(NamedTuple):
+    """A channel, and the unit that it belongs to, as the index mappings of Torch-Pruning take them."""
+
+    idx: int
+    root_idx: int
+
+
+@dataclass
+class _Walk:
+    """What depends on the output channels of a layer.
+
+    Attributes:
+        units: The number of channels.
+        sides: What was reached.
+        dims: For each parameter without a layer, the dimension of its channels.
+        is_one_to_one: Whether everything that was reached depends on a single unit.
+    """
+
+    units: int
+    sides: Sides = field(default_factory=dict)
+    dims: dict[Any, int] = field(default_factory=dict)
+    is_one_to_one: bool = True
 
 
 def require_torch_pruning() -> Any:
@@ -56,7 +82,7 @@ class Graph:
             try:
                 self._graph = pruning.DependencyGraph()
                 self._graph.build_dependency(network, example, call, _with_gradients, verbose=False)
-                self._found = list(self._graph.get_all_groups())
+                self._found = list(self._walks())
             except Exception as error:  # whatever it raises, it cannot be used
                 raise _cannot_trace(network, f"{type(error).__name__}: {error}") from error
         if not self._found and any(isinstance(layer, _MATRICES) for layer in network.modules()):
@@ -78,42 +104,80 @@ class Graph:
         """
         groups: list[Group] = []
         whole: dict[str, str] = {}
-        for found in self._found:
-            sides = self._sides(found)
-            if reason := self._reason(found, sides):
-                whole |= dict.fromkeys(self._changed(sides), reason)
+        for walk in self._found:
+            if reason := self._reason(walk):
+                whole |= dict.fromkeys(self._changed(walk), reason)
                 continue
-            dims = {item.dep.target.module: item.dep.target.pruning_dim for item in found}
-            members = [self._member(*side, units, dims[side[0]]) for side, units in sides.items()]
+            members = [self._member(*side, units, walk.dims[side[0]]) for side, units in self._sides(walk).items()]
             members = sorted((m for m in members if m.tensors), key=lambda m: self._order[next(iter(m.tensors))])
             weights = [member.kernel for member in members if member.role == "outputs" and member.kernel]
             if weights:
-                groups.append(Group(weights[0], len(found[0].idxs), members))
+                groups.append(Group(weights[0], walk.units, members))
         return sorted(groups, key=lambda group: self._order[group.name]), whole
 
-    def _changed(self, sides: Sides) -> list[str]:
+    def _walks(self) -> Iterator["_Walk"]:
+        """What depends on the output channels of each linear and convolution layer; every layer appears once."""
+        covered: set[Any] = set()
+        for module, node in self._graph.module2node.items():
+            if not isinstance(module, _MATRICES) or module in covered:
+                continue
+            pruner = self._graph.get_pruner_of_module(module)
+            walk = self._walk(node, pruner.prune_out_channels, pruner.get_out_channels(module))
+            covered |= {module for (module, role) in walk.sides if role != "inputs"}
+            yield walk
+
+    def _walk(self, root: Any, prune: Any, units: int) -> "_Walk":
+        """Follows the dependencies of the output channels of a layer.
+
+        Torch-Pruning's own search does not end in some networks, and does not tell if a channel depends on several
+        others. Here, the search ends as soon as one does.
+        """
+        walk = _Walk(units)
+        to_do = [(root, prune, [_Channel(place, place) for place in range(units)])]
+        while to_do:
+            node, handler, channels = to_do.pop()
+            known = walk.sides.setdefault((node.module, self._role(handler)), {})
+            walk.dims[node.module] = node.pruning_dim
+            new = []
+            for channel in channels:
+                if channel.idx not in known:
+                    known[channel.idx] = channel.root_idx
+                    new.append(channel)
+                elif known[channel.idx] != channel.root_idx:
+                    walk.is_one_to_one = False
+                    return walk
+            for dependency in node.dependencies if new else ():
+                if dependency.is_triggered_by(handler):
+                    reached = new
+                    for mapping in filter(None, dependency.index_mapping):
+                        reached = mapping(reached)
+                    if reached:
+                        to_do.append((dependency.target, dependency.handler, reached))
+        return walk
+
+    def _role(self, handler: Any) -> Role:
+        is_out, is_in = (
+            self._graph.is_out_channel_pruning_fn(handler),
+            self._graph.is_in_channel_pruning_fn(handler),
+        )
+        return "both" if is_out and is_in else "outputs" if is_out else "inputs"
+
+    def _sides(self, walk: "_Walk") -> Sides:
+        """The layers and parameters that a walk has reached, without operations, such as additions."""
+        return {
+            (module, role): units
+            for (module, role), units in walk.sides.items()
+            if module in self._layers or module in self._parameters
+        }
+
+    def _changed(self, walk: "_Walk") -> list[str]:
         """The names of all parameters of layers whose outputs would lose channels."""
         names = []
-        for module, role in sides:
+        for module, role in self._sides(walk):
             if role != "inputs":
                 inside = [module] if isinstance(module, nn.Parameter) else module.parameters()
                 names += [self._parameters[parameter] for parameter in inside]
         return names
-
-    def _sides(self, found: Any) -> Sides:
-        """The layers of a group of the graph, and for each of their channels its unit."""
-        sides: Sides = {}
-        for item in found:
-            module, handler = item.dep.target.module, item.dep.handler
-            if module not in self._layers and module not in self._parameters:
-                continue  # an operation, such as an addition
-            is_out, is_in = (
-                self._graph.is_out_channel_pruning_fn(handler),
-                self._graph.is_in_channel_pruning_fn(handler),
-            )
-            role: Role = "both" if is_out and is_in else "outputs" if is_out else "inputs"
-            sides.setdefault((module, role), {}).update(zip(item.idxs, item.root_idxs, strict=True))
-        return sides
 
     def _member(self, module: Any, role: Role, units: dict[int, int], dim: int) -> Member:
         tensors: dict[str, int] = {}
@@ -138,15 +202,14 @@ class Graph:
         kernel = next(iter(tensors), None) if isinstance(module, _MATRICES) else None
         return Member(name, role, _table(units, size), tensors, kernel)
 
-    def _reason(self, found: Any, sides: Sides) -> str:
+    def _reason(self, walk: "_Walk") -> str:
         """Why the channels of a group cannot be removed; an empty string if nothing speaks against it."""
-        ends = {item.dep.target.module for item in found if item.dep.target.module in self._ends}
-        if any((module, "inputs") not in sides for module in ends):
+        if any(module in self._ends and role != "inputs" for module, role in walk.sides):
             return "its channels are outputs of the network"
-        for module, role in sides:
+        for module, role in self._sides(walk):
             if reason := self._unsupported(module, role):
                 return reason
-        return "" if self._is_one_to_one(found) else "its channels depend on each other"
+        return "" if walk.is_one_to_one else "its channels depend on each other"
 
     def _unsupported(self, module: nn.Module, role: Role) -> str:
         """Why the channels of a layer cannot be removed; an empty string if they can."""
@@ -171,16 +234,6 @@ class Graph:
         if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
             return f"{name} normalises over channels"
         return f"{name} is of a type whose channels cannot be removed"
-
-    def _is_one_to_one(self, found: Any) -> bool:
-        """Whether removing some units of a group removes just these units."""
-        root, half = found[0].dep, set(found[0].idxs[::2])
-        removed = self._sides(self._graph.get_pruning_group(root.target.module, root.handler, sorted(half)))
-        return all(
-            set(channels) == {channel for channel, unit in all_channels.items() if unit in half}
-            for side, all_channels in self._sides(found).items()
-            for channels in [removed.get(side, {})]
-        )
 
 
 def _with_gradients(outputs: Any) -> list[Tensor]:
