@@ -11,10 +11,11 @@ import argparse
 import logging
 import warnings
 from functools import partial
+from statistics import mean, stdev
 
 import torch
 import torchvision
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
@@ -36,43 +37,63 @@ class Resized(nn.Module):
         return logits
 
 
+class Experiment:
+    """A search, the export of its last ticket, and their accuracies.
+
+    Args:
+        options: The arguments of the command line.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.data = options, MNIST5000(batch_size=100)
+
+    def trainer(self, *callbacks: Callback) -> Trainer:
+        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+        return Trainer(max_epochs=self.options.epochs, callbacks=list(callbacks), logger=False, devices=1, **quiet)
+
+    def run(self, seed: int) -> tuple[dict[str, float], ExportReport]:
+        seed_everything(seed, verbose=False)
+        model = Classifier(
+            Resized(),
+            optimizer=partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=5e-4),
+            scheduler=partial(CosineAnnealingLR, T_max=self.options.epochs),
+        )
+        lottery = LotteryTicketCallback(
+            densities=self.options.densities,
+            pattern=CoupledChannels(),
+            rewind=LearningRate(),
+            monitor="val_acc",
+            mode="max",
+            dirpath=f"lottery_structured/seed_{seed}",
+            overwrite=True,
+        )
+        self.trainer(lottery).fit(model, datamodule=self.data)
+
+        ticket = lottery.tickets[len(self.options.densities)]
+        images, _ = next(iter(self.data.val_dataloader()))
+        small = compact(model, ticket, images)
+        (result,) = self.trainer().validate(small, datamodule=self.data, verbose=False)
+        dense, last = (lottery.records[number].metrics["val_acc"] for number in (0, -1))
+        accuracies = {"dense": dense, "last ticket": last, "exported": result["val_acc"]}
+        return accuracies, ExportReport.measure(model, ticket, small, images)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=3, help="epochs per round")
     parser.add_argument("--densities", type=float, nargs="+", default=[0.7, 0.5], help="channels of each round")
+    parser.add_argument("--seeds", type=int, default=3, help="number of repetitions")
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    seed_everything(0, verbose=False)
-    model = Classifier(
-        Resized(),
-        optimizer=partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=5e-4),
-        scheduler=partial(CosineAnnealingLR, T_max=options.epochs),
-    )
-    data = MNIST5000(batch_size=100)
-    lottery = LotteryTicketCallback(
-        densities=options.densities,
-        pattern=CoupledChannels(),
-        rewind=LearningRate(),
-        monitor="val_acc",
-        mode="max",
-        dirpath="lottery_structured",
-        overwrite=True,
-    )
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    trainer = Trainer(max_epochs=options.epochs, callbacks=[lottery], logger=False, devices=1, **quiet)
-    trainer.fit(model, datamodule=data)
-
-    ticket = lottery.tickets[len(options.densities)]
-    images, _ = next(iter(data.val_dataloader()))
-    small = compact(model, ticket, images)
-    (result,) = Trainer(logger=False, devices=1, **quiet).validate(small, datamodule=data, verbose=False)
     torch.set_num_threads(1)
-    print()
-    print(ExportReport.measure(model, ticket, small, images))
-    dense, last = (lottery.records[number].metrics["val_acc"] for number in (0, -1))
-    accuracies = f"dense {dense:.1%}, last ticket {last:.1%}, exported {result['val_acc']:.1%}"
-    print(f"\nAccuracy on 1,000 held-out digits: {accuracies}")
+    found = [Experiment(options).run(seed) for seed in range(options.seeds)]
+    print(f"\nThe export of the last seed:\n\n{found[-1][1]}")
+    print(f"\nAccuracy on 1,000 held-out digits, {len(found)} seeds:")
+    for name in found[0][0]:
+        values = [100 * accuracies[name] for accuracies, _ in found]
+        spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+        print(f"  {name:12s} {mean(values):.2f}{spread} %")
 
 
 if __name__ == "__main__":

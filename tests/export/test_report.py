@@ -108,6 +108,7 @@ def test_a_dense_ticket_gains_nothing():
 def test_latencies_are_quartiles():
     assert Latency.of([1, 2, 3, 4, 5]) == Latency(2, 3, 4)
     assert str(Latency.of([0.001, 0.0015, 0.002])) == "1.5 ms (1.25 to 1.75)"
+    assert str(Latency(0.0995, 0.12345, 2.5)) == "123 ms (99.5 to 2,500)"
 
 
 def test_networks_are_timed_in_turns_and_called_with_the_example():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -151,6 +152,33 @@ def test_too_few_values_for_the_mask_are_refused(tmp_path):
     save_file(tensors, path, {**metadata, "shapes": json.dumps({"w": [2, 2]})})
     with pytest.raises(TicketError, match=r"'w'.*values for 2 survivors"):
         Ticket.load(path)
+
+
+@pytest.mark.parametrize("following", ['["v"]', "3", '"w', '[["w"]]'])
+def test_followers_without_masks_are_refused(tmp_path, following):
+    path = tmp_path / "ticket.safetensors"
+    tensors = {"weight.w": torch.ones(2), "mask.w": torch.tensor([192], dtype=torch.uint8)}
+    metadata = {"format": "lightning-lottery ticket", "version": "1", "round": "1", "branch": "ticket"}
+    save_file(tensors, path, {**metadata, "shapes": json.dumps({"w": [2, 2]}), "following": following})
+    with pytest.raises(TicketError, match="damaged at 'following'"):
+        Ticket.load(path)
+
+
+def test_density_does_not_count_what_follows(tmp_path):
+    masks = {"w": torch.tensor([[True, True], [False, False]]), "b": torch.tensor([True, False])}
+    weights = {"w": torch.ones(2, 2), "b": torch.ones(2), "other": torch.ones(3)}
+    ticket = Ticket(masks, weights, following=["b"])
+    assert (ticket.kept, ticket.prunable, ticket.density) == (2, 4, 0.5)
+    assert ticket.layer_densities() == {"w": 0.5}
+    assert ticket.weights["b"].tolist() == [1, 0]
+    ticket.save(tmp_path / "ticket.safetensors")
+    with safe_open(tmp_path / "ticket.safetensors", framework="pt") as file:
+        assert file.metadata()["density"] == "0.5"
+    again = Ticket.load(tmp_path / "ticket.safetensors")
+    assert list(again.following) == ["b"]
+    assert again.fingerprint == ticket.fingerprint
+    with pytest.raises(TicketError, match=r"following contains \['other'\]"):
+        Ticket(masks, weights, following=["other"])
 
 
 def test_all_that_does_not_fit_is_named_with_both_shapes_and_the_remedy():

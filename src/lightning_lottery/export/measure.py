@@ -34,7 +34,8 @@ class Latency:
         return cls(*quantiles(seconds, n=4, method="inclusive"))
 
     def __str__(self) -> str:
-        return f"{self.median * 1e3:.3g} ms ({self.low * 1e3:.3g} to {self.high * 1e3:.3g})"
+        low, median, high = (_milliseconds(seconds) for seconds in (self.low, self.median, self.high))
+        return f"{median} ms ({low} to {high})"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ class Measurement:
         """Measures a network, except for its latency."""
         parameters = sum(parameter.numel() for parameter in module.parameters())
         return cls(parameters, saved_bytes(module), flops(module, resized(example, 1)), latency)
+
+
+def _milliseconds(seconds: float) -> str:
+    """Three digits, or all digits before the point."""
+    value = seconds * 1e3
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 class _Counter(io.RawIOBase):
