@@ -217,3 +217,17 @@ def test_bad_input_is_refused(tmp_path):
     (tmp_path / "other.txt").write_text("no ticket")
     with pytest.raises(TicketError, match="is not a ticket file"):
         compact(network, tmp_path / "other.txt", images)
+
+
+@pytest.mark.parametrize("part", ["module", "network"])
+def test_compiled_networks(digits, part):
+    model = Model(Residual())
+    if part == "network":
+        model.network = torch.compile(model.network, backend="eager")
+    lottery = LotteryTicketCallback(densities=[0.5], pattern=CoupledChannels(), verbose=False)
+    fitted = torch.compile(model, backend="eager") if part == "module" else model
+    quiet_trainer(callbacks=[lottery], max_epochs=1).fit(fitted, *loaders(digits))
+    small = compact(model, lottery.tickets[1], digits[0][:20])
+    sizes = [sum(p.numel() for p in network.parameters()) for network in (small, model)]
+    assert sizes[0] < 0.5 * sizes[1]
+    assert torch.allclose(small(digits[0]), model.eval()(digits[0]), atol=1e-5)

@@ -1,7 +1,9 @@
 """Finds the channels of a network that can be removed exactly."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import nn
 
 from lightning_lottery.channels.exactness import exact_groups
@@ -33,10 +35,17 @@ def find_coupling(module: nn.Module, example: Any) -> Coupling:
     check_example(example)
     network = copy_of(module).float().requires_grad_()
     example = resized(in_single_precision(to_device_of(network, example)), 2)
-    outputs_of(network, example)
-    found, whole = Graph(network, example).groups()
-    exact = exact_groups(network, example, found)
+    with _eagerly():
+        outputs_of(network, example)
+        found, whole = Graph(network, example).groups()
+        exact = exact_groups(network, example, found)
     for group in found:
         if group not in exact:
             whole |= dict.fromkeys(group.parameters, "removing its channels changes the outputs of the network")
     return Coupling(exact, {name: whole[name] for name, _ in network.named_parameters() if name in whole})
+
+
+def _eagerly() -> AbstractContextManager[Any]:
+    """Lets compiled layers run without compilation, which hides what depends on what (PyTorch 2.6 and newer)."""
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    return nullcontext() if set_stance is None else set_stance("force_eager")

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from lightning_lottery.channels.example import outputs_of
 from lightning_lottery.channels.groups import Group, Member, along
@@ -107,6 +108,6 @@ def _randomise(module: nn.Module, generator: torch.Generator) -> None:
             values = torch.rand(parameter.shape, generator=generator) + 0.5
         parameter.copy_(values)
     for layer in module.modules():
-        if isinstance(layer, nn.modules.batchnorm._NormBase) and layer.running_mean is not None:
+        if isinstance(layer, _NormBase) and layer.running_mean is not None:
             layer.running_mean.copy_(torch.randn(layer.running_mean.shape, generator=generator))
             layer.running_var.copy_(torch.rand(layer.running_var.shape, generator=generator) + 0.5)  # type: ignore[union-attr]

@@ -17,19 +17,31 @@ def copy_of(module: nn.Module) -> nn.Module:
     Raises:
         ConfigurationError: The network cannot be copied.
     """
-    trainers = [vars(part)["_trainer"] for part in module.modules() if vars(part).get("_trainer") is not None]
+    trainer = _trainer_of(module)
     try:
-        made = copy.deepcopy(module, {id(trainer): trainer for trainer in trainers})
+        made = copy.deepcopy(module, {} if trainer is None else {id(trainer): trainer})
     except Exception as error:
         raise ConfigurationError(
             f"{type(module).__name__} cannot be copied, which is needed to try out what can be removed: {error}. "
             "Remove attributes that copy.deepcopy does not support."
         ) from error
+    if trainer is not None:
+        made.trainer = None  # type: ignore[assignment]
     for part in made.modules():
-        if "_trainer" in vars(part):  # of a LightningModule
-            vars(part)["_trainer"] = None
+        # torch.compile sets a function that would still call the original.
+        forward, has_own = vars(part).get("forward"), type(part).forward is not nn.Module.forward
+        if forward is not None and has_own and getattr(forward, "__self__", None) is not part:
+            del vars(part)["forward"]
     made.zero_grad(set_to_none=True)
     return made.eval()
+
+
+def _trainer_of(module: nn.Module) -> object | None:
+    """The Trainer of a LightningModule, which cannot be copied; ``None`` without one."""
+    try:
+        return getattr(module, "trainer", None)
+    except RuntimeError:  # it belongs to no Trainer
+        return None
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Which weights are pruned: prunable parameters and their copies, criteria, scopes, patterns, sizes."""
 
 from lightning_lottery.pruning.copies import GradientWatch, are_equal, find_copies
-from lightning_lottery.pruning.coupled import ChannelUnits, CoupledChannels
+from lightning_lottery.pruning.coupled import CoupledChannels
 from lightning_lottery.pruning.criteria import (
     Context,
     Criterion,
@@ -27,7 +27,6 @@ __all__ = [
     "ERK",
     "SNIP",
     "Block",
-    "ChannelUnits",
     "Channels",
     "Context",
     "CoupledChannels",
