@@ -11,6 +11,7 @@ from lightning_lottery import (
     SNIP,
     Context,
     Control,
+    CoupledChannels,
     Criterion,
     EarlyBird,
     Layer,
@@ -32,7 +33,17 @@ from lightning_lottery import (
     ToStep,
     Transfer,
 )
+from lightning_lottery.export import ExportReport, compact
 from lightning_lottery.masks import prune_smallest
+
+
+def smaller(model: LightningModule, images: Tensor) -> nn.Module:
+    lottery = LotteryTicketCallback(densities=[0.5], pattern=CoupledChannels(norm=1, normalise=False))
+    lottery.preview(model, example=(images,))
+    small = compact(model, "ticket.safetensors", {"images": images})
+    report = ExportReport.measure(model, lottery.tickets[1], small, images, batch_sizes=[1, 32])
+    print(report, report.speedup[1] > 2, report.exported.latency[32].median, lottery.tickets[1].following)
+    return small
 
 
 def fit(model: LightningModule) -> Ticket:

@@ -252,16 +252,3 @@ def test_channels_that_depend_on_each_other():
     coupling = find_coupling(Halves(), IMAGES)
     assert not coupling.groups
     assert coupling.whole["one.weight"] == "its channels depend on each other"
-
-
-def test_networks_on_which_the_search_of_torch_pruning_does_not_end():
-    import torchvision
-
-    network = torchvision.models.swin_transformer.SwinTransformer(
-        [4, 4], embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=[2, 2], num_classes=3
-    )
-    coupling = find_coupling(network, torch.rand(2, 3, 16, 16))
-    assert [group.name for group in coupling.groups] == [
-        "features.1.0.mlp.0.weight",
-        "features.3.0.mlp.0.weight",
-    ]

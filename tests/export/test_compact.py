@@ -50,12 +50,14 @@ def masked(network, ticket):
         ("mobilenet_v2", 1_221_768),
         ("densenet121", 2_274_728),
         ("efficientnet_b0", None),
+        ("googlenet", None),
         ("convnext_tiny", None),
     ],
 )
 def test_networks_of_torchvision(name, parameters):
     torch.manual_seed(0)
-    network = moved(getattr(torchvision.models, name)(weights=None))
+    options = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
+    network = moved(getattr(torchvision.models, name)(weights=None, **options))
     for layer in network.modules():  # values of usual size, so that no layer saturates
         if hasattr(layer, "reset_parameters") and isinstance(layer, (nn.Conv2d, nn.Linear)):
             layer.reset_parameters()
@@ -68,6 +70,32 @@ def test_networks_of_torchvision(name, parameters):
     assert size == parameters if parameters else size < 0.6 * sum(p.numel() for p in network.parameters())
     assert [type(layer) for layer in small.modules()] == [type(layer) for layer in network.modules()]
     assert not small.training
+
+
+def vit():
+    return torchvision.models.VisionTransformer(
+        image_size=16, patch_size=4, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=12, num_classes=3
+    )
+
+
+def swin():
+    return torchvision.models.SwinTransformer(
+        [4, 4], embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=[2, 2], num_classes=3
+    )
+
+
+@pytest.mark.parametrize(("make", "groups"), [(vit, 2), (swin, 2)])
+def test_the_hidden_layers_of_transformers(make, groups):
+    """Torch-Pruning's own search for groups does not end on Swin."""
+    torch.manual_seed(0)
+    network, images = make().eval(), torch.rand(3, 3, 16, 16)
+    coupling = find_coupling(network, images)
+    assert len(coupling.groups) == groups
+    assert all("mlp" in group.name for group in coupling.groups)
+    ticket = half(network, images)
+    small = compact(network, ticket, images)
+    assert torch.allclose(small(images), masked(network, ticket)(images), atol=1e-6)
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in network.parameters())
 
 
 def test_a_search_ends_in_a_smaller_lightning_module(digits):
