@@ -259,3 +259,24 @@ def test_compiled_networks(digits, part):
     sizes = [sum(p.numel() for p in network.parameters()) for network in (small, model)]
     assert sizes[0] < 0.5 * sizes[1]
     assert torch.allclose(small(digits[0]), model.eval()(digits[0]), atol=1e-5)
+
+
+def test_what_is_constant_only_in_the_example_stays():
+    """No input reaches the third neuron, but its output is multiplied by a number that differs between samples."""
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.hidden, self.output = nn.Linear(6, 8), nn.Linear(8, 2)
+
+        def forward(self, features):
+            return self.output(self.hidden(features).relu() * features.detach().mean(1, keepdim=True))
+
+    network = moved(Scaled())
+    masks = {"hidden.weight": torch.ones(8, 6).bool(), "output.weight": torch.ones(2, 8).bool()}
+    masks["hidden.weight"][3] = False
+    network.hidden.bias.data[3] = 2.0
+    ticket = Ticket(masks, dict(network.state_dict()))
+    small, inputs = compact(network, ticket, torch.ones(1, 6)), torch.randn(5, 6)
+    assert len(small.hidden.weight) == 8
+    assert torch.allclose(small(inputs), masked(network, ticket)(inputs), atol=1e-5)

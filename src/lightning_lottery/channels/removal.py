@@ -7,8 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from lightning_lottery.channels.groups import Group, Member
+from lightning_lottery.channels.groups import Group, Member, Role
 from lightning_lottery.errors import ConfigurationError
+
+# The attributes of layers that are their number of channels on one side.
+_SIZES: Mapping[Role, Sequence[str]] = {
+    "outputs": ["out_channels", "out_features"],
+    "inputs": ["in_channels", "in_features"],
+    "both": ["in_channels", "out_channels", "groups", "num_features", "num_parameters"],
+}
 
 
 def copy_of(module: nn.Module) -> nn.Module:
@@ -78,14 +85,4 @@ def _shrink(module: nn.Module, member: Member, places: Tensor) -> None:
         for key in ("running_mean", "running_var"):
             if (buffer := getattr(layer, key)) is not None:
                 setattr(layer, key, buffer.index_select(0, places.to(buffer.device)))
-    vars(layer).update({key: len(places) for key in _sizes(layer, member) if hasattr(layer, key)})
-
-
-def _sizes(layer: nn.Module, member: Member) -> list[str]:
-    """The attributes of a layer that are its number of channels on one side."""
-    by_role: Mapping[str, list[str]] = {
-        "outputs": ["out_channels", "out_features"],
-        "inputs": ["in_channels", "in_features"],
-        "both": ["in_channels", "out_channels", "groups", "num_features", "num_parameters"],
-    }
-    return by_role[member.role]
+    vars(layer).update({key: len(places) for key in _SIZES[member.role] if hasattr(layer, key)})

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from lightning_lottery.channels import Group, along, outputs_of
 
@@ -25,9 +26,12 @@ def fold_constants(module: nn.Module, groups: Sequence[Group], example: Any) -> 
         Whether there were any.
     """
     found = [(group, units) for group in groups if bool((units := _unreached(module, group)).any())]
+    if not found:
+        return False
     linear = {member.layer: module.get_submodule(member.layer) for group, _ in found for member in group.consumers}
     with _recorded(linear) as inputs:
         outputs_of(module, example)
+        outputs_of(module, _disturbed(example))  # what is constant for one sample may differ between samples
     has_changed = False
     for group, units in found:
         for member in group.consumers:
@@ -71,6 +75,18 @@ def _recorded(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _disturbed(example: Any) -> Any:
+    """The example with noise in its floating-point tensors."""
+    generator = torch.Generator().manual_seed(0)
+
+    def disturbed(leaf: Any) -> Any:
+        if not (isinstance(leaf, Tensor) and leaf.is_floating_point()):
+            return leaf
+        return leaf + torch.randn(leaf.shape, generator=generator).to(leaf)
+
+    return tree_map(disturbed, example)
 
 
 def _is_constant(inputs: Tensor) -> Tensor:
