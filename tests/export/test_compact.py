@@ -43,6 +43,7 @@ def masked(network, ticket):
     return lambda images: torch.func.functional_call(network, values, images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
@@ -247,6 +248,7 @@ def test_bad_input_is_refused(tmp_path):
         compact(network, tmp_path / "other.txt", images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["module", "network"])
 def test_compiled_networks(digits, part):
     model = Model(Residual())

@@ -115,12 +115,14 @@ def test_the_output_of_a_removed_channel_is_exactly_zero(digits, rewind, trainin
         assert output[:, mask].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", CRITERIA, ids=repr)
 def test_every_criterion(digits, criterion):
     lottery, _ = search(digits, densities=[0.6], criterion=criterion)
     assert len(kept_units(lottery.tickets[1].masks)) == round(0.6 * 31)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rewind", REWINDS, ids=repr)
 def test_every_rewinding_rule(digits, rewind):
     spy = LateSpy()
