@@ -62,8 +62,9 @@ class LotteryTicketCallback(Resumable):
         criterion: How a weight is scored, for example :class:`SNIP` or a function ``f(weight) -> scores``. The
             weights with the smallest scores are removed. Default: :class:`Magnitude`.
         scope: Where scores compete, for example :class:`Layerwise` or :class:`ERK`. Default: :class:`Global`.
-        pattern: What is removed together, for example ``NofM(2, 4)``, or :class:`Channels`, with sizes that then
-            count channels. Default: :class:`Unstructured`, single weights.
+        pattern: What is removed together, for example ``NofM(2, 4)``, or :class:`Channels` and
+            :class:`CoupledChannels`, with sizes that then count channels. Default: :class:`Unstructured`, single
+            weights.
         start: A :class:`Ticket`, or the path of its file, that is round 0 instead of the dense network, from the
             ticket's starting values and with the schedule at its start. ``amount`` then counts from its survivors,
             densities count from all prunable weights.
