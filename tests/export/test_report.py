@@ -145,10 +145,24 @@ def test_operations_of_convolutions():
         ({"batch_sizes": 32}, r"batch_sizes=32 is not a list. Write for example batch_sizes=\[1, 32\]"),
         ({"batch_sizes": [0]}, "batch_sizes=0 must be"),
         ({"batch_sizes": [1.5]}, "batch_sizes=1.5"),
+        ({"batch_sizes": []}, r"batch_sizes=\[\] times nothing"),
         ({"turns": 1}, "turns=1 must be"),
+        ({"seconds": "long"}, "seconds='long' must be a number above 0"),
+        ({"exported": 3}, r"exported=3 is not a network. Write compact\(...\) first"),
+        ({"example": torch.empty(0, 784)}, r"shape \(0, 784\), which has no values"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
     network, ticket = lenet_and_ticket((300, 100))
     with pytest.raises(ConfigurationError, match=message):
-        ExportReport.measure(network, ticket, network, torch.rand(2, 1, 28, 28), **arguments)
+        ExportReport.measure(
+            network, ticket, **{"exported": network, "example": torch.rand(2, 1, 28, 28), **arguments}
+        )
+
+
+def test_measuring_draws_no_random_number():
+    network, ticket = lenet_and_ticket((300, 100))
+    network.register_forward_hook(lambda network, inputs, logits: logits + torch.rand(10))
+    before = torch.get_rng_state()
+    ExportReport.measure(network, ticket, network, torch.rand(2, 1, 28, 28, generator=torch.Generator()), turns=2)
+    assert torch.equal(torch.get_rng_state(), before)

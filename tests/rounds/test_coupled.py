@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, seed_everything
+from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_lottery import (
@@ -15,6 +16,7 @@ from lightning_lottery import (
     CoupledChannels,
     EarlyBird,
     LearningRate,
+    LotteryError,
     LotteryTicketCallback,
     Random,
     Reinitialize,
@@ -24,6 +26,7 @@ from lightning_lottery import (
     ToStep,
     Unstructured,
 )
+from lightning_lottery.storage import CHANNELS, ChannelsState, RunFolder
 from tests.helpers.channels import GROUPS, KERNELS, Residual
 from tests.helpers.contracts import CRITERIA, REWINDS
 from tests.helpers.fits import LateSpy, Model, Spy, copied, loaders, quiet_trainer, same_bits
@@ -243,6 +246,38 @@ def fit_dictionaries(digits, folder, **attributes):
 def test_an_example_in_the_module_is_used(digits, tmp_path):
     lottery = fit_dictionaries(digits, tmp_path / "run", _example_input_array=torch.rand(1, 1, 28, 28))
     assert len(kept_units(lottery.tickets[1].masks)) == 16
+
+
+def test_an_example_of_zeros_hides_no_difference(digits, tmp_path):
+    class Centred(Residual):
+        def forward(self, images):
+            images = images.view(-1, 1, 28, 28)
+            return self.output(self.slopes(self.hidden(self.features(images)) + images.mean((1, 2, 3))[:, None]))
+
+        def features(self, images):
+            features = nn.functional.max_pool2d(self.pointwise(self.depthwise(self.stem(images))).relu(), 2)
+            return features.flatten(1)
+
+    lottery, _ = search(digits, network=Centred(), densities=[0.7], epochs=1)
+    removed = {name for name, mask in lottery.tickets[1].masks.items() if not mask.all()}
+    assert "network.pointwise.weight" in removed
+    model = Model(Centred())
+    model.example_input_array = torch.zeros(1, 1, 28, 28)
+    assert "network.hidden.weight" in str(lottery.preview(model).kept_whole)
+
+
+def test_damaged_channels_are_an_error(digits, tmp_path):
+    lottery, _ = search(digits, densities=[0.7], epochs=1, dirpath=tmp_path / "run")
+    path = tmp_path / "run" / "channels.pt"
+    whole = path.read_bytes()
+    table = torch.arange(6).numpy().tobytes()  # the units of a layer
+    assert table in whole
+    path.write_bytes(whole.replace(table, torch.arange(6).add(7000).numpy().tobytes(), 1))
+    with pytest.raises(LotteryError, match=r"in channels.pt are damaged, so this run cannot be resumed"):
+        RunFolder(lottery.run_folder).read_state(CHANNELS, ChannelsState)
+    path.write_bytes(whole[:200] + b"damaged" + whole[207:])
+    with pytest.raises(LotteryError, match=r"channels.pt cannot be read, so this run cannot be resumed"):
+        RunFolder(lottery.run_folder).read_state(CHANNELS, ChannelsState)
 
 
 def test_unknown_inputs_are_an_error_before_training(digits, tmp_path):

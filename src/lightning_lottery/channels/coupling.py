@@ -7,16 +7,12 @@ import torch
 from torch import nn
 
 from lightning_lottery.channels.exactness import exact_groups
-from lightning_lottery.channels.example import (
-    check_example,
-    in_single_precision,
-    outputs_of,
-    resized,
-    to_device_of,
-)
+from lightning_lottery.channels.example import check_example, resized, to_device_of
 from lightning_lottery.channels.graph import Graph
 from lightning_lottery.channels.groups import Coupling
-from lightning_lottery.channels.removal import copy_of
+from lightning_lottery.channels.removal import require_gradients
+from lightning_lottery.channels.trial import Trial
+from lightning_lottery.errors import ConfigurationError
 
 
 def find_coupling(module: nn.Module, example: Any) -> Coupling:
@@ -33,16 +29,23 @@ def find_coupling(module: nn.Module, example: Any) -> Coupling:
         ConfigurationError: Torch-Pruning is not installed, the network fails on the example, or cannot be traced.
     """
     check_example(example)
-    network = copy_of(module).float().requires_grad_()
-    example = resized(in_single_precision(to_device_of(network, example)), 2)
     with _eagerly():
-        outputs_of(network, example)
-        found, whole = Graph(network, example).groups()
-        exact = exact_groups(network, example, found)
+        trial = _short_trial(module, to_device_of(module, example))
+        network = require_gradients(trial.network(module))
+        found, whole = Graph(network, trial.examples[0]).groups()
+        exact = exact_groups(network, trial, found)
     for group in found:
         if group not in exact:
             whole |= dict.fromkeys(group.parameters, "removing its channels changes the outputs of the network")
     return Coupling(exact, {name: whole[name] for name, _ in network.named_parameters() if name in whole})
+
+
+def _short_trial(module: nn.Module, example: Any) -> Trial:
+    """A trial on two samples, or on the whole example if the network does not run on two."""
+    try:
+        return Trial.of(module, resized(example, 2))
+    except ConfigurationError:
+        return Trial.of(module, example)
 
 
 def _eagerly() -> AbstractContextManager[Any]:

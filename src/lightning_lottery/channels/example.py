@@ -1,6 +1,7 @@
 """Calling a network on an example of its inputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -24,15 +25,39 @@ def call(module: nn.Module, example: Any) -> Any:
     return module(example)
 
 
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Uses the same random numbers each time, and leaves the global generators as they were."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(0)
+        yield
+
+
+@contextmanager
+def _full_precision(example: Any) -> Iterator[None]:
+    """Switches off autocast, and TensorFloat-32, which CUDA uses for convolutions by default."""
+    kinds = {leaf.device.type for leaf in tree_leaves(example) if isinstance(leaf, Tensor)}
+    matrices, convolutions = torch.get_float32_matmul_precision(), None
+    torch.set_float32_matmul_precision("highest")
+    with suppress(RuntimeError):  # PyTorch 2.9 and newer, if other code uses the settings that replace this one
+        convolutions, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    try:
+        with torch.autocast(next(iter(kinds), "cpu"), enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(matrices)
+        if convolutions is not None:
+            torch.backends.cudnn.allow_tf32 = convolutions
+
+
 def outputs_of(module: nn.Module, example: Any) -> list[Tensor]:
     """All tensors in the result of a call, without gradients. Random numbers in a call are always the same.
 
     Raises:
         ConfigurationError: The call fails, or returns no tensor.
     """
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.no_grad(), torch.random.fork_rng(devices):
-        torch.manual_seed(0)
+    with torch.no_grad(), isolated(), _full_precision(example):
         try:
             found = [leaf for leaf in tree_leaves(call(module, example)) if isinstance(leaf, Tensor)]
         except Exception as error:
@@ -42,6 +67,23 @@ def outputs_of(module: nn.Module, example: Any) -> list[Tensor]:
     return found
 
 
+def unreached(module: nn.Module, example: Any) -> list[str]:
+    """The names of parameters that the outputs of a call do not depend on; none if outputs have no gradients."""
+    with torch.enable_grad(), isolated():
+        leaves = [leaf for leaf in tree_leaves(call(module, example)) if isinstance(leaf, Tensor)]
+    to_do: list[Any] = [leaf.grad_fn for leaf in leaves if leaf.grad_fn is not None]
+    if not to_do:
+        return []
+    seen, reached = set(to_do), set()
+    while to_do:
+        node = to_do.pop()
+        reached.add(id(getattr(node, "variable", None)))  # nodes that accumulate the gradient of a parameter
+        new = {following for following, _ in node.next_functions if following is not None} - seen
+        seen |= new
+        to_do += new
+    return [name for name, parameter in module.named_parameters() if id(parameter) not in reached]
+
+
 def described(module: nn.Module, example: Any) -> str:
     """Names a call in an error message."""
     shapes = ", ".join(str(tuple(leaf.shape)) for leaf in tree_leaves(example) if isinstance(leaf, Tensor))
@@ -49,12 +91,18 @@ def described(module: nn.Module, example: Any) -> str:
 
 
 def check_example(example: Any) -> None:
-    """Checks that an example contains a tensor.
+    """Checks that an example contains tensors, and that none of them is empty.
 
     Raises:
-        ConfigurationError: It does not.
+        ConfigurationError: It contains none, or an empty one.
     """
-    if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(example)):
+    tensors = [leaf for leaf in tree_leaves(example) if isinstance(leaf, Tensor)]
+    if empty := [tuple(leaf.shape) for leaf in tensors if not leaf.numel()]:
+        raise ConfigurationError(
+            f"The example contains a tensor of shape {empty[0]}, which has no values. Pass real inputs, with at "
+            "least one sample."
+        )
+    if not tensors:
         raise ConfigurationError(
             f"example={example!r:.200} contains no tensor. Pass what the network is called with: a batch of "
             "inputs, a tuple of arguments, or a dictionary of keyword arguments."
@@ -88,19 +136,22 @@ def example_of(module: nn.Module, batch: Any = None) -> Any:
 
 
 def to_device_of(module: nn.Module, example: Any) -> Any:
-    """Moves an example to the device of a network."""
+    """Copies an example to the device of a network."""
     tensors = [*module.parameters(), *module.buffers()]
     device = tensors[0].device if tensors else torch.device("cpu")
-    return tree_map(lambda leaf: leaf.detach().to(device) if isinstance(leaf, Tensor) else leaf, example)
+    return tree_map(lambda leaf: leaf.detach().to(device).clone() if isinstance(leaf, Tensor) else leaf, example)
 
 
-def in_single_precision(example: Any) -> Any:
-    """Converts the floating-point tensors of an example to single precision."""
+def with_noise(example: Any) -> Any:
+    """The example with normal noise in its floating-point tensors."""
+    generator = torch.Generator().manual_seed(0)
 
-    def converted(leaf: Any) -> Any:
-        return leaf.float() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+    def disturbed(leaf: Any) -> Any:
+        if not (isinstance(leaf, Tensor) and leaf.is_floating_point()):
+            return leaf
+        return leaf + torch.randn(leaf.shape, generator=generator).to(leaf)
 
-    return tree_map(converted, example)
+    return tree_map(disturbed, example)
 
 
 def resized(example: Any, samples: int) -> Any:

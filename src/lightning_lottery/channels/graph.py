@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils._pytree import tree_leaves
 
-from lightning_lottery.channels.example import call
+from lightning_lottery.channels.example import call, isolated
 from lightning_lottery.channels.groups import Group, Member, Role
 from lightning_lottery.errors import ConfigurationError
 
@@ -77,7 +77,7 @@ class Graph:
 
     def __init__(self, network: nn.Module, example: Any) -> None:
         pruning = require_torch_pruning()
-        with warnings.catch_warnings(), torch.enable_grad():
+        with warnings.catch_warnings(), torch.enable_grad(), isolated():
             warnings.simplefilter("ignore")
             try:
                 self._graph = pruning.DependencyGraph()
@@ -109,11 +109,15 @@ class Graph:
                 whole |= dict.fromkeys(self._changed(walk), reason)
                 continue
             members = [self._member(*side, units, walk.dims[side[0]]) for side, units in self._sides(walk).items()]
-            members = sorted((m for m in members if m.tensors), key=lambda m: self._order[next(iter(m.tensors))])
+            members = sorted((m for m in members if m.tensors or m.is_norm), key=self._place)
             weights = [member.kernel for member in members if member.role == "outputs" and member.kernel]
             if weights:
                 groups.append(Group(weights[0], walk.units, members))
         return sorted(groups, key=lambda group: self._order[group.name]), whole
+
+    def _place(self, member: Member) -> int:
+        """Sorts members by their parameters, in the order of definition; those without come last."""
+        return min((self._order[name] for name in member.tensors), default=len(self._order))
 
     def _walks(self) -> Iterator["_Walk"]:
         """What depends on the output channels of each linear and convolution layer; every layer appears once."""
@@ -200,7 +204,7 @@ class Graph:
         own = dict(module.named_parameters(recurse=False))
         tensors = {f"{name}.{key}".lstrip("."): dim for key, dim in tensors.items() if key in own}
         kernel = next(iter(tensors), None) if isinstance(module, _MATRICES) else None
-        return Member(name, role, _table(units, size), tensors, kernel)
+        return Member(name, role, _table(units, size), tensors, kernel, isinstance(module, _NORMS))
 
     def _reason(self, walk: "_Walk") -> str:
         """Why the channels of a group cannot be removed; an empty string if nothing speaks against it."""

@@ -22,6 +22,7 @@ class Member:
         tensors: The parameters that have an entry or slice for each of these channels, by name, and the dimension
             of the channels.
         kernel: The name of the layer's weight, if it multiplies by one: a linear or convolution layer.
+        is_norm: Whether the layer is a normalisation, which may have no parameters.
     """
 
     layer: str
@@ -29,6 +30,7 @@ class Member:
     channels: Tensor
     tensors: dict[str, int]
     kernel: str | None = None
+    is_norm: bool = False
 
     def of_channels(self, units: Tensor) -> Tensor:
         """The values of the channels from the values of the units; ``False`` or 0 where there is no unit.

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,8 @@ def copy_of(module: nn.Module) -> nn.Module:
     """A copy of a network in evaluation mode, without gradients, that belongs to no Trainer.
 
     Raises:
-        ConfigurationError: The network cannot be copied.
+        ConfigurationError: The network cannot be copied, or a function in place of a ``forward`` would still call
+            the original.
     """
     trainer = _trainer_of(module)
     try:
@@ -35,12 +37,42 @@ def copy_of(module: nn.Module) -> nn.Module:
     if trainer is not None:
         made.trainer = None  # type: ignore[assignment]
     for part in made.modules():
-        # torch.compile sets a function that would still call the original.
-        forward, has_own = vars(part).get("forward"), type(part).forward is not nn.Module.forward
-        if forward is not None and has_own and getattr(forward, "__self__", None) is not part:
-            del vars(part)["forward"]
+        _own_forward(part)
     made.zero_grad(set_to_none=True)
     return made.eval()
+
+
+def require_gradients(module: nn.Module) -> nn.Module:
+    """Sets ``requires_grad`` for all parameters that can have gradients, and returns the network."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
+    return module
+
+
+def _own_forward(part: nn.Module) -> None:
+    """Makes sure that a copied layer does not call the original by a function that was set as its ``forward``."""
+    forward = vars(part).get("forward")
+    if forward is None or type(part).forward is nn.Module.forward:
+        return
+    compiled = getattr(forward, "_torchdynamo_orig_callable", None)
+    if getattr(compiled, "__func__", None) is type(part).forward:  # set by torch.compile
+        del vars(part)["forward"]
+        return
+    cells = getattr(forward, "__closure__", None) or ()
+    held = [cell.cell_contents for cell in cells if not _is_empty(cell)]
+    held += [getattr(value, "__self__", None) for value in held]
+    if compiled is not None or any(isinstance(value, nn.Module) for value in held):
+        raise ConfigurationError(
+            f"The forward of a {type(part).__name__} was replaced by a function that belongs to this one network, "
+            "so that copies of the network would call the original. Define forward in a class instead."
+        )
+
+
+def _is_empty(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is None
+    except ValueError:  # still unset
+        return True
 
 
 def _trainer_of(module: nn.Module) -> object | None:

@@ -1,5 +1,7 @@
 """A ticket as a smaller dense network: its dead channels are removed physically."""
 
+import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,23 +10,26 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lottery.channels import (
-    Group,
+    Trial,
+    check_example,
     copy_of,
     find_coupling,
-    in_single_precision,
     largest_difference,
-    outputs_of,
     remove,
+    require_gradients,
     to_device_of,
+    unreached,
 )
-from lightning_lottery.errors import ExportError
+from lightning_lottery.errors import ConfigurationError, ExportError
 from lightning_lottery.export.dead import dead_units
 from lightning_lottery.storage import GivenTicket
 from lightning_lottery.tickets import Masking, Ticket, masked_parameters
 
 _TOLERANCE = 1e-5
+_KERNELS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
+@torch.inference_mode(False)
 def compact(model: nn.Module, ticket: Ticket | str | Path, example: Any) -> nn.Module:
     """Removes the channels that a ticket has made superfluous, and gives an ordinary smaller network.
 
@@ -37,7 +42,8 @@ def compact(model: nn.Module, ticket: Ticket | str | Path, example: Any) -> nn.M
         model: The network, for example a LightningModule after its fit. It is not changed.
         ticket: The ticket, or the path of its file.
         example: Real inputs that the network is called with: a tensor with the samples along its first dimension,
-            a tuple of arguments, or a dictionary of keyword arguments.
+            a tuple of arguments, or a dictionary of keyword arguments. They should reach all layers: a layer that
+            is not called keeps its size.
 
     Returns:
         A copy in evaluation mode, of the same classes, with smaller layers. It belongs to no Trainer. If no
@@ -50,20 +56,54 @@ def compact(model: nn.Module, ticket: Ticket | str | Path, example: Any) -> nn.M
         TicketError: The ticket does not fit the network.
     """
     masked = masked_copy(model, ticket)
+    check_example(example)
     example = to_device_of(masked, example)
     groups = find_coupling(masked, example).groups
-    expected = _single_precision_outputs(masked, example)
-    small, difference = _without_dead_units(masked, groups, example, expected, unused=True)
-    if difference > _TOLERANCE:
-        # Something besides the following layers may use channels, so that only those can go that are zero.
-        small, difference = _without_dead_units(masked, groups, example, expected, unused=False)
-    if difference > _TOLERANCE:
+    trial = Trial.of(masked, example)
+    expected = trial.outputs(trial.network(masked))
+    if not any(bool(tensor.isfinite().any()) for tensor in expected if tensor.numel()):
         raise ExportError(
-            f"The outputs of the compact {type(model).__name__} differ from those of the masked one by "
-            f"{difference:.1g} of the largest output; at most {_TOLERANCE:g} is allowed. So nothing is exported. "
-            "Some layer depends on the number of its channels."
+            f"The outputs of {type(model).__name__} contain no finite number, so that nothing can be compared."
         )
-    return small
+    # Something besides the following layers may use channels, or a constant may be rounded as it becomes part of a
+    # bias. Then only channels can go that are zero.
+    for options in ({"unused": True, "fold": True}, {"unused": True}, {}):
+        small = copy_of(masked)
+        remove(small, dead_units(small, groups, example, **options))
+        difference = _difference(trial, small, expected)
+        if difference <= _TOLERANCE:
+            _warn_of_unreached(masked, small, example)
+            return small
+    raise ExportError(
+        f"The outputs of the compact {type(model).__name__} differ from those of the masked one by "
+        f"{difference:.1g} of the largest output; at most {_TOLERANCE:g} is allowed. So nothing is exported. "
+        "Some layer depends on the number of its channels."
+    )
+
+
+def _difference(trial: Trial, small: nn.Module, expected: Sequence[Tensor]) -> float:
+    """How much the outputs of a smaller network differ; infinite if it does not run."""
+    try:
+        return largest_difference(trial.outputs(trial.network(small)), expected)
+    except ConfigurationError:
+        return math.inf
+
+
+def _warn_of_unreached(masked: nn.Module, small: nn.Module, example: Any) -> None:
+    """Warns of layers that the example does not reach, which may expect channels that are gone."""
+    if sum(p.numel() for p in small.parameters()) == sum(p.numel() for p in masked.parameters()):
+        return
+    copied = require_gradients(copy_of(masked))
+    kernels = {
+        f"{name}.weight".lstrip(".") for name, layer in copied.named_modules() if isinstance(layer, _KERNELS)
+    }
+    if missed := [name for name in unreached(copied, example) if name in kernels]:
+        shown = ", ".join(missed[:3]) + (f" and {len(missed) - 3} more" if len(missed) > 3 else "")
+        warnings.warn(
+            f"The example does not reach {shown}, so the exported network may fail on inputs that do. Pass an "
+            "example that reaches all layers that will be used.",
+            stacklevel=3,
+        )
 
 
 def masked_copy(model: nn.Module, ticket: Ticket | str | Path) -> nn.Module:
@@ -77,20 +117,3 @@ def masked_copy(model: nn.Module, ticket: Ticket | str | Path) -> nn.Module:
     copied = copy_of(model)
     Masking(*masked_parameters(given, copied)).mask_weights()
     return copied
-
-
-def _without_dead_units(
-    masked: nn.Module, groups: Sequence[Group], example: Any, expected: Sequence[Tensor], unused: bool
-) -> tuple[nn.Module, float]:
-    """A copy without dead units, and how much its outputs differ."""
-    small = copy_of(masked)
-    remove(small, dead_units(small, groups, example, unused))
-    return small, largest_difference(_single_precision_outputs(small, example), expected)
-
-
-def _single_precision_outputs(module: nn.Module, example: Any) -> list[Tensor]:
-    """The outputs, computed in at least single precision, so that rounding does not hide or cause a difference."""
-    halves = (torch.float16, torch.bfloat16)
-    if not any(parameter.dtype in halves for parameter in module.parameters()):
-        return outputs_of(module, example)
-    return outputs_of(copy_of(module).float(), in_single_precision(example))

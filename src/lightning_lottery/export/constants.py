@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from lightning_lottery.channels import Group, along, outputs_of
+from lightning_lottery.channels import Group, along, outputs_of, with_noise
+from lightning_lottery.errors import ConfigurationError
 
 
 def fold_constants(module: nn.Module, groups: Sequence[Group], example: Any) -> bool:
@@ -20,7 +21,8 @@ def fold_constants(module: nn.Module, groups: Sequence[Group], example: Any) -> 
     Args:
         module: The network, in evaluation mode.
         groups: The groups of channels that can be removed.
-        example: What the network is called with. It shows the constants.
+        example: What the network is called with. It shows the constants, also with noise, zeros and other
+            integers in its place, since padding and masks may switch a unit off.
 
     Returns:
         Whether there were any.
@@ -30,10 +32,15 @@ def fold_constants(module: nn.Module, groups: Sequence[Group], example: Any) -> 
         return False
     linear = {member.layer: module.get_submodule(member.layer) for group, _ in found for member in group.consumers}
     with _recorded(linear) as inputs:
-        outputs_of(module, example)
-        outputs_of(module, _disturbed(example))  # what is constant for one sample may differ between samples
+        for inputs_of_call in (example, *_other_inputs(example)):
+            try:
+                outputs_of(module, inputs_of_call)
+            except ConfigurationError:  # what would be constant is unknown
+                return False
     has_changed = False
     for group, units in found:
+        if any(member.layer not in inputs for member in group.consumers):
+            continue
         for member in group.consumers:
             # The same for all layers that use the group: a unit must be constant for each of them.
             units = units & member.of_units((~_is_constant(inputs[member.layer])).float(), group.units).eq(0)
@@ -63,13 +70,13 @@ def _recorded(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     inputs: dict[str, Tensor] = {}
 
     def record(name: str) -> Any:
-        def hook(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            seen = arguments[0].detach().flatten(0, -2)
+        def hook(_: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            seen = (arguments[0] if arguments else named["input"]).detach().flatten(0, -2)
             inputs[name] = torch.cat([inputs[name], seen]) if name in inputs else seen
 
         return hook
 
-    handles = [layer.register_forward_pre_hook(record(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_pre_hook(record(name), with_kwargs=True) for name, layer in layers.items()]
     try:
         yield inputs
     finally:
@@ -77,16 +84,19 @@ def _recorded(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
             handle.remove()
 
 
-def _disturbed(example: Any) -> Any:
-    """The example with noise in its floating-point tensors."""
-    generator = torch.Generator().manual_seed(0)
-
-    def disturbed(leaf: Any) -> Any:
-        if not (isinstance(leaf, Tensor) and leaf.is_floating_point()):
-            return leaf
-        return leaf + torch.randn(leaf.shape, generator=generator).to(leaf)
-
-    return tree_map(disturbed, example)
+def _other_inputs(example: Any) -> Iterator[Any]:
+    """The example with noise; and with one tensor at a time zero, and of integers in another order or negated."""
+    yield with_noise(example)
+    leaves, structure = tree_flatten(example)
+    for place, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor):
+            others = [torch.zeros_like(leaf)]
+            if leaf.dtype == torch.bool:
+                others.append(~leaf)
+            elif not leaf.is_floating_point():
+                others.append(leaf.flatten().roll(1).view(leaf.shape))
+            for other in others:
+                yield tree_unflatten([*leaves[:place], other, *leaves[place + 1 :]], structure)
 
 
 def _is_constant(inputs: Tensor) -> Tensor:

@@ -12,12 +12,12 @@ from lightning_lottery.export.constants import by_channel, fold_constants
 
 
 def dead_units(
-    module: nn.Module, groups: Sequence[Group], example: Any, unused: bool = True
+    module: nn.Module, groups: Sequence[Group], example: Any, unused: bool = False, fold: bool = False
 ) -> list[tuple[Group, Tensor]]:
     """Finds units whose removal does not change the outputs, and sets all their weights to zero in place.
 
     A unit is dead if it is always zero, or if all weights that use it are zero. Units that no input reaches are
-    constant; where linear layers use them, they become part of biases, and are then used no more. All this is
+    constant; where linear layers use them, they can become part of biases, and are then used no more. All this is
     repeated until nothing changes, since a unit that is gone uses no others and gives no input to others.
 
     Args:
@@ -25,6 +25,7 @@ def dead_units(
         groups: The groups of channels that can be removed.
         example: What the network is called with.
         unused: Whether units may be removed that are not zero, because nothing uses them.
+        fold: Whether constant units may become part of biases.
 
     Returns:
         Each group with its dead units: boolean, shape (units,). One unit of each group stays.
@@ -32,7 +33,7 @@ def dead_units(
     dead = [torch.zeros(group.units, dtype=torch.bool) for group in groups]
     while True:
         found = [_new(module, group, so_far, unused) for group, so_far in zip(groups, dead, strict=True)]
-        if not any(found) and not (unused and fold_constants(module, groups, example)):
+        if not any(found) and not (fold and fold_constants(module, groups, example)):
             break
     for so_far in dead:
         so_far[0] &= not bool(so_far.all())
@@ -60,6 +61,8 @@ def _is_nonzero(module: nn.Module, group: Group) -> Tensor:
 
 def _adds(module: nn.Module, member: Member) -> Tensor:
     """The channels of a layer that need not be zero if its input is zero, or if it takes other channels."""
+    if not member.tensors:
+        return torch.zeros(len(member.channels))
     nonzero = [by_channel(module.get_parameter(name), dim) for name, dim in member.tensors.items()]
     layer = module if member.layer in member.tensors else module.get_submodule(member.layer)
     if isinstance(layer, nn.PReLU):  # the slope for zero does not matter

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_lottery.channels import call, resized
+from lightning_lottery.channels import call, isolated, resized
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def saved_bytes(module: nn.Module) -> int:
 
 def flops(module: nn.Module, example: Any) -> int:
     """The floating-point operations of a forward pass, in matrix products and convolutions; 0 if unknown."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), isolated(), FlopCounterMode(display=False) as counter:
         call(module, example)
     total: int = counter.get_total_flops()
     return total
@@ -111,11 +111,12 @@ def durations(modules: Sequence[nn.Module], example: Any, turns: int, seconds: f
         For each network, the seconds of one forward pass in each turn.
     """
     timers = [_timer(module, example) for module in modules]
-    runs = [max(1, round(seconds / _warmed_up(timer))) for timer in timers]
     times: list[list[float]] = [[] for _ in modules]
-    for _ in range(turns):
-        for own, timer, number in zip(times, timers, runs, strict=True):
-            own.append(timer.timeit(number).mean)
+    with isolated():
+        runs = [max(1, round(seconds / _warmed_up(timer))) for timer in timers]
+        for _ in range(turns):
+            for own, timer, number in zip(times, timers, runs, strict=True):
+                own.append(timer.timeit(number).mean)
     return times
 
 

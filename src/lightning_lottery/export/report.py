@@ -8,10 +8,18 @@ from typing import Any
 
 from torch import nn
 
-from lightning_lottery.channels import copy_of, largest_difference, outputs_of, resized, to_device_of
+from lightning_lottery.channels import (
+    check_example,
+    copy_of,
+    largest_difference,
+    outputs_of,
+    resized,
+    to_device_of,
+)
+from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.export.compact import masked_copy
 from lightning_lottery.export.measure import Latency, Measurement, durations
-from lightning_lottery.plain import check_integer, check_list
+from lightning_lottery.plain import check_integer, check_list, check_number
 from lightning_lottery.report import aligned
 from lightning_lottery.tickets import Ticket
 
@@ -59,13 +67,19 @@ class ExportReport:
             seconds: The least duration of a turn of one network.
 
         Raises:
-            ConfigurationError: A batch size is not a positive integer, or a network fails on the example.
+            ConfigurationError: An argument is invalid, or a network fails on the example or at a batch size.
             TicketError: The ticket does not fit the network.
         """
         check_list("batch_sizes", batch_sizes, "batch_sizes=[1, 32]")
+        if not batch_sizes:
+            raise ConfigurationError("batch_sizes=[] times nothing. Write for example batch_sizes=[1, 32].")
         for size in batch_sizes:
             check_integer("batch_sizes", size, 1, "batch_sizes=[1, 32]")
         check_integer("turns", turns, 2, "turns=11")
+        check_number("seconds", seconds, "above 0", "seconds=0.1")
+        if not isinstance(exported, nn.Module):
+            raise ConfigurationError(f"exported={exported!r:.99} is not a network. Write compact(...) first.")
+        check_example(example)
         masked, small = masked_copy(model, ticket), copy_of(exported)
         example = to_device_of(masked, example)
         difference = largest_difference(outputs_of(small, example), outputs_of(masked, example))

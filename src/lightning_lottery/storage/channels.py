@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from lightning_lottery.channels import Coupling
+from lightning_lottery.errors import LotteryError
 from lightning_lottery.storage.plain_values import State
 
 
@@ -15,3 +16,12 @@ class ChannelsState(State):
     """
 
     coupling: Coupling
+
+    def __post_init__(self) -> None:
+        for group in self.coupling.groups:
+            for member in group.members:
+                if bool(((member.channels < -1) | (member.channels >= group.units)).any()):
+                    raise LotteryError(
+                        f"The channels of {member.layer} in channels.pt are damaged, so this run cannot be "
+                        "resumed. Start a new run in another folder."
+                    )

@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import pickle
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -185,7 +184,7 @@ class RunFolder:
         path = self.path / name
         try:
             values = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except Exception as error:  # damaged bytes raise errors of many kinds
             why = (str(error) or type(error).__name__).splitlines()[0]
             raise LotteryError(f"{path} cannot be read, so this run cannot be resumed: {why}") from error
         return from_plain(kind, values, str(path), "start a new run in another folder")
