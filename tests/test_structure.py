@@ -24,16 +24,17 @@ ROOMS = [
     ["tickets"],
     ["storage"],
     ["_lightning", "rules", "report"],
-    ["preflight", "export"],
+    ["preflight", "export", "study"],
     ["rounds"],
     ["callback"],
     ["__init__"],
     ["cli"],
+    ["__main__"],
 ]
 HEIGHT = {room: number for number, line in enumerate(ROOMS) for room in line}
 WITHOUT_LIGHTNING = [
     *("errors", "files", "plain", "attributes", "masks", "channels"),
-    *("pruning", "tickets", "storage", "rules", "report", "export"),
+    *("pruning", "tickets", "storage", "rules", "report", "export", "study"),
 ]
 # Names that users import from a room; other rooms need not take them.
 PUBLIC = {
@@ -41,6 +42,7 @@ PUBLIC = {
     "vision": {"Classifier", "FashionMNIST", "LeNet300100", "MLP", "MNIST", "MNIST5000", "TensorLoader"},
     "cli": {"LotteryCLI", "main"},
     "export": {"ExportReport", "Latency", "Measurement", "compact"},
+    "study": {"Engine", "Processes", "Ray", "Replicate", "Replicates", "Study", "Workers"},
 }
 
 
@@ -186,7 +188,7 @@ def test_doctests():
     found = {name: doctest.testmod(importlib.import_module(name)) for name in MODULES}
     assert sum(result.failed for result in found.values()) == 0
     attempted = {name.removeprefix("lightning_lottery.") for name, result in found.items() if result.attempted}
-    assert attempted == {"callback.lottery", "callback.ticket", "masks.smallest"}
+    assert attempted == {"callback.lottery", "callback.ticket", "masks.smallest", "study.study"}
 
 
 def test_exports():
@@ -229,6 +231,7 @@ def test_exports():
         "ShuffleMask",
         "Sizes",
         "Stop",
+        "Study",
         "SynFlow",
         "Taylor",
         "Ticket",

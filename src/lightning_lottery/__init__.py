@@ -52,6 +52,7 @@ from lightning_lottery.rules import (
     ToStep,
 )
 from lightning_lottery.storage import Records, RoundRecord
+from lightning_lottery.study import Study
 from lightning_lottery.tickets import Ticket, Transfer
 
 __all__ = [
@@ -93,6 +94,7 @@ __all__ = [
     "ShuffleMask",
     "Sizes",
     "Stop",
+    "Study",
     "SynFlow",
     "Taylor",
     "Ticket",

@@ -4,7 +4,7 @@ No other part of the package uses a private name of Lightning. A comment at each
 existed since the oldest supported version, 2.5.0, unless its comment names a later one.
 """
 
-from lightning_lottery._lightning.commands import CommandFinished, CommandLine
+from lightning_lottery._lightning.commands import Command, CommandFinished, CommandLine
 from lightning_lottery._lightning.fit import RoundsFit
 from lightning_lottery._lightning.loop import Hooks
 from lightning_lottery._lightning.optimizers import before_optimizers
@@ -13,6 +13,7 @@ from lightning_lottery._lightning.progress import show_in_progress_bar, validati
 from lightning_lottery._lightning.rounds_loop import RoundsLoop
 
 __all__ = [
+    "Command",
     "CommandFinished",
     "CommandLine",
     "Hooks",

@@ -1,14 +1,46 @@
 """LightningCLI with further commands."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 
 class CommandFinished(Exception):  # noqa: N818 (not an error)
     """A command that needs no Trainer has finished, so that there is nothing left to instantiate."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that needs neither Trainer nor model.
+
+    Attributes:
+        summary: One line for the help.
+        add_arguments: Adds its arguments to a parser.
+        run: Is called with the values of the arguments.
+    """
+
+    summary: str
+    add_arguments: Callable[[ArgumentParser], object]
+    run: Callable[[Namespace], object]
+
+    @classmethod
+    def of(cls, function: Callable[..., object]) -> "Command":
+        """A command with the arguments of a function."""
+
+        def run(options: Namespace) -> None:
+            function(**{name: value for name, value in options.as_dict().items() if name != "config"})
+
+        summary = (function.__doc__ or "").partition("\n")[0]
+        return cls(summary, lambda parser: parser.add_function_arguments(function), run)
+
+    def parser(self) -> ArgumentParser:
+        """A parser of the arguments."""
+        parser = ArgumentParser(description=self.summary)
+        self.add_arguments(parser)
+        return parser
 
 
 class CommandLine(LightningCLI):
@@ -17,8 +49,7 @@ class CommandLine(LightningCLI):
     The constructor raises :class:`CommandFinished` after such a command.
     """
 
-    @staticmethod
-    def commands() -> dict[str, Callable[..., object]]:
+    def commands(self) -> dict[str, Command]:
         """The further commands by name, beside those of :meth:`subcommands`, which are methods of the Trainer."""
         return {}
 
@@ -26,24 +57,32 @@ class CommandLine(LightningCLI):
         self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
     ) -> None:
         """Adds the arguments of the commands."""
-        super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+        # Abbreviations would also be looked for among the options of commands: --print could mean --print_config.
+        super().setup_parser(add_subcommands, {"allow_abbrev": False, **main_kwargs}, subparser_kwargs)
         if not add_subcommands:
             return
-        for name, function in self.commands().items():
-            summary = (function.__doc__ or "").partition("\n")[0]
-            parser = ArgumentParser(description=summary)
-            parser.add_function_arguments(function)
+        for name, command in self.commands().items():
             # subcommands() accepts only methods of the Trainer, and LightningCLI keeps no reference to the action.
             # This private name of jsonargparse has existed since the oldest supported version, 4.35.
             action: Any = self.parser._subcommands_action
-            action.add_subcommand(name, parser, help=summary)
+            action.add_subcommand(name, command.parser(), help=command.summary)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Runs a command that needs no Trainer as soon as its arguments are known."""
         super().parse_arguments(parser, args)
         name = self.config.get("subcommand")
         if (command := self.commands().get(name)) is not None:
-            arguments = self.config[name].as_dict()
-            arguments.pop("config", None)
-            command(**arguments)
+            command.run(self.config[name])
             raise CommandFinished
+
+    def parsed_fit(self, words: list[str]) -> Namespace:
+        """The configuration of another fit, checked but not instantiated.
+
+        Args:
+            words: The command line after ``fit``.
+
+        Raises:
+            SystemExit: An option is unknown or invalid, or a file is missing. The reason is printed.
+        """
+        parsed: Namespace = self.parser.parse_args(["fit", *words]).fit
+        return parsed

@@ -1,15 +1,19 @@
-"""The command ``lightning-lottery``: LightningCLI with the classes of this package, and the demo."""
+"""The command ``lightning-lottery``: LightningCLI with the classes of this package, and further commands."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_lottery import LotteryTicketCallback, TicketCallback, vision
-from lightning_lottery._lightning import CommandFinished, CommandLine
+from lightning_lottery._lightning import Command, CommandFinished, CommandLine
 from lightning_lottery.cli.demo import demo
+from lightning_lottery.cli.one_folder import write_into
+from lightning_lottery.cli.study import add_arguments as add_study_arguments
+from lightning_lottery.cli.study import study
 from lightning_lottery.errors import ConfigurationError, LotteryError
 
 # Imported classes can be given by their short names in YAML and on the command line.
@@ -19,13 +23,22 @@ __all__ = ["LotteryCLI", "LotteryTicketCallback", "TicketCallback", "main", "vis
 class LotteryCLI(CommandLine):
     """LightningCLI for any LightningModule, with short names for the classes of this package."""
 
-    @staticmethod
-    def commands() -> dict[str, Callable[..., object]]:
+    def commands(self) -> dict[str, Command]:
         """The commands that need no LightningModule."""
-        return {"demo": demo}
+        run_study = partial(study, self.parsed_fit)
+        return {
+            "demo": Command.of(demo),
+            "study": Command("Runs the same fit with several seeds.", add_study_arguments, run_study),
+        }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the options for resuming a run."""
+        """Adds the options for the run folder, and for resuming a run."""
+        parser.add_argument(
+            "--dirpath",
+            type=str | None,
+            help="With fit: the run folder, instead of the dirpath of LotteryTicketCallback. TensorBoardLogger, "
+            "CSVLogger and ModelCheckpoint write there, too.",
+        )
         parser.add_argument(
             "--resume",
             action="store_true",
@@ -40,7 +53,9 @@ class LotteryCLI(CommandLine):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Allows a resumed run to overwrite its saved configuration."""
+        """Moves all files into one folder, and allows a resumed run to overwrite its saved configuration."""
+        if (folder := self.config.get(f"{self.subcommand}.dirpath")) is not None:
+            write_into(self.config[str(self.subcommand)], folder)
         if self.config.get(f"{self.subcommand}.resume"):
             self.save_config_kwargs["overwrite"] = True
 

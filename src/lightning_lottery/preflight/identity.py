@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from lightning_lottery._lightning import validation_interval
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import plain
 from lightning_lottery.pruning import Selection
-from lightning_lottery.rules import Settings, alike, described
+from lightning_lottery.rules import Difference, Plan, Settings, described, differences
 from lightning_lottery.storage import RunDescription
 from lightning_lottery.tickets import structure_of
 
@@ -51,6 +50,7 @@ def describe_run(
         structure=structure_of(module),
         hyperparameters={name: described(value) for name, value in module.hparams.items()},
         seed_everything=seed_given(),
+        plan=Plan.of(settings).names,
     )
 
 
@@ -94,23 +94,22 @@ def check_same(
     Raises:
         ConfigurationError: They differ; the message lists the differences.
     """
-    now = as_read(description)
-    differences = []
-    for part in ("arguments", "trainer", "prunable", "hyperparameters"):
-        old, new = getattr(then, part), getattr(now, part)
-        changed = [name for name in {**old, **new} if not alike(old.get(name), new.get(name))]
-        if part == "hyperparameters":
-            changed = [name for name in changed if not any(fnmatchcase(name, pattern) for pattern in ignore)]
-            free = changed
-        differences += [f"{name} was {old.get(name)!r} and is now {new.get(name)!r}" for name in changed]
-    if not differences and then.structure != now.structure:
-        differences.append("the network has other parameters or buffers")
-    if differences:
+    found = differences(then, as_read(description), ignore)
+    if found:
+        free = [entry.name for entry in found if entry.part == "hyperparameters"]
+        sentences = "; ".join(map(_sentence, found))
         raise ConfigurationError(
-            f"The run in {str(folder)!r} cannot be resumed: {'; '.join(differences)}. Use the values that it "
-            "was started with, or start a new run in another folder, without ckpt_path."
+            f"The run in {str(folder)!r} cannot be resumed: {sentences}. Use the values that it was started "
+            "with, or start a new run in another folder, without ckpt_path."
             + (f" If {free} may differ, call lottery.resume(trainer, ignore={free}) first." if free else "")
         )
+
+
+def _sentence(difference: Difference) -> str:
+    if difference.part == "structure":
+        return "the network has other parameters or buffers"
+    then, now = difference.values
+    return f"{difference.name} was {then!r} and is now {now!r}"
 
 
 def as_read(description: RunDescription) -> RunDescription:

@@ -61,6 +61,12 @@ class Prepared:
     folder: RunFolder
     description: RunDescription
 
+    def described(self, **changes: Any) -> "Prepared":
+        """The same with another description, which is also written to the folder."""
+        description = replace(self.description, **changes)
+        self.folder.write_description(description)
+        return replace(self, description=description)
+
 
 def prepare(loop: RoundsLoop, module: LightningModule, settings: Settings, request: FitRequest) -> Prepared | None:
     """Checks everything that can be checked before training, and prepares the run. Call it in ``on_fit_start``.

@@ -1,7 +1,7 @@
 """A run: round after round on one Trainer, then the controls."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.preflight import Prepared
@@ -136,7 +136,9 @@ class Run:
     def _shorten_plan(self) -> None:
         """Applies stop rules, and says so."""
         settings = self.prepared.settings
-        self.plan = shortened(self.plan, settings, self.records, self.fit)
+        before, self.plan = self.plan, shortened(self.plan, settings, self.records, self.fit)
+        if self.plan != before:
+            self.prepared = self.prepared.described(plan=self.plan.names)
         is_ended = self.plan.last_ticket.number < settings.sizes.last_round
         if is_ended and self.round.id.is_ticket:
             self.recorder.say(f"No further ticket: {ending_rule(settings, self.records)!r} ended the search.")
@@ -176,7 +178,7 @@ class Run:
 
     def _leave_out_copies(self) -> None:
         """Stops pruning parameters that turn out to be copies of trained weights."""
-        module, folder, known = self.prepared.module, self.prepared.folder, self.tickets.masks.parameters
+        module, known = self.prepared.module, self.tickets.masks.parameters
         found = self.round.find_copies(module, self.tickets.copies, self.fit)
         names = [name for name in known if name in found]
         if not names and not any(found.values()):
@@ -187,11 +189,7 @@ class Run:
         self.tickets.leave_out(found)
         left = self.tickets.masks
         shapes = {name: list(parameter.shape) for name, parameter in left.parameters.items()}
-        description = replace(
-            self.prepared.description, prunable=shapes, counts=left.counts, copies=self.tickets.copies
-        )
-        self.prepared = replace(self.prepared, description=description)
-        folder.write_description(description)
+        self.prepared = self.prepared.described(prunable=shapes, counts=left.counts, copies=self.tickets.copies)
         if names:
             self.recorder.say(
                 f"Not pruned from now on: {names}. They change without a gradient, so they are copies."

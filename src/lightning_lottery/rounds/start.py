@@ -54,8 +54,7 @@ def begin_run(prepared: Prepared, records: Records) -> Run:
     folder.clear()  # only after everything that may raise an error
     keep_channels(prepared, coupling)
     rewind_point = RewindPoint.begin(settings.rewind, fit, module, folder, pending, dense)
-    description = replace(prepared.description, counts=pruner.counts, provenance=dense.provenance)
-    folder.write_description(description)
+    prepared = prepared.described(counts=pruner.counts, provenance=dense.provenance)
     tickets = NextTicket(prepared, next_masks, rewind_point)
     plan, ticket = Plan.of(settings), dense
     if settings.prune_at_init:
@@ -64,7 +63,7 @@ def begin_run(prepared: Prepared, records: Records) -> Run:
         # The optimizers were created for other weights.
         rewind_point.rewind(ticket, settings.same_data_order)
     return Run(
-        prepared=replace(prepared, description=description),
+        prepared=prepared,
         fit=fit,
         records=records,
         recorder=Recorder(settings, fit, folder, records, prepared.selection.sizes),
@@ -99,6 +98,8 @@ def resume_run(prepared: Prepared, state: RunState | None, records: Records) -> 
     recorder = Recorder(settings, fit, folder, records, prepared.selection.sizes)
     last_ticket = LastTicket(fit, module, folder)
     plan = shortened(Plan.of(settings), settings, records, fit)
+    if prepared.description.plan != plan.names:  # killed right after a stop rule, or an older version
+        prepared = prepared.described(plan=plan.names)
     entry, state = plan.resume(folder, state)
     if state is not None and (reason := state.reason_to_restart(module, fit.can_resume_within_rounds())):
         recorder.say(f"{state.id} restarts: {reason}.")

@@ -2,6 +2,7 @@
 
 from lightning_lottery.rules.controls import Control, Reinitialize, ShuffleMask, make_control
 from lightning_lottery.rules.description import alike, described
+from lightning_lottery.rules.differences import Difference, differences
 from lightning_lottery.rules.plan import Plan, ending_rule
 from lightning_lottery.rules.rewind import (
     FineTune,
@@ -18,6 +19,7 @@ from lightning_lottery.rules.stopping import EarlyBird, Stop, Tolerance
 
 __all__ = [
     "Control",
+    "Difference",
     "EarlyBird",
     "FineTune",
     "LearningRate",
@@ -34,6 +36,7 @@ __all__ = [
     "Tolerance",
     "alike",
     "described",
+    "differences",
     "ending_rule",
     "make_control",
     "rewind_of",

@@ -36,6 +36,11 @@ class Plan:
         return self
 
     @property
+    def names(self) -> list[str]:
+        """The names of all rounds."""
+        return [entry.name for entry in self.rounds]
+
+    @property
     def first(self) -> RoundId:
         """The first round."""
         return self.rounds[0]

@@ -18,7 +18,15 @@ from lightning_lottery.storage.fit_state import (
     Optimization,
     StateDict,
 )
-from lightning_lottery.storage.folder import CHANNELS, LAST_TICKET, REWIND_STATE, REWIND_WEIGHTS, RunFolder
+from lightning_lottery.storage.folder import (
+    CHANNELS,
+    DESCRIPTION,
+    LAST_TICKET,
+    RECORDS,
+    REWIND_STATE,
+    REWIND_WEIGHTS,
+    RunFolder,
+)
 from lightning_lottery.storage.given import GivenTicket
 from lightning_lottery.storage.kept import Beside, KeptState, KeptTicket
 from lightning_lottery.storage.plain_values import to_plain
@@ -28,7 +36,9 @@ from lightning_lottery.storage.tickets import Tickets
 
 __all__ = [
     "CHANNELS",
+    "DESCRIPTION",
     "LAST_TICKET",
+    "RECORDS",
     "REWIND_STATE",
     "REWIND_WEIGHTS",
     "Average",

@@ -18,6 +18,8 @@ class RunDescription:
         seed_everything: The seed that ``seed_everything`` was called with, if any.
         run: The id of the run, which its checkpoints refer to.
         counts: The number of units that each round keeps.
+        plan: The names of all trainings in order, without those that stop rules have made superfluous. Empty in
+            runs of older versions.
         provenance: How the tickets are found: criterion, scope, pattern, rewind, seed, versions.
     """
 
@@ -30,6 +32,7 @@ class RunDescription:
     seed_everything: str | None = None
     run: str = ""
     counts: list[int] = field(default_factory=list)
+    plan: list[str] = field(default_factory=list)
     provenance: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

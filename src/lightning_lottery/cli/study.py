@@ -1,0 +1,85 @@
+"""The command ``study``: the same fit with several seeds."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from lightning_lottery.callback import LotteryTicketCallback
+from lightning_lottery.cli.one_folder import lottery_of
+from lightning_lottery.plain import check_integer
+from lightning_lottery.study import FIT_OPTIONS, Engine, Processes, Ray, Study
+
+_LOCAL = "local"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    parser.usage = "%(prog)s --config CONFIG [options] [-- overrides of fit]"
+    parser.add_argument("--config", required=True, type=str, help="The configuration of a fit.")
+    parser.add_argument(
+        "--seeds",
+        type=int | list[int],
+        default=5,
+        help="Their number, or a list such as [0,7,42] (default: 5).",
+    )
+    parser.add_argument(
+        "--dirpath", type=str | None, help="The folder of the study (default: runs/<name of the configuration>)."
+    )
+    parser.add_argument(
+        "--jobs", type=int | None, help="How many seeds run at the same time (default: one per GPU, or CPU core)."
+    )
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const=_LOCAL,
+        metavar="ADDRESS",
+        help="Use Ray: on this machine, or on the cluster at an address such as auto.",
+    )
+    parser.add_argument(
+        *("--gpus-per-seed", "--gpus_per_seed"),
+        type=float | None,
+        metavar="G",
+        help="GPUs for each seed; a fraction below 1 lets seeds share GPUs (default: 1 if there are any).",
+    )
+    parser.add_argument("--print", action="store_true", help="Print one shell command per seed; start nothing.")
+    parser.add_argument("overrides", nargs="*", default=[], help="After --: further options of fit.")
+
+
+def study(parse: Callable[[list[str]], Namespace], options: Namespace) -> None:
+    """Runs the same fit with several seeds.
+
+    Args:
+        parse: Checks the options of a fit, without instantiating anything.
+        options: The options of :func:`add_arguments`.
+
+    Raises:
+        ConfigurationError: An option, or the configuration of the callback, is invalid.
+        TrainingError: Seeds have failed.
+    """
+    seeds = options.seeds
+    if isinstance(seeds, int):
+        seeds = range(check_integer("seeds", seeds, 1, "--seeds 5"))
+    words = ["--config", options.config, *options.overrides]
+    command = [sys.executable, "-m", "lightning_lottery", "fit", *words, *FIT_OPTIONS]
+    experiment = Study(options.dirpath or Path("runs") / Path(options.config).stem, command, seeds)
+    _check_callback(parse(list(experiment.jobs()[0].command[4:])))
+    if options.ray is None:
+        engine: Engine = Processes(options.jobs, options.gpus_per_seed)
+    else:
+        engine = Ray(options.ray, options.jobs, options.gpus_per_seed)
+    if options.print:
+        print("\n".join(experiment.commands()))
+        return
+    try:
+        experiment.run(engine)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _check_callback(config: Namespace) -> None:
+    """Checks the arguments of the callback now, rather than in every process."""
+    parser = ArgumentParser()
+    parser.add_argument("--callback", type=LotteryTicketCallback)
+    parser.instantiate_classes(parser.parse_object({"callback": lottery_of(config)}))

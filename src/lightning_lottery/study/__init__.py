@@ -1,0 +1,8 @@
+"""The same experiment with several seeds: runs it, and reads its runs."""
+
+from lightning_lottery.study.engine import Engine, Processes, Workers
+from lightning_lottery.study.on_ray import Ray
+from lightning_lottery.study.replicate import Replicate, Replicates
+from lightning_lottery.study.study import FIT_OPTIONS, Study
+
+__all__ = ["FIT_OPTIONS", "Engine", "Processes", "Ray", "Replicate", "Replicates", "Study", "Workers"]
