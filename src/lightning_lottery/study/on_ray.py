@@ -115,6 +115,8 @@ class _RayWorkers(Workers):
         self._running[self._call.remote(job.start, stdin=subprocess.DEVNULL, cwd=str(Path.cwd()))] = job.seed
 
     def ended(self) -> dict[int, int]:
+        if not self._running:
+            return {}
         ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
         return {self._running.pop(task): self._code(task) for task in ready}
 
