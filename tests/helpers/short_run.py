@@ -2,6 +2,8 @@
 
 python short_run.py SEED DIRPATH [--rounds 3] [--seconds 0.0] [--fail-at ROUND] [--die-at ROUND] [--nothing]
 
+It fails and dies at a round only once; at round -1, before all others, it always fails.
+
 It uses only the standard library, since importing the package takes seconds. Each start is noted in ``starts``,
 with the threads and the GPUs that it sees.
 """
@@ -23,6 +25,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--fail-at", type=int, nargs="*", default=[])
     parser.add_argument("--die-at", type=int, nargs="*", default=[])
+    parser.add_argument("--config")
+    parser.add_argument("--exit-code", type=int)
     parser.add_argument("--of-seeds", type=int, nargs="*")
     parser.add_argument("--nothing", action="store_true")
     options = parser.parse_args()
@@ -39,13 +43,23 @@ def main() -> None:
     lines = (folder / "rounds.jsonl").read_text().splitlines() if (folder / "rounds.jsonl").exists() else []
     for number in range(len(lines), options.rounds):
         time.sleep(options.seconds)
-        if is_meant and number in options.fail_at:
-            sys.exit(f"RuntimeError: round {number} has failed")
-        if is_meant and number in options.die_at and not (mark := folder / f"died_{number}").exists():
-            mark.touch()
+        if is_meant and number in options.fail_at and is_first(folder / f"failed_{number}"):
+            print(f"RuntimeError: round {number} has failed\nCompile with more options for a longer message.")
+            sys.exit(1)
+        if is_meant and number in options.die_at and is_first(folder / f"died_{number}"):
+            sys.stdout.flush()
+            if options.exit_code is not None:
+                sys.exit(options.exit_code)
             os.kill(os.getpid(), signal.SIGKILL)
         lines.append(json.dumps(record(number, options.seed)))
         write(folder / "rounds.jsonl", "\n".join(lines) + "\n")
+
+
+def is_first(mark: Path) -> bool:
+    """Whether this is asked for the first time."""
+    exists = mark.exists()
+    mark.touch()
+    return not exists
 
 
 def begin(folder: Path, seed: int, rounds: int, **changes: object) -> None:

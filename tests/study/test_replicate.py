@@ -34,6 +34,14 @@ def test_runs_are_found_wherever_they_are():
         found[1]
 
 
+def test_links_are_followed_once():
+    run("scratch/one", 1)
+    run("exp/seed_0", 0)
+    Path("exp/seed_1").symlink_to(Path("scratch/one").absolute())
+    Path("exp/seed_0/again").symlink_to(Path("exp").absolute())
+    assert list(Study.read("exp", "scratch")) == [0, 1]
+
+
 def test_different_experiments_are_refused():
     run("a", 0)
     run("b", 1, arguments={"amount": 0.2, "monitor": "val_acc", "mode": "max"})
@@ -61,6 +69,12 @@ def test_what_cannot_be_read():
     Path("empty").mkdir()
     with pytest.raises(ConfigurationError, match=r"There is no run folder in 'empty': no lottery.json"):
         Study.read("empty")
+    for text in ("{tr", "{}"):
+        run("good", 1)
+        Path("good/seed_2").mkdir(exist_ok=True)
+        Path("good/seed_2/lottery.json").write_text(text)
+        with pytest.raises(LotteryError, match=r"good/seed_2/lottery.json is damaged"):
+            Study.read("good")
     run("a", 0)
     Path("a/rounds.jsonl").write_text("{}\nnothing\n")
     with pytest.raises(LotteryError, match=r"Line 1 of a/rounds.jsonl is not a record"):

@@ -47,14 +47,14 @@ def test_the_number_of_threads_can_be_set(monkeypatch):
 
 def test_a_seed_that_fails_does_not_stop_the_others(capfd):
     options = ("--fail-at", 1, "--of-seeds", 0)
-    with pytest.raises(TrainingError, match="1 of 3 seeds failed") as error:
+    with pytest.raises(TrainingError, match="1 of 3 seeds are not finished") as error:
         study(*options).run(Processes(jobs=1))
     assert "seed 0: RuntimeError: round 1 has failed (log: exp/seed_0/fit.log)" in str(error.value)
     assert "start the study again" in str(error.value)
     assert "2 of 3 seeds are finished: exp" in capfd.readouterr().out
     found = Study.read("exp")
     assert [len(run.records) for run in found.values()] == [1, 3, 3]
-    assert study().run()[0].is_finished
+    assert study(*options).run()[0].is_finished
     assert [len(starts(seed)) for seed in (0, 1, 2)] == [2, 2, 2]
     log = Path("exp/seed_0/fit.log").read_text()
     assert log.count("short_run.py 0 exp/seed_0") == 2, "the log of the failure is kept"
@@ -65,7 +65,7 @@ def test_what_fails_before_any_training_is_not_tried_for_every_seed():
         study("--fail-at", -1).run(Processes(jobs=1))
     assert "None has begun to train, so the others were not started: 1, 2" in str(error.value)
     assert not Path("exp/seed_1/starts").exists()
-    with pytest.raises(TrainingError, match="1 of 3 seeds failed"):
+    with pytest.raises(TrainingError, match="1 of 3 seeds are not finished"):
         study("--fail-at", -1, "--of-seeds", 2).run(Processes(jobs=1))
 
 
@@ -76,10 +76,38 @@ def test_a_killed_seed_restarts_and_goes_on(capfd):
     assert capfd.readouterr().out.count("seed 1 was killed by SIGKILL. It restarts and goes on where it was.") == 2
 
 
+@pytest.mark.parametrize("code", [137, 143])  # as shells and this package's command tell SIGKILL and SIGTERM
+def test_a_seed_that_says_that_it_was_killed_restarts(code, capfd):
+    found = study("--die-at", 1, "--exit-code", code, seeds=[0]).run()
+    assert found[0].is_finished
+    assert f"seed 0 was killed by {signal.Signals(code - 128).name}. It restarts" in capfd.readouterr().out
+
+
 def test_a_seed_that_is_killed_again_and_again_fails():
+    command = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)", "{seed}", "{dirpath}"]
     with pytest.raises(TrainingError, match="seed 1: killed by SIGKILL"):
-        study("--rounds", 6, "--die-at", 1, 2, 3, 4, "--of-seeds", 1).run()
-    assert len(starts(1)) == 4
+        Study("exp", command, [1]).run()
+    assert Path("exp/seed_1/fit.log").read_text().count(" $ ") == 4
+    found = study("--rounds", 6, "--die-at", 1, 2, 3, 4, 5, dirpath="other", seeds=[1]).run()
+    assert found[1].is_finished, "each time it has finished a round in between"
+
+
+def test_all_seeds_are_the_same_experiment():
+    Path("exp.yaml").write_text("data: {batch_size: 50}\n")
+    options = ("--config", "exp.yaml")
+    study(*options, seeds=[0]).run()
+    Path("exp.yaml").write_text("# The same.\ndata:\n  batch_size: 50\n")
+    study(*options, seeds=[0, 1]).run()
+    Path("exp.yaml").write_text("data: {batch_size: 25}\n")
+    with pytest.raises(ConfigurationError, match=r"exp.yaml.data.batch_size was 50 and is now 25"):
+        study(*options, seeds=[0, 1, 2]).run()
+    with pytest.raises(ConfigurationError, match=r"command was .*--config exp.yaml.* and is now .*--rounds 4"):
+        study("--rounds", 4).run()
+    assert not Path("exp/seed_2/starts").exists()
+    assert len(starts(0)) == 2
+    with pytest.raises(TrainingError):
+        study("--fail-at", -1, dirpath="other").run()
+    assert study("--rounds", 2, dirpath="other").run()[0].is_finished, "nothing had been trained"
 
 
 def test_a_command_without_a_run_is_an_error():
@@ -87,23 +115,21 @@ def test_a_command_without_a_run_is_an_error():
         study("--nothing").run()
 
 
-def test_a_run_that_ends_early_is_said(capfd):
+def test_a_run_that_ends_early_is_said():
     begin(Path("exp/seed_0"), 0, rounds=5)
     command = [sys.executable, "-c", "import sys; sys.argv", "{seed}", "{dirpath}"]
-    found = Study("exp", command, [0]).run()
-    assert not found[0].is_finished
-    printed = capfd.readouterr().out
-    assert "seed 0 ended after 0 of 5 rounds, for example because of max_time" in printed
-    assert "0 of 1 seeds are finished" in printed
+    with pytest.raises(TrainingError, match="seed 0: ended after 0 of 5 rounds, for example because of max_time"):
+        Study("exp", command, [0]).run()
 
 
 def test_a_fit_gets_its_options():
     made = Study("runs/a b", ["lightning-lottery", "fit", "--config", "exp.yaml"], [0, 42])
     assert made.commands()[1] == (
-        "lightning-lottery fit --config exp.yaml --seed_everything=42 '--dirpath=runs/a b/seed_42' --resume"
+        "OMP_NUM_THREADS=1 lightning-lottery fit --config exp.yaml --seed_everything=42 "
+        "'--dirpath=runs/a b/seed_42' --resume"
     )
     named = Study("exp", ["train", "--name=run_{seed}", "{dirpath}"], [3])
-    assert named.commands() == ["train --name=run_3 exp/seed_3"]
+    assert named.commands() == ["OMP_NUM_THREADS=1 train --name=run_3 exp/seed_3"]
 
 
 @pytest.mark.parametrize(
@@ -180,6 +206,6 @@ def test_stopping_a_study_stops_its_seeds_and_it_goes_on(number):
     wait_for(lambda: not any(map(is_alive, processes)))
     before = [len(run.records) for run in Study.read("exp").values()]
     assert all(1 <= number < 20 for number in before)
-    found = study("--rounds", 20, seeds=[0, 1]).run()
+    found = study("--seconds", 0.3, "--rounds", 20, seeds=[0, 1]).run()
     assert [[record.round for record in run.records] for run in found.values()] == [list(range(20))] * 2
     assert [len(starts(seed)) for seed in (0, 1)] == [2, 2]

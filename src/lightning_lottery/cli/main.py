@@ -1,5 +1,6 @@
 """The command ``lightning-lottery``: LightningCLI with the classes of this package, and further commands."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_lottery import LotteryTicketCallback, TicketCallback, vision
 from lightning_lottery._lightning import Command, CommandFinished, CommandLine
@@ -36,8 +38,8 @@ class LotteryCLI(CommandLine):
         parser.add_argument(
             "--dirpath",
             type=str | None,
-            help="With fit: the run folder, instead of the dirpath of LotteryTicketCallback. TensorBoardLogger, "
-            "CSVLogger and ModelCheckpoint write there, too.",
+            help="With fit: the run folder, instead of the dirpath of LotteryTicketCallback. Loggers with a "
+            "save_dir and ModelCheckpoint write there, too.",
         )
         parser.add_argument(
             "--resume",
@@ -89,6 +91,8 @@ def main(args: Sequence[str] | None = None) -> None:
         LotteryCLI(args=None if args is None else list(args), trainer_defaults={"logger": logger})
     except CommandFinished:
         return
+    except SIGTERMException:  # an exit with code 0, as if everything were trained
+        sys.exit(128 + signal.SIGTERM)
     except Exception as error:
         if (ours := _lottery_error(error)) is None:
             raise

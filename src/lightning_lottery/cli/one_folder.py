@@ -1,12 +1,12 @@
 """The option ``--dirpath`` of ``fit``: everything that a fit writes goes into one folder."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from pydoc import locate
 
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_lottery.callback import LotteryTicketCallback
 from lightning_lottery.errors import ConfigurationError
@@ -31,8 +31,8 @@ def lottery_of(config: Namespace) -> Namespace:
 def write_into(config: Namespace, folder: str | Path) -> None:
     """Changes the configuration of a fit, so that all files are written into one folder.
 
-    It becomes the run folder and the Trainer's ``default_root_dir``; ``TensorBoardLogger``, ``CSVLogger`` and
-    ``ModelCheckpoint`` write there.
+    It becomes the run folder, the Trainer's ``default_root_dir`` and the ``save_dir`` of loggers. The ``dirpath``
+    of ``ModelCheckpoint`` is moved into it.
 
     Args:
         config: The configuration of a fit.
@@ -45,11 +45,11 @@ def write_into(config: Namespace, folder: str | Path) -> None:
     lottery_of(config).init_args.dirpath = str(path)
     config.trainer.default_root_dir = str(path)
     for logger in _entries(config, "logger"):
-        if _is_a(logger, TensorBoardLogger, CSVLogger):
+        if "save_dir" in logger.init_args:
             logger.init_args.save_dir = str(path)
     for callback in _entries(config, "callbacks"):
         if _is_a(callback, ModelCheckpoint) and (dirpath := callback.init_args.get("dirpath")) is not None:
-            callback.init_args.dirpath = str(path / Path(dirpath).name)
+            callback.init_args.dirpath = str(path / _below(dirpath))
 
 
 def _entries(config: Namespace, what: str) -> Iterator[Namespace]:
@@ -60,6 +60,13 @@ def _entries(config: Namespace, what: str) -> Iterator[Namespace]:
             yield entry
 
 
-def _is_a(entry: Namespace, *classes: type) -> bool:
+def _below(dirpath: str) -> Path:
+    """A path relative to the current folder, or without its root if it is elsewhere."""
+    absolute = Path(os.path.abspath(dirpath))  # noqa: PTH100 (resolve would follow links)
+    here = Path.cwd()
+    return absolute.relative_to(here if absolute.is_relative_to(here) else absolute.anchor)
+
+
+def _is_a(entry: Namespace, kind: type) -> bool:
     found = locate(entry.class_path)
-    return isinstance(found, type) and issubclass(found, classes)
+    return isinstance(found, type) and issubclass(found, kind)

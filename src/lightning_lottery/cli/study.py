@@ -1,13 +1,14 @@
 """The command ``study``: the same fit with several seeds."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
 from lightning_lottery.callback import LotteryTicketCallback
 from lightning_lottery.cli.one_folder import lottery_of
+from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import check_integer
 from lightning_lottery.study import FIT_OPTIONS, Engine, Processes, Ray, Study
 
@@ -17,7 +18,9 @@ _LOCAL = "local"
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.usage = "%(prog)s --config CONFIG [options] [-- overrides of fit]"
-    parser.add_argument("--config", required=True, type=str, help="The configuration of a fit.")
+    parser.add_argument(
+        "--config", required=True, action="append", help="The configuration of a fit (repeatable)."
+    )
     parser.add_argument(
         "--seeds",
         type=int | list[int],
@@ -25,7 +28,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="Their number, or a list such as [0,7,42] (default: 5).",
     )
     parser.add_argument(
-        "--dirpath", type=str | None, help="The folder of the study (default: runs/<name of the configuration>)."
+        "--dirpath",
+        type=str | None,
+        help="The folder of the study (default: runs/<name of the last config>).",
     )
     parser.add_argument(
         "--jobs", type=int | None, help="How many seeds run at the same time (default: one per GPU, or CPU core)."
@@ -61,9 +66,10 @@ def study(parse: Callable[[list[str]], Namespace], options: Namespace) -> None:
     seeds = options.seeds
     if isinstance(seeds, int):
         seeds = range(check_integer("seeds", seeds, 1, "--seeds 5"))
-    words = ["--config", options.config, *options.overrides]
+    _check_overrides(options.overrides)
+    words = [*(word for path in options.config for word in ("--config", path)), *options.overrides]
     command = [sys.executable, "-m", "lightning_lottery", "fit", *words, *FIT_OPTIONS]
-    experiment = Study(options.dirpath or Path("runs") / Path(options.config).stem, command, seeds)
+    experiment = Study(options.dirpath or Path("runs") / Path(options.config[-1]).stem, command, seeds)
     _check_callback(parse(list(experiment.jobs()[0].command[4:])))
     if options.ray is None:
         engine: Engine = Processes(options.jobs, options.gpus_per_seed)
@@ -76,6 +82,18 @@ def study(parse: Callable[[list[str]], Namespace], options: Namespace) -> None:
         experiment.run(engine)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _check_overrides(words: Sequence[str]) -> None:
+    """Checks that no override is set by the study itself."""
+    instead = {
+        "--seed_everything": "Write --seeds [77].",
+        "--dirpath": "Write it before --.",
+        "--ckpt_path": "Each seed finds its own checkpoint. Leave it out.",
+    }
+    for word in words:
+        if (name := word.partition("=")[0]) in instead:
+            raise ConfigurationError(f"{name} after -- would be the same for all seeds. {instead[name]}")
 
 
 def _check_callback(config: Namespace) -> None:

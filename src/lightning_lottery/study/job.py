@@ -1,11 +1,14 @@
 """What is run for one seed."""
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 _LOG = "fit.log"
+_START = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \$ ")  # the line that seed_process.py writes first
+_ERROR = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt)\b")
 _SCRIPT = Path(__file__).with_name("seed_process.py")
 
 
@@ -34,10 +37,12 @@ class Job:
         return [sys.executable, str(_SCRIPT), str(self.log.absolute()), *self.command]
 
     def last_words(self) -> str:
-        """The last line in the log, which names the error of a failed command; empty if there is none."""
+        """The last line in the log that names an error, or else the last line; empty if there is none."""
         try:
             lines = self.log.read_text(errors="replace").splitlines()
         except OSError:
             return ""
-        written = (line.strip() for line in reversed(lines))
-        return next((line for line in written if line), "")
+        written = [line.strip() for line in reversed(lines) if line.strip()]
+        start = next((place for place, line in enumerate(written) if _START.match(line)), len(written))
+        named = (line for line in written[:start] if _ERROR.match(line))
+        return next(named, written[0] if start else "")

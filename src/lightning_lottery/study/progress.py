@@ -87,5 +87,8 @@ def _seconds_left(run: Replicate) -> float | None:
     if not run.records or not run.plan:
         return None
     mean = sum(record.seconds for record in run.records) / len(run.records)
-    passed = time.time() - (run.path / RECORDS).stat().st_mtime
+    try:
+        passed = time.time() - (run.path / RECORDS).stat().st_mtime
+    except OSError:  # shared storage may be away for a moment
+        return None
     return float(max(0.0, mean * (len(run.plan) - len(run.records)) - min(passed, mean)))

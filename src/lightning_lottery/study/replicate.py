@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.errors import ConfigurationError, LotteryError
 from lightning_lottery.files import local_path
 from lightning_lottery.rules import Difference, differences
 from lightning_lottery.storage import DESCRIPTION, Records, RunDescription, RunFolder, Tickets
@@ -103,12 +103,19 @@ class Replicates(Mapping[int, Replicate]):
                 raise ConfigurationError(
                     f"{str(path)!r} is not a folder. Write for example Study.read('runs/exp')."
                 )
-        folders = {file.parent.resolve(): file.parent for path in local for file in path.rglob(DESCRIPTION)}
-        found = [replicate for folder in folders.values() if (replicate := Replicate.at(folder)) is not None]
+        folders = {folder.resolve(): folder for path in local for folder in _run_folders(path)}
+        found = [cls._whole(folder) for folder in folders.values()]
         if not found:
             shown = ", ".join(repr(str(path)) for path in local)
             raise ConfigurationError(f"There is no run folder in {shown}: no {DESCRIPTION} anywhere below it.")
         return cls(found, ignore)
+
+    @staticmethod
+    def _whole(folder: Path) -> Replicate:
+        replicate = Replicate.at(folder)
+        if replicate is None or "seed" not in replicate.description.provenance:
+            raise LotteryError(f"{folder / DESCRIPTION} is damaged. Remove the folder, or read others.")
+        return replicate
 
     @classmethod
     def of(cls, folders: Sequence[Path]) -> "Replicates":
@@ -129,6 +136,18 @@ class Replicates(Mapping[int, Replicate]):
     def __repr__(self) -> str:
         states = [f"{seed}: {len(run.records)} of {len(run.plan)} rounds" for seed, run in self.items()]
         return f"Replicates({', '.join(states)})"
+
+
+def _run_folders(path: Path) -> Iterator[Path]:
+    """All run folders at and below a path, also behind links."""
+    seen: set[Path] = set()
+    for folder, inside, files in os.walk(path, followlinks=True):
+        if (real := Path(folder).resolve()) in seen:  # a circle of links
+            inside.clear()
+            continue
+        seen.add(real)
+        if DESCRIPTION in files:
+            yield Path(folder)
 
 
 def _not_the_same(first: Replicate, second: Replicate, found: Sequence[Difference]) -> str:

@@ -18,7 +18,8 @@ from lightning_lottery.study.progress import Progress, State
 from lightning_lottery.study.replicate import Replicate
 
 _POLL = 0.5  # seconds between two looks at the run folders
-_RESTARTS = 3  # of a seed whose process was killed, for example because memory was short
+_RESTARTS = 3  # of a seed whose process was killed without finishing a round in between
+_KILLS = (signal.SIGTERM, signal.SIGKILL) if hasattr(signal, "SIGKILL") else (signal.SIGTERM,)
 
 
 class Running:
@@ -35,14 +36,14 @@ class Running:
         self._workers, self._display = workers, display
         self._waiting = deque(self._jobs)
         self._progress = {job.seed: Progress.of(job, "waiting", _read(job.folder)) for job in jobs}
-        self._restarts = dict.fromkeys(self._jobs, 0)
+        self._kills: dict[int, list[int]] = {seed: [] for seed in self._jobs}  # with how many finished rounds
         self._failures: dict[int, str] = {}
 
     def run(self) -> None:
         """Runs all seeds. One that fails does not stop the others.
 
         Raises:
-            TrainingError: Seeds have failed. The message says which, why, and where their logs are.
+            TrainingError: Seeds have failed or ended early. The message says which, why, and where their logs are.
         """
         self._show()
         while self._waiting or self._running:
@@ -56,12 +57,6 @@ class Running:
             for seed in self._running:
                 self._update(seed, "running")
             self._show()
-        for progress in self._progress.values():
-            if progress.state == "ended early":
-                self._display.say(
-                    f"seed {progress.seed} ended after {progress.rounds} rounds, for example because of max_time. "
-                    "Start the study again to go on."
-                )
         if self._failures:
             raise TrainingError(self._report())
 
@@ -93,27 +88,36 @@ class Running:
     def _end(self, seed: int, code: int) -> None:
         """Notes how a seed has ended."""
         job, run = self._jobs[seed], _read(self._jobs[seed].folder)
-        if code < 0 and self._restarts[seed] < _RESTARTS:
-            self._restarts[seed] += 1
+        if (killer := _killer(code)) is not None and self._may_restart(seed, run):
             self._waiting.appendleft(seed)
             self._update(seed, "waiting")
-            self._display.say(f"seed {seed} was killed by {_name(-code)}. It restarts and goes on where it was.")
+            self._display.say(f"seed {seed} was killed by {killer}. It restarts and goes on where it was.")
         elif code != 0:
-            why = f"killed by {_name(-code)}" if code < 0 else job.last_words() or f"exit code {code}"
-            self._fail(seed, why)
+            why = f"killed by {killer}" if killer is not None else job.last_words() or f"exit code {code}"
+            self._fail(seed, "failed", why)
         elif run is None:
-            self._fail(seed, f"the command has ended without a run in {job.folder}. Does it use {{dirpath}}?")
+            why = f"the command has ended without a run in {job.folder}. Does it use {{dirpath}}?"
+            self._fail(seed, "failed", why)
+        elif not run.is_finished:
+            why = f"ended after {len(run.records)} of {len(run.plan)} rounds, for example because of max_time"
+            self._fail(seed, "ended early", why)
         else:
-            self._update(seed, "finished" if run.is_finished else "ended early")
+            self._update(seed, "finished")
 
-    def _fail(self, seed: int, why: str) -> None:
+    def _may_restart(self, seed: int, run: Replicate | None) -> bool:
+        """Notes that a seed was killed. Returns whether it restarts."""
+        self._kills[seed].append(0 if run is None else len(run.records))
+        latest = self._kills[seed][-_RESTARTS - 1 :]
+        return len(latest) <= _RESTARTS or latest[-1] > latest[0]
+
+    def _fail(self, seed: int, state: State, why: str) -> None:
         self._failures[seed] = why
-        self._update(seed, "failed")
+        self._update(seed, state)
 
     def _report(self) -> str:
         """Which seeds have failed, and why."""
         lines = [f"  seed {seed}: {why} (log: {self._jobs[seed].log})" for seed, why in self._failures.items()]
-        text = "\n".join([f"{len(self._failures)} of {len(self._jobs)} seeds failed:", *lines])
+        text = "\n".join([f"{len(self._failures)} of {len(self._jobs)} seeds are not finished:", *lines])
         if self._waiting:
             others = ", ".join(map(str, self._waiting))
             text += f"\nNone has begun to train, so the others were not started: {others}."
@@ -123,11 +127,15 @@ class Running:
 def _read(folder: Path) -> Replicate | None:
     try:
         return Replicate.at(folder)
-    except LotteryError:  # damaged; its own process will say so
+    except (LotteryError, OSError):  # damaged, or shared storage is away for a moment
         return None
 
 
-def _name(number: int) -> str:
+def _killer(code: int) -> str | None:
+    """The signal that has ended a process; ``None`` if it has ended by itself."""
+    number = code - 128 if code - 128 in _KILLS else -code  # as shells and this package's command say it
+    if number <= 0:
+        return None
     try:
         return signal.Signals(number).name
     except ValueError:

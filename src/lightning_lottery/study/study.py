@@ -12,6 +12,7 @@ from lightning_lottery.plain import check_integer, plain
 from lightning_lottery.storage import RunFolder
 from lightning_lottery.study.display import display
 from lightning_lottery.study.engine import Engine, Processes
+from lightning_lottery.study.identity import keep_same
 from lightning_lottery.study.job import Job
 from lightning_lottery.study.replicate import Replicates
 from lightning_lottery.study.running import Running, make_folders, stopped_by_signals
@@ -30,18 +31,18 @@ class Study:
     Args:
         dirpath: The folder of the study. The run folder of seed 0 is ``<dirpath>/seed_0``.
         command: The words of the command. ``{seed}`` and ``{dirpath}`` in them are replaced by the seed and its
-            run folder. If no word contains them, the command is a fit such as ``["lightning-lottery", "fit",
-            "--config", "exp.yaml"]``, and the options ``--seed_everything``, ``--dirpath`` and ``--resume`` are
-            appended.
+            run folder. If no word contains them, the command is a fit of this package's command line, such as
+            ``["lightning-lottery", "fit", "--config", "exp.yaml"]``, and the options ``--seed_everything``,
+            ``--dirpath`` and ``--resume`` are appended.
         seeds: The seeds, such as ``range(5)`` or ``[0, 7, 42]``.
 
     Raises:
         ConfigurationError: An argument is invalid.
 
     Example:
-        >>> study = Study("runs/exp", ["lightning-lottery", "fit", "--config", "exp.yaml"], seeds=range(5))
+        >>> study = Study("exp", ["lightning-lottery", "fit", "--config", "exp.yaml"], seeds=range(5))
         >>> print(study.commands()[0])
-        lightning-lottery fit --config exp.yaml --seed_everything=0 --dirpath=runs/exp/seed_0 --resume
+        OMP_NUM_THREADS=1 lightning-lottery fit --config exp.yaml --seed_everything=0 --dirpath=exp/seed_0 --resume
     """
 
     def __init__(self, dirpath: str | os.PathLike[str], command: Sequence[str], seeds: Iterable[int]) -> None:
@@ -59,7 +60,8 @@ class Study:
 
     def commands(self) -> list[str]:
         """One shell command per seed, for job arrays of SLURM, submitit, and the like."""
-        return [shlex.join(job.command) for job in self.jobs()]
+        threads = shlex.quote(os.environ.get("OMP_NUM_THREADS", "1"))  # as in run
+        return [f"OMP_NUM_THREADS={threads} {shlex.join(job.command)}" for job in self.jobs()]
 
     def run(self, engine: Engine | None = None) -> Replicates:
         """Runs all seeds that are not finished.
@@ -73,10 +75,10 @@ class Study:
             The runs by seed.
 
         Raises:
-            ConfigurationError: The command or the engine does not exist; or the folder contains a run itself, or
-                another study runs in it.
+            ConfigurationError: The command or the engine does not exist; or the folder contains a run itself, or a
+                study with another command or configuration, or another study runs in it.
             FolderError: The folder cannot be written.
-            TrainingError: Seeds have failed. The others have been trained.
+            TrainingError: Seeds have failed or ended early. The others have been trained.
         """
         if engine is not None and not isinstance(engine, Engine):
             raise ConfigurationError(f"engine={engine!r} is not an engine. Write for example Processes(jobs=2).")
@@ -90,13 +92,16 @@ class Study:
         if not folder.lock(wait=0):
             raise ConfigurationError(f"Another study runs in {str(self.dirpath)!r}. Choose another dirpath.")
         try:
+            has_begun = any(RunFolder.at(job.folder) is not None for job in jobs)
+            keep_same(self.dirpath, self.command, has_begun)
             self._run(jobs, engine or Processes())
         finally:
             folder.unlock()
         return Replicates.of([job.folder for job in jobs])
 
     def _run(self, jobs: Sequence[Job], engine: Engine) -> None:
-        with stopped_by_signals(), engine.open(self.dirpath) as workers:
+        # Twice, since Ray sets its own reactions to signals when it starts.
+        with stopped_by_signals(), engine.open(self.dirpath) as workers, stopped_by_signals():
             shown = display()
             running = Running(jobs, workers, shown)
             try:
@@ -139,7 +144,7 @@ def _checked_command(command: Sequence[str]) -> tuple[str, ...]:
     if len(places) == 1:
         missing = "{dirpath}" if places == ["{seed}"] else "{seed}"
         raise ConfigurationError(
-            f"The command contains {places[0]} but not {missing}. Write both, or none for a fit of LightningCLI."
+            f"The command contains {places[0]} but not {missing}. Write both, or none for lightning-lottery fit."
         )
     return tuple(command)
 
