@@ -10,12 +10,13 @@ import yaml
 
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.files import write_atomically
+from lightning_lottery.storage import DESCRIPTION
 
 _STUDY = "study.json"
 _CONFIGURATIONS = (".yaml", ".yml", ".json")
 
 
-def keep_same(dirpath: Path, command: Sequence[str], has_begun: bool) -> None:
+def keep_same(dirpath: Path, command: Sequence[str]) -> None:
     """Compares the command of a study, and the configurations that it names, with those of earlier starts.
 
     They are in ``study.json``, which is written until a seed has begun to train.
@@ -23,7 +24,6 @@ def keep_same(dirpath: Path, command: Sequence[str], has_begun: bool) -> None:
     Args:
         dirpath: The folder of the study.
         command: The words of the command. The first, the program, may be elsewhere.
-        has_begun: Whether a seed has begun to train.
 
     Raises:
         ConfigurationError: They differ.
@@ -36,7 +36,7 @@ def keep_same(dirpath: Path, command: Sequence[str], has_begun: bool) -> None:
         then = json.loads((dirpath / _STUDY).read_text())
     except (OSError, ValueError):
         then = None
-    if not has_begun or then is None:
+    if then is None or not any(dirpath.glob(f"seed_*/{DESCRIPTION}")):
         write_atomically(dirpath / _STUDY, (json.dumps(now, indent=2) + "\n").encode())
         return
     old, new = _flat(then), _flat(now)

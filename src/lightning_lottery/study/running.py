@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from lightning_lottery.errors import LotteryError, TrainingError
+from lightning_lottery.errors import FolderError, LotteryError, TrainingError
 from lightning_lottery.study.display import Display
 from lightning_lottery.study.engine import Workers
 from lightning_lottery.study.job import Job
@@ -165,13 +165,16 @@ def stopped_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def make_folders(folders: Sequence[Path]) -> str | None:
-    """Creates folders. Returns what is wrong if one of them cannot be written."""
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            return f"{folder} cannot be created: {error.strerror or error}."
-        if not os.access(folder, os.W_OK | os.X_OK):
-            return f"{folder} is read-only."
-    return None
+def make_folder(folder: Path) -> None:
+    """Creates a folder.
+
+    Raises:
+        FolderError: It cannot be created or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"cannot be created: {error.strerror or error}"
+        raise FolderError(f"{folder} {why}. Choose another dirpath.") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise FolderError(f"{folder} is read-only. Choose another dirpath.")

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lightning_lottery.errors import ConfigurationError, FolderError
+from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.files import local_path
 from lightning_lottery.plain import check_integer, plain
 from lightning_lottery.storage import RunFolder
@@ -15,7 +15,7 @@ from lightning_lottery.study.engine import Engine, Processes
 from lightning_lottery.study.identity import keep_same
 from lightning_lottery.study.job import Job
 from lightning_lottery.study.replicate import Replicates
-from lightning_lottery.study.running import Running, make_folders, stopped_by_signals
+from lightning_lottery.study.running import Running, make_folder, stopped_by_signals
 
 # What a fit of this package's command line needs to be one seed of a study.
 FIT_OPTIONS = ("--seed_everything={seed}", "--dirpath={dirpath}", "--resume")
@@ -87,13 +87,13 @@ class Study:
         jobs, folder = self.jobs(), RunFolder(self.dirpath)
         if folder.has_run():
             raise ConfigurationError(f"{str(self.dirpath)!r} contains a run itself. Choose another dirpath.")
-        if (wrong := make_folders([self.dirpath, *(job.folder for job in jobs)])) is not None:
-            raise FolderError(f"{wrong} Choose another dirpath.")
+        make_folder(self.dirpath)
         if not folder.lock(wait=0):
             raise ConfigurationError(f"Another study runs in {str(self.dirpath)!r}. Choose another dirpath.")
         try:
-            has_begun = any(RunFolder.at(job.folder) is not None for job in jobs)
-            keep_same(self.dirpath, self.command, has_begun)
+            keep_same(self.dirpath, self.command)
+            for job in jobs:
+                make_folder(job.folder)
             self._run(jobs, engine or Processes())
         finally:
             folder.unlock()
