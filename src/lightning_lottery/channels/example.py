@@ -68,9 +68,14 @@ def outputs_of(module: nn.Module, example: Any) -> list[Tensor]:
 
 
 def unreached(module: nn.Module, example: Any) -> list[str]:
-    """The names of parameters that the outputs of a call do not depend on; none if outputs have no gradients."""
-    with torch.enable_grad(), isolated():
-        leaves = [leaf for leaf in tree_leaves(call(module, example)) if isinstance(leaf, Tensor)]
+    """The names of parameters that the outputs of a call do not depend on; none if there are no gradients."""
+    # Only the graph is needed: without the activations it takes little memory.
+    discard = torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing)
+    try:
+        with torch.enable_grad(), isolated(), discard:
+            leaves = [leaf for leaf in tree_leaves(call(module, example)) if isinstance(leaf, Tensor)]
+    except Exception:  # the network does not run with gradients
+        return []
     to_do: list[Any] = [leaf.grad_fn for leaf in leaves if leaf.grad_fn is not None]
     if not to_do:
         return []
