@@ -18,7 +18,7 @@ from lightning_lottery.cli.main import main
 from lightning_lottery.study import Ray
 from tests.helpers.fits import needs, same_bits
 from tests.helpers.scripts import short_fit
-from tests.helpers.studies import children, is_alive, wait_for
+from tests.helpers.studies import children, heed_ctrl_c, is_alive, wait_for
 
 CALLBACK = {
     "class_path": "LotteryTicketCallback",
@@ -170,7 +170,11 @@ def test_a_study_that_is_stopped_and_killed_gives_the_bits_of_an_undisturbed_one
 
     def start():
         return subprocess.Popen(
-            command("stopped", *longer), start_new_session=True, stdout=subprocess.PIPE, text=True
+            command("stopped", *longer),
+            start_new_session=True,
+            preexec_fn=heed_ctrl_c,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     first = start()

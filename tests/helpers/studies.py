@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,11 @@ def starts(seed, dirpath="exp"):
     return [json.loads(line) for line in lines]
 
 
+def heed_ctrl_c():
+    """Lets a new process react to SIGINT even if the tests were started in the background, where it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run_as_process(*options):
     """Starts a study of two long seeds in a process, and waits until both have finished a round."""
     code = f"from tests.helpers.studies import study; study('--seconds', 0.3, *{options!r}, seeds=[0, 1]).run()"
@@ -32,6 +38,7 @@ def run_as_process(*options):
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=heed_ctrl_c,
     )
     wait_for(lambda: all((Path("exp") / f"seed_{seed}" / "rounds.jsonl").exists() for seed in (0, 1)))
     return process
