@@ -1,4 +1,4 @@
-"""Numbers and lists in arguments: checks them, and converts numbers of NumPy and PyTorch to Python numbers."""
+"""Numbers and lists in arguments and messages: checks and shows them, converts NumPy and PyTorch numbers."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -47,6 +47,17 @@ def make_plain(arguments: Any) -> None:
     """Converts the fields of a dataclass with :func:`plain`, in place. Call it first in ``__post_init__``."""
     for entry in fields(arguments):
         object.__setattr__(arguments, entry.name, plain(getattr(arguments, entry.name)))
+
+
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """The first names of a list and the number of the others, for a message.
+
+    Args:
+        names: The names.
+        most: How many to show.
+    """
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def check_list(what: str, value: object, example: str) -> None:

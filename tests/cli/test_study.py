@@ -217,7 +217,8 @@ def test_a_fit_that_is_terminated_restarts_in_its_study():
     printed, _ = process.communicate(timeout=300)
     assert "seed 0 was killed by SIGTERM. It restarts" in printed
     assert process.returncode == 0
-    assert Study.read("exp")[next(iter(Study.read("exp")))].is_finished
+    (run,) = Study.read("exp").values()
+    assert run.is_finished
 
 
 @pytest.mark.slow

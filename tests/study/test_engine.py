@@ -99,7 +99,7 @@ def test_a_process_that_does_not_end_is_killed(monkeypatch):
     job = Job(0, Path(), [sys.executable, "-c", code])
     with Processes(jobs=1).open(Path()) as workers:
         workers.start(job)
-        wait_for(lambda: job.last_words() == "ready")
+        wait_for(lambda: job.error_line() == "ready")
     assert workers.ended() == {}
     log = job.log.read_text()
     assert " $ " in log.splitlines()[1], "the log begins with the time and the command"
@@ -112,4 +112,4 @@ def test_a_command_that_cannot_be_started(tmp_path):
         codes = {}
         wait_for(lambda: codes.update(workers.ended()) or codes)
     assert codes == {0: 127}
-    assert job.last_words() == f"{tmp_path} cannot be started: Permission denied."
+    assert job.error_line() == f"{tmp_path} cannot be started: Permission denied."

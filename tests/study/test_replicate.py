@@ -67,7 +67,7 @@ def test_what_cannot_be_read():
     with pytest.raises(ConfigurationError, match="'nowhere' is not a folder"):
         Study.read("nowhere")
     Path("empty").mkdir()
-    with pytest.raises(ConfigurationError, match=r"There is no run folder in 'empty': no lottery.json"):
+    with pytest.raises(ConfigurationError, match=r"No run was found in 'empty'. A .* contains a lottery.json"):
         Study.read("empty")
     for text in ("{tr", "{}"):
         run("good", 1)

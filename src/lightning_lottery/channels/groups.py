@@ -33,7 +33,7 @@ class Member:
     is_norm: bool = False
 
     def of_channels(self, units: Tensor) -> Tensor:
-        """The values of the channels from the values of the units; ``False`` or 0 where there is no unit.
+        """Gives each channel the value of its unit; ``False`` or 0 to channels that belong to none.
 
         Args:
             units: Shape (units,).

@@ -12,8 +12,6 @@ from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import check_integer
 from lightning_lottery.study import FIT_OPTIONS, Engine, Processes, Ray, Study
 
-_LOCAL = "local"
-
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the arguments of the command."""
@@ -38,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--ray",
         nargs="?",
-        const=_LOCAL,
+        const=Ray.address,
         metavar="ADDRESS",
         help="Use Ray: on this machine, or on the cluster at an address such as auto.",
     )
@@ -68,9 +66,10 @@ def study(parse: Callable[[list[str]], Namespace], options: Namespace) -> None:
         seeds = range(check_integer("seeds", seeds, 1, "--seeds 5"))
     _check_overrides(options.overrides)
     words = [*(word for path in options.config for word in ("--config", path)), *options.overrides]
-    command = [sys.executable, "-m", "lightning_lottery", "fit", *words, *FIT_OPTIONS]
-    experiment = Study(options.dirpath or Path("runs") / Path(options.config[-1]).stem, command, seeds)
-    _check_callback(parse(list(experiment.jobs()[0].command[4:])))
+    program = [sys.executable, "-m", "lightning_lottery", "fit"]
+    dirpath = options.dirpath or Path("runs") / Path(options.config[-1]).stem
+    experiment = Study(dirpath, [*program, *words, *FIT_OPTIONS], seeds)
+    _check_callback(parse(list(experiment.jobs()[0].command[len(program) :])))
     if options.ray is None:
         engine: Engine = Processes(options.jobs, options.gpus_per_seed)
     else:

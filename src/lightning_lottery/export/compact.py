@@ -22,6 +22,7 @@ from lightning_lottery.channels import (
 )
 from lightning_lottery.errors import ConfigurationError, ExportError
 from lightning_lottery.export.dead import dead_units
+from lightning_lottery.plain import first_of
 from lightning_lottery.storage import GivenTicket
 from lightning_lottery.tickets import Masking, Ticket, masked_parameters
 
@@ -98,10 +99,9 @@ def _warn_of_unreached(masked: nn.Module, small: nn.Module, example: Any) -> Non
         f"{name}.weight".lstrip(".") for name, layer in copied.named_modules() if isinstance(layer, _KERNELS)
     }
     if missed := [name for name in unreached(copied, example) if name in kernels]:
-        shown = ", ".join(missed[:3]) + (f" and {len(missed) - 3} more" if len(missed) > 3 else "")
         warnings.warn(
-            f"The example does not reach {shown}, so the exported network may fail on inputs that do. Pass an "
-            "example that reaches all layers that will be used.",
+            f"The example does not reach {first_of(missed)}, so the exported network may fail on inputs that do. "
+            "Pass an example that reaches all layers that will be used.",
             stacklevel=3,
         )
 
@@ -110,7 +110,7 @@ def masked_copy(model: nn.Module, ticket: Ticket | str | Path) -> nn.Module:
     """A copy of a network in evaluation mode, with the masks of a ticket applied to its present weights.
 
     Raises:
-        TicketError: The ticket does not fit the network, or is none.
+        TicketError: ``ticket`` is not a ticket, or does not fit the network.
     """
     given = GivenTicket.of(ticket, "ticket").ticket
     given.check_fits(model)

@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.masks import is_sharded
-from lightning_lottery.plain import check_list
+from lightning_lottery.plain import check_list, first_of
 from lightning_lottery.pruning.copies import averages_of
 from lightning_lottery.pruning.kinds import Kind, kinds_of
 
@@ -276,5 +276,4 @@ def names_matching(names: Iterable[str], patterns: Sequence[str], argument: str)
 
 def _some(names: Sequence[str]) -> str:
     """The first names of a list, and the number of the others."""
-    shown = ", ".join(map(repr, names[:5]))
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+    return first_of([repr(name) for name in names], most=5)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_lottery.errors import TrainingError
 from lightning_lottery.masks import count, local
+from lightning_lottery.plain import first_of
 from lightning_lottery.pruning import Kind, kinds_of
 from lightning_lottery.rules import Rewind
 from lightning_lottery.tickets import is_finite, values_of
@@ -115,7 +116,7 @@ def check_finite(
     broken += [n for n, b in module.named_buffers() if bool(values_of(local(b)).isnan().any())]
     value = (metrics or {}).get(monitor) if monitor is not None else None
     if broken:
-        shown = ", ".join(map(repr, broken[:3])) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
+        shown = first_of([repr(entry) for entry in broken])
         rank_zero_warn(
             f"{name} has diverged: at its end, {shown} contained NaN or infinity. Its metrics are "
             "meaningless. Lower the learning rate, clip gradients, or prune less. If a layer divides weights "

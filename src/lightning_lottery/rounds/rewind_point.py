@@ -116,7 +116,7 @@ class RewindPoint:
 
     @property
     def waits_for_steps(self) -> bool:
-        """Whether round 0 is still before a point that is given in optimizer steps."""
+        """Whether round 0 still has to reach a point given in optimizer steps."""
         return any(point.unit == "steps" for point in self._pending.values())
 
     @property

@@ -1,6 +1,5 @@
 """Starts a run: a new one at its first round, or an earlier one where it was interrupted."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -9,6 +8,7 @@ from torch import nn
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.errors import TrainingError
 from lightning_lottery.masks import fingerprint
+from lightning_lottery.plain import first_of
 from lightning_lottery.preflight import Prepared
 from lightning_lottery.pruning import Pruner, layers_of
 from lightning_lottery.rounds.coupled import find_channels, keep_channels, kept_channels
@@ -43,7 +43,7 @@ def begin_run(prepared: Prepared, records: Records) -> Run:
     pruner = settings.plan(layers_of(module, parameters), coupling)
     if settings.verbose:
         for reason, names in pruner.units.kept_whole().items():
-            fit.trainer.print(f"Kept whole: {_shown(names)} ({reason}).")
+            fit.trainer.print(f"Kept whole: {first_of(names)} ({reason}).")
     dense = dense_ticket(module, parameters, settings.methods(), settings.start, pruner.units.following)
     seed: str = fit.trainer.strategy.broadcast(dense.provenance["seed"])  # one seed for all processes
     dense = replace(dense, provenance={**dense.provenance, "seed": seed})
@@ -177,8 +177,3 @@ def _try_controls(prepared: Prepared, pruner: Pruner, dense: Ticket) -> None:
         for control in controls:
             control.check(dense, module)
             make_control(control, sparse, dense, module, seed=0)
-
-
-def _shown(names: Sequence[str]) -> str:
-    """The first names of a list."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

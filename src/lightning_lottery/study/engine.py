@@ -85,7 +85,7 @@ class Processes(Engine):
     def __post_init__(self) -> None:
         check_places(self.jobs, self.gpus_per_seed)
 
-    def open(self, dirpath: Path) -> "Workers":
+    def open(self, dirpath: Path) -> Workers:
         shares = gpu_shares(visible_gpus(), self.gpus_per_seed)
         return _LocalWorkers(self.jobs or len(shares) or cores(), shares)
 

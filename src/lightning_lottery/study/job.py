@@ -36,7 +36,7 @@ class Job:
         """The words that start the command, with its output in the log."""
         return [sys.executable, str(_SCRIPT), str(self.log.absolute()), *self.command]
 
-    def last_words(self) -> str:
+    def error_line(self) -> str:
         """The last line in the log that names an error, or else the last line; empty if there is none."""
         try:
             lines = self.log.read_text(errors="replace").splitlines()

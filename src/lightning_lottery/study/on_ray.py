@@ -20,7 +20,7 @@ from lightning_lottery.study.engine import Engine, Workers, check_places, cores
 from lightning_lottery.study.job import Job
 
 _LOCAL = "local"
-_KNOCK = 10.0  # seconds in which the cluster must answer
+_ANSWER = 10.0  # seconds in which the cluster must answer
 _PATIENCE = 60.0  # seconds in which every node must have answered
 
 
@@ -103,7 +103,7 @@ class _RayWorkers(Workers):
         if engine.address == _LOCAL:
             options |= {"num_cpus": engine.jobs or cores(), "include_dashboard": False}
         try:
-            _knock(engine.address)
+            _check_reachable(engine.address)
             self._ray.init(address=engine.address, **options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise ConfigurationError(
@@ -136,14 +136,14 @@ class _RayWorkers(Workers):
         self._ray.shutdown()
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Connects to an address with a port, since Ray tries for many minutes before it gives up.
 
     Raises:
         OSError: Nothing listens there.
     """
     if (found := re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)) is not None:
-        socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=_KNOCK).close()
+        socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=_ANSWER).close()
 
 
 def check_nodes(dirpath: Path) -> None:

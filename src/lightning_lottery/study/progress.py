@@ -35,7 +35,7 @@ class Progress:
         Args:
             job: The seed.
             state: What its process does.
-            run: Its run folder, just read; ``None`` if there is no run.
+            run: The present state of its run; ``None`` if no run was started.
         """
         return cls(job.seed, state, run, _seconds_left(run) if state == "running" and run is not None else None)
 
@@ -83,7 +83,7 @@ class Progress:
 
 
 def _seconds_left(run: Replicate) -> float | None:
-    """The mean duration of finished rounds, for each unfinished one, less what has passed of the present one."""
+    """Estimates the seconds until the run ends, from the mean duration of its finished rounds."""
     if not run.records or not run.plan:
         return None
     mean = sum(record.seconds for record in run.records) / len(run.records)

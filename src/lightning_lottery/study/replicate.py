@@ -107,7 +107,7 @@ class Replicates(Mapping[int, Replicate]):
         found = [cls._whole(folder) for folder in folders.values()]
         if not found:
             shown = ", ".join(repr(str(path)) for path in local)
-            raise ConfigurationError(f"There is no run folder in {shown}: no {DESCRIPTION} anywhere below it.")
+            raise ConfigurationError(f"No run was found in {shown}. A run folder contains a {DESCRIPTION}.")
         return cls(found, ignore)
 
     @staticmethod

@@ -93,7 +93,7 @@ class Running:
             self._update(seed, "waiting")
             self._display.say(f"seed {seed} was killed by {killer}. It restarts and goes on where it was.")
         elif code != 0:
-            why = f"killed by {killer}" if killer is not None else job.last_words() or f"exit code {code}"
+            why = f"killed by {killer}" if killer is not None else job.error_line() or f"exit code {code}"
             self._fail(seed, "failed", why)
         elif run is None:
             why = f"the command has ended without a run in {job.folder}. Does it use {{dirpath}}?"

@@ -125,8 +125,8 @@ class Study:
             The runs by seed.
 
         Raises:
-            ConfigurationError: A path is not a folder, or there is no run; or two runs have the same seed, or are
-                different experiments.
+            ConfigurationError: A path is not a folder, no run was found, two runs have the same seed, or the runs
+                are different experiments.
             LotteryError: The records of a run are damaged.
         """
         return Replicates.read(paths, ignore)
