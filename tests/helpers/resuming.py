@@ -54,6 +54,13 @@ class Logging(Model):
         return loss * (1 + 0.001 * self.calls)
 
 
+class Late(Model):
+    """Logs a metric at the very end of each epoch."""
+
+    def on_train_epoch_end(self) -> None:
+        self.log("late", float(self.trainer.current_epoch))
+
+
 class Manual(Model):
     """Two optimizers, a step every third batch, and gradients that accumulate in between."""
 
@@ -153,6 +160,8 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     },
     "metrics": {"class": Logging, "checkpoints": {"every_n_train_steps": 1}},
     "metrics after validation": {"class": Logging, "checkpoints": {"save_on_train_epoch_end": False}},
+    "monitored while training": {"class": Logging, "checkpoints": {}, "lottery": {"monitor": "train_acc"}},
+    "monitored at the end of epochs": {"class": Late, "checkpoints": {}, "lottery": {"monitor": "late"}},
     "manual optimization": {"class": Manual, "checkpoints": {"every_n_train_steps": 1}},
     "learning-rate rewinding": {
         "checkpoints": {"every_n_train_steps": 3},
@@ -244,11 +253,10 @@ def build(
     lottery = LotteryTicketCallback(
         densities=[0.5, 0.2],
         control_rounds=[2],
-        monitor="val_acc",
         mode="max",
         dirpath=folder / "run",
         verbose=False,
-        **{"controls": [Reinitialize(), ShuffleMask()], **options},
+        **{"monitor": "val_acc", "controls": [Reinitialize(), ShuffleMask()], **options},
     )
     used = [lottery, *others]
     saving = {"save_top_k": -1, "filename": "{epoch}-{step}", **case["checkpoints"]}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_lottery import ConfigurationError, Records
-from lightning_lottery.storage.records import Best, is_better, smallest_matching
+from lightning_lottery.storage.records import Curve, is_better, smallest_matching
 from tests.helpers.records import record
 
 
@@ -47,10 +47,30 @@ def test_an_unknown_branch_raises_a_key_error_with_the_known_ones():
 
 @pytest.mark.parametrize(("mode", "value", "step"), [("max", 0.9, 2), ("min", 0.1, 3)])
 def test_best_is_the_first_of_the_best_and_never_nan(mode, value, step):
-    best = Best(mode)
+    curve = Curve(mode)
+    assert curve.best is None
     for number, seen in enumerate([math.nan, 0.5, 0.9, 0.1, 0.9, 0.1, math.nan]):
-        best.observe(seen, number)
-    assert (best.value, best.step) == (value, step)
+        curve.observe(seen, number)
+    assert curve.best == (step, value)
+
+
+def test_a_curve_has_every_value_once():
+    curve = Curve("max")
+    for step, value in [(1, 0.5), (1, 0.5), (2, 0.5), (2, math.nan), (2, math.nan), (2, 0.4), (2, 0.5)]:
+        curve.observe(value, step)
+    assert repr(curve.points) == "[(1, 0.5), (2, 0.5), (2, nan), (2, 0.4), (2, 0.5)]"
+
+
+values = st.lists(st.floats(0, 1) | st.just(math.nan), max_size=20)
+
+
+@given(values, st.floats(0, 1), st.sampled_from(["min", "max"]))
+def test_the_step_at_which_a_value_is_first_reached(values, goal, mode):
+    found = record(0, curve=tuple((10 * number, value) for number, value in enumerate(values))).first_reached(
+        goal, mode
+    )
+    reached = [value >= goal if mode == "max" else value <= goal for value in values]
+    assert found == (10 * reached.index(True) if any(reached) else None)
 
 
 @pytest.mark.parametrize(

@@ -200,11 +200,18 @@ class LotteryTicketCallback(Resumable):
         self._prepared = prepare(self._loop, pl_module, self.settings, self._request)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Updates the best metric with values logged at the end of the last epoch, and notes what is trainable."""
+        """Observes what was logged at the end of the last epoch, and notes what is trainable."""
         if self._run is not None:
-            self._run.round.observe_metric(self._run.fit, self.settings.monitor)
+            self._run.round.metric.observe(trainer)
             self._run.round.requires_grad = {n: p.requires_grad for n, p in pl_module.named_parameters()}
             self._run.round.track_gradients()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Tells logged values from those of the last validation."""
+        if self._run is not None:
+            self._run.round.metric.begin_batch(trainer)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Saves the rewind point when training reaches it."""
@@ -223,9 +230,9 @@ class LotteryTicketCallback(Resumable):
         super().on_after_backward(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Updates the best value of the monitored metric."""
+        """Observes the monitored metric."""
         if self._run is not None:  # the sanity check runs before the run starts
-            self._run.round.observe_metric(self._run.fit, self.settings.monitor)
+            self._run.round.metric.end_validation(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks that every pruned weight is exactly zero, and applies stop rules."""

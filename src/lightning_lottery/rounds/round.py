@@ -14,9 +14,10 @@ from lightning_lottery.errors import TrainingError
 from lightning_lottery.masks import Masks, arithmetic, count, fingerprint, pack, unpack
 from lightning_lottery.pruning import GradientWatch, find_copies
 from lightning_lottery.rounds.checks import warn_if_emptied
+from lightning_lottery.rounds.monitored import MonitoredMetric
 from lightning_lottery.rounds.swapped_weights import ValidationWatch
 from lightning_lottery.rules import Settings
-from lightning_lottery.storage import Best, KeptTicket, RoundRecord, RunFolder, RunState
+from lightning_lottery.storage import KeptTicket, RoundRecord, RunFolder, RunState
 from lightning_lottery.tickets import Masking, ModuleState, RoundId, Ticket, masked_parameters
 
 
@@ -32,11 +33,10 @@ class Round:
         masking: Keeps the pruned weights at zero.
         validation: Detects weights that are swapped in for a validation.
         masks_hash: Fingerprint of the masks.
-        best: The best value of the monitored metric so far.
+        metric: The monitored metric so far.
         progress: Round and density, for the progress bar.
         started: Start time, in seconds of the performance counter.
         gradients: Tracks which parameters have had a gradient; only in round 0.
-        inherited: Metrics that existed at the start of the round, from round 0 at the rewind point.
         masks_seen: The masks that pruning after each of the last epochs would have given, packed to bits.
         is_cut_short: Whether a stop rule has ended the round.
         requires_grad: The ``requires_grad`` flags of all parameters at the start of the epoch.
@@ -49,11 +49,10 @@ class Round:
     masking: Masking
     validation: ValidationWatch
     masks_hash: str
-    best: Best
+    metric: MonitoredMetric
     progress: str
     started: float
     gradients: GradientWatch | None
-    inherited: dict[str, Tensor]
     masks_seen: list[dict[str, Tensor]] = field(default_factory=list)
     is_cut_short: bool = False
     requires_grad: dict[str, bool] = field(default_factory=dict)
@@ -96,11 +95,10 @@ class Round:
             masking=masking,
             validation=ValidationWatch(ticket.id.name, module, parameters, masking, settings.monitor),
             masks_hash=masks_hash,
-            best=Best(settings.mode or "min"),
+            metric=MonitoredMetric(settings.monitor, settings.mode, fit.trainer),
             progress=report.progress(ticket.id, settings.sizes.last_round, ticket.density),
             started=time.perf_counter(),
             gradients=GradientWatch(module) if ticket.id.number == 0 else None,
-            inherited=dict(fit.trainer.callback_metrics),
         )
 
     @property
@@ -151,12 +149,6 @@ class Round:
         if self.gradients is not None:
             self.gradients.release()
 
-    def observe_metric(self, fit: RoundsFit, monitor: str | None) -> None:
-        """Updates the best value of the monitored metric, if this round has logged it."""
-        value = fit.trainer.callback_metrics.get(monitor) if monitor is not None else None
-        if value is not None and value is not self.inherited.get(str(monitor)):
-            self.best.observe(float(value), fit.trainer.global_step)
-
     def see_masks(self, masks: Masks, window: int) -> list[Masks]:
         """Adds the masks that pruning after this epoch would give. Returns those of the last epochs.
 
@@ -186,6 +178,9 @@ class Round:
         module_state = ModuleState.of(module)
         module_state.training.update(fit.training_flags())
         moment = fit.moment() if has_begun else None
+        if has_begun and fit.progress.is_last_batch_of_epoch():
+            # What was logged at the end of the epoch; after a resumption it would not look new.
+            self.metric.observe(fit.trainer)
         if moment is not None and not moment.is_exact:
             # LightningModule.toggle_optimizer changes flags during a batch.
             module_state.requires_grad.update(self.requires_grad)
@@ -195,8 +190,7 @@ class Round:
             round=self.id.number,
             branch=self.id.branch,
             masks_hash=self.masks_hash,
-            best_value=self.best.value,
-            best_step=self.best.step,
+            curve=self.metric.curve.points,
             seconds=time.perf_counter() - self.started,
             masks_seen=self.masks_seen,
             is_cut_short=self.is_cut_short,
@@ -207,7 +201,7 @@ class Round:
 
     def restore(self, state: RunState, module: nn.Module) -> None:
         """Restores the state of the round from a checkpoint."""
-        self.best.value, self.best.step = state.best_value, state.best_step
+        self.metric.curve.points = list(state.curve)
         self.started -= state.seconds
         self.masks_seen = state.masks_seen
         self.is_cut_short = state.is_cut_short
@@ -224,6 +218,8 @@ class Round:
         """
         masks = self.prunable_masks
         kept, prunable = count(list(masks.values())), arithmetic.prunable(masks)
+        curve = self.metric.curve
+        best_step, best_value = curve.best or (None, None)
         return RoundRecord(
             round=self.id.number,
             branch=self.id.branch,
@@ -232,9 +228,11 @@ class Round:
             prunable=prunable,
             parameters=sum(p.numel() for p in module.parameters()),
             metrics={n: float(value) for n, value in fit.trainer.callback_metrics.items() if _is_scalar(value)},
-            best_value=self.best.value,
-            best_step=self.best.step,
+            best_value=best_value,
+            best_step=best_step,
+            curve=tuple(curve.points),
             steps=fit.progress.steps(),
+            last_step=fit.trainer.global_step,
             seconds=time.perf_counter() - self.started,
             masks_hash=self.masks_hash,
             ticket_path=path,

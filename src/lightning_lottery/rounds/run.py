@@ -88,7 +88,7 @@ class Run:
     def _finish_round(self) -> Ticket | None:
         """Records the finished round and makes the ticket of the next; ``None`` if no round follows."""
         progress, finished = self.fit.progress, self.round
-        finished.observe_metric(self.fit, self.prepared.settings.monitor)
+        finished.metric.observe(self.fit.trainer)
         if not self._has_stepped():
             check_no_batches_seen(finished.name, progress.has_seen_batches())
             self.recorder.say("The round has trained no steps, so nothing is pruned.")

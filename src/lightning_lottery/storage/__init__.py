@@ -30,7 +30,7 @@ from lightning_lottery.storage.folder import (
 from lightning_lottery.storage.given import GivenTicket
 from lightning_lottery.storage.kept import Beside, KeptState, KeptTicket
 from lightning_lottery.storage.plain_values import to_plain
-from lightning_lottery.storage.records import Best, Records, RoundRecord, is_better, smallest_matching
+from lightning_lottery.storage.records import Curve, Records, RoundRecord, is_better, smallest_matching
 from lightning_lottery.storage.state import PendingPoint, RewindState, RunState, TrainedState
 from lightning_lottery.storage.tickets import Tickets
 
@@ -43,8 +43,8 @@ __all__ = [
     "REWIND_WEIGHTS",
     "Average",
     "Beside",
-    "Best",
     "ChannelsState",
+    "Curve",
     "DataMoment",
     "DataStart",
     "FitEnd",

@@ -25,8 +25,11 @@ class RoundRecord:
         metrics: The last value of every scalar that the LightningModule logged.
         best_value: Best value of the monitored metric in the round; ``None`` without ``monitor``.
         best_step: ``global_step`` at that value, the early-stopping iteration of the papers.
+        curve: The monitored metric over the round: pairs of ``global_step`` and value, one for each time that it
+            was logged. Empty without ``monitor``, and in records of older versions.
         steps: Optimizer steps of the round; batches if Lightning counts no steps, as with
             ``optimizers(use_pl_optimizer=False)``.
+        last_step: ``global_step`` at the end; -1 in records of older versions.
         seconds: Duration of the round, validation included.
         masks_hash: Fingerprint of the masks; equal masks have equal fingerprints.
         ticket_path: Path of the ticket file, relative to the run folder.
@@ -46,7 +49,9 @@ class RoundRecord:
     metrics: dict[str, float] = field(default_factory=dict)
     best_value: float | None = None
     best_step: int | None = None
+    curve: tuple[tuple[int, float], ...] = ()
     steps: int = 0
+    last_step: int = -1
     seconds: float = 0.0
     masks_hash: str = ""
     ticket_path: str = ""
@@ -64,6 +69,19 @@ class RoundRecord:
     def was_cut_short(self) -> bool:
         """Whether a stop rule ended the round. Records of older versions only contain the saved steps."""
         return self.is_cut_short or self.saved_steps > 0
+
+    def first_reached(self, value: float, mode: str) -> int | None:
+        """Finds when the monitored metric first reached a value.
+
+        Args:
+            value: The value to reach.
+            mode: ``"max"`` if larger values are better, ``"min"`` if smaller ones are.
+
+        Returns:
+            ``global_step`` of the first point of the curve that is at least as good; ``None`` if there is none.
+        """
+        good = (step for step, seen in self.curve if not isnan(seen) and not is_better(value, seen, mode))
+        return next(good, None)
 
 
 class Records(Collection[RoundRecord]):
@@ -149,27 +167,38 @@ def record_of(values: dict[str, Any]) -> RoundRecord:
     if "ticket" in values:  # its name in run folders of earlier versions
         values["ticket_path"] = values.pop("ticket")
     record = RoundRecord(**values)
-    metrics = {name: nan if value is None else float(value) for name, value in record.metrics.items()}
+    metrics = {name: number(value) for name, value in record.metrics.items()}
     best = None if record.best_value is None else float(record.best_value)
-    return replace(record, metrics=metrics, best_value=best)
+    curve = tuple((int(step), number(value)) for step, value in record.curve)
+    return replace(record, metrics=metrics, best_value=best, curve=curve)
 
 
 def record_values(record: RoundRecord) -> dict[str, Any]:
     """The values of a record for a line in ``rounds.jsonl``."""
-    return {name: _finite(value) for name, value in asdict(record).items()}
+    return {name: finite(value) for name, value in asdict(record).items()}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Converts NaN and infinity, which JSON does not have, to ``null``, ``"inf"`` and ``"-inf"``."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
     if isinstance(value, float) and not isfinite(value):
         return None if isnan(value) else str(value)
     return value
 
 
-class Best:
-    """The best value of a metric in one round, and the step at which it was first reached.
+def number(value: Any) -> float:
+    """Undoes :func:`finite` for one number."""
+    return nan if value is None else float(value)
+
+
+class Curve:
+    """The monitored metric over one round.
+
+    Attributes:
+        points: Pairs of step and value.
 
     Args:
         mode: ``"min"`` or ``"max"``.
@@ -177,13 +206,21 @@ class Best:
 
     def __init__(self, mode: str) -> None:
         self._mode = mode
-        self.value: float | None = None
-        self.step: int | None = None
+        self.points: list[tuple[int, float]] = []
 
     def observe(self, value: float, step: int) -> None:
-        """Updates the best value. NaN is never the best."""
-        if not isnan(value) and (self.value is None or is_better(value, self.value, self._mode)):
-            self.value, self.step = value, step
+        """Adds a value, unless it is the last one seen again at the same step."""
+        if not self.points or repr(self.points[-1]) != repr((step, value)):  # NaN is not equal to itself
+            self.points.append((step, value))
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """The first step with the best value, and that value. NaN is never the best."""
+        best: tuple[int, float] | None = None
+        for step, value in self.points:
+            if not isnan(value) and (best is None or is_better(value, best[1], self._mode)):
+                best = step, value
+        return best
 
 
 def is_better(first: float, second: float, mode: str, by: float = 0.0) -> bool:

@@ -22,8 +22,7 @@ class RunState(State):
         round: The number of the round that was training.
         branch: Its branch.
         masks_hash: Fingerprint of its masks.
-        best_value: Best value of the monitored metric in the round so far.
-        best_step: The step at that value.
+        curve: The monitored metric over the round so far.
         seconds: Duration of the round so far.
         masks_seen: The masks that pruning after each of the last epochs would have given, packed to bits.
         is_cut_short: Whether a stop rule has ended the round.
@@ -37,8 +36,7 @@ class RunState(State):
     round: int
     branch: str
     masks_hash: str
-    best_value: float | None
-    best_step: int | None
+    curve: list[tuple[int, float]]
     seconds: float
     masks_seen: list[dict[str, Tensor]]
     is_cut_short: bool
@@ -55,6 +53,9 @@ class RunState(State):
         """
         # Up to 0.1.0 there was an empty dictionary between rounds.
         values = {**values, "moment": values.get("moment") or None}
+        if "best_step" in values:  # up to 0.1.0 instead of the curve
+            step, value = values.pop("best_step"), values.pop("best_value", None)
+            values["curve"] = [] if step is None else [(step, value)]
         otherwise = "pass the run folder as ckpt_path, to resume at the start of a round"
         return from_plain(cls, values, "The checkpoint", otherwise)
 
