@@ -110,17 +110,17 @@ class Experiment:
     def run(
         self, amount, rounds, step=None, epoch=None, keep_weights=False, fresh_optimizer=False, fine_tune=None
     ):
-        """Masks, starting weights and trained weights of every round."""
+        """Masks, starting weights and trained weights of every round. ``amount``: of all rounds, or a list."""
         network = self.network
         initial = Point(weights=copy.deepcopy(network.state_dict()))
         masks = {name: torch.ones_like(initial.weights[name], dtype=torch.bool) for name in self.prunable}
         done, start = [], copy.deepcopy(initial.weights)
         point = self.train(masks, initial, note_step=step, note_epoch=epoch) or initial
         done.append((masks, start, copy.deepcopy(network.state_dict())))
-        for _ in range(rounds):
+        for share in amount if isinstance(amount, list) else [amount] * rounds:
             weights = network.state_dict()
             survivors = sum(int(mask.sum()) for mask in masks.values())
-            masks = prune(weights, masks, round(amount * survivors))
+            masks = prune(weights, masks, round(share * survivors))
             if not keep_weights:
                 network.load_state_dict(copy.deepcopy(point.weights))
             start = copy.deepcopy(network.state_dict())

@@ -43,6 +43,15 @@ def test_layerwise_with_densities_and_layers_that_are_left_alone():
     }
 
 
+def test_a_layer_with_its_own_amount_loses_nothing_in_rounds_of_equal_density():
+    pools = Layerwise(layer_amounts={"last": 0.1}).pools(LENET, Sizes(densities=[0.5, 0.5, 0.2]))
+    assert {pool.names: pool.keep for pool in pools} == {
+        ("fc1.weight",): (235_200, 117_600, 117_600, 47_040),
+        ("fc2.weight",): (30_000, 15_000, 15_000, 6_000),
+        ("out.weight",): (1_000, 900, 900, 810),
+    }
+
+
 def rigl_densities(shapes, density):
     """The rule in Evci et al. 2020 (arXiv:1911.11134) and their code: no density exceeds 1."""
     sizes = [int(np.prod(shape)) for shape in shapes]

@@ -55,9 +55,9 @@ def test_densities_are_met_to_the_weight(prunable, densities):
         ({"rounds": True, "amount": 0.2}, "rounds=True"),
         ({"densities": 0.5}, "densities=0.5 is not a list"),
         ({"densities": ["a", "b"]}, r"densities\[0\]='a' must be a number between 0 and 1"),
-        ({"densities": []}, "must be strictly falling"),
-        ({"densities": [0.5, 0.5]}, "must be strictly falling"),
-        ({"densities": [0.2, 0.5]}, "must be strictly falling"),
+        ({"densities": []}, "must be falling or equal"),
+        ({"densities": [0.5, 0.5, 0.6]}, "must be falling or equal"),
+        ({"densities": [0.2, 0.5]}, "must be falling or equal"),
         ({"densities": [1.0, 0.5]}, "without the dense round 0"),
         ({"rounds": 3, "densities": [0.5, 0.2]}, "rounds=3 does not fit 2 densities"),
     ],
@@ -65,6 +65,22 @@ def test_densities_are_met_to_the_weight(prunable, densities):
 def test_bad_sizes_are_refused(arguments, message):
     with pytest.raises(ConfigurationError, match=message):
         Sizes(**arguments)
+
+
+@given(st.integers(1000, 10**6), st.lists(st.sampled_from([0.5, 0.25, 0.1, 0.02]), min_size=1, max_size=9))
+def test_equal_densities_keep_equal_counts(prunable, densities):
+    densities.sort(reverse=True)
+    counts = Sizes(densities=densities).counts(prunable)
+    assert counts == [prunable, *(round(density * prunable) for density in densities)]
+
+
+def test_only_equal_densities_may_keep_equal_counts():
+    assert Sizes(densities=[0.5, 0.5]).counts(10) == [10, 5, 5]
+    with pytest.raises(ConfigurationError, match=r"Round 2 would keep 5 of 10.*unless densities repeats"):
+        Sizes(densities=[0.52, 0.51]).counts(10)
+    with pytest.raises(ConfigurationError, match="Round 1 would keep 10 of 10"):
+        Sizes(densities=[0.99]).counts(10)
+    assert Sizes(densities=[0.5, 0.5, 0.2]).counts(10, alive=5) == [5, 5, 5, 2], "from a ticket of this density"
 
 
 def test_numpy_numbers_are_accepted():

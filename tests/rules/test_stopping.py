@@ -8,6 +8,7 @@ import torch
 from lightning_lottery import (
     ConfigurationError,
     EarlyBird,
+    LearningRate,
     LotteryTicketCallback,
     Reinitialize,
     RoundRecord,
@@ -158,3 +159,10 @@ def test_round_0_is_not_shortened_before_the_rewind_point(digits):
     quiet_trainer(callbacks=[lottery], max_epochs=6).fit(Model(), *loaders(digits))
     assert lottery.records[0].steps == 5 * 7
     assert lottery.records[1].steps == 2 * 7
+
+
+def test_a_round_after_which_nothing_is_removed_is_not_shortened(digits):
+    bird = EarlyBird(window=2, tolerance=0.9)
+    lottery = LotteryTicketCallback(densities=[0.5, 0.5, 0.2], rewind=LearningRate(), stop=[bird], verbose=False)
+    quiet_trainer(callbacks=[lottery], max_epochs=4).fit(Model(), *loaders(digits))
+    assert [record.is_cut_short for record in lottery.records] == [True, False, True, False]

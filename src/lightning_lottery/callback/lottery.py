@@ -58,7 +58,8 @@ class LotteryTicketCallback(Resumable):
             ``round(amount * survivors)`` weights are removed. Pass one of ``amount``, ``target_density`` and
             ``densities``.
         target_density: Density of the last round, in (0, 1); the densities in between fall geometrically.
-        densities: Densities of rounds 1, 2, …, strictly falling, each in (0, 1).
+        densities: Densities of rounds 1, 2, …, falling or equal, each in (0, 1). A round with the density of the
+            round before removes nothing: ``[0.1] * 5`` with ``rewind=LearningRate()`` is cyclic training.
         criterion: How a weight is scored, for example :class:`SNIP` or a function ``f(weight) -> scores``. The
             weights with the smallest scores are removed. Default: :class:`Magnitude`.
         scope: Where scores compete, for example :class:`Layerwise` or :class:`ERK`. Default: :class:`Global`.

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
 )
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import nn
 
 from lightning_lottery.channels import require_torch_pruning
@@ -100,6 +101,7 @@ def check_rounds(trainer: Trainer, settings: Settings) -> None:
             "schedulers or adds parameter groups during training, so that the schedule cannot return to a later "
             "point. Rewind to initialisation, or leave out one of them."
         )
+    _warn_of_repetition(settings)
     window = max((rule.window for rule in settings.stop), default=0)
     if trainer.max_epochs not in (None, -1) and window > int(trainer.max_epochs or 0):
         raise ConfigurationError(
@@ -111,6 +113,17 @@ def check_rounds(trainer: Trainer, settings: Settings) -> None:
         raise ConfigurationError(
             "max_epochs=-1 needs another limit, since the first round would never end (max_time is the budget of "
             "all rounds together). Set the length of one round, for example Trainer(max_epochs=10)."
+        )
+
+
+def _warn_of_repetition(settings: Settings) -> None:
+    """Warns of rounds that give the same weights as the round before, bit for bit."""
+    numbers = [number for number in range(2, settings.sizes.last_round + 1) if settings.sizes.repeats(number)]
+    if numbers and settings.rewind.weights is not None and settings.same_data_order:
+        rank_zero_warn(
+            f"The rounds {numbers} have the density of the round before, and rewind={settings.rewind!r} returns "
+            "to the same weights and data order, so that they only repeat its training. For cyclic training write "
+            "rewind=LearningRate(); for another data order, same_data_order=False.",
         )
 
 

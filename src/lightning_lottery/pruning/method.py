@@ -115,6 +115,8 @@ class Pruner:
         Raises:
             TrainingError: Scores are NaN, or do not have the shape of the weights.
         """
+        if all(pool.keep[number - 1] == pool.keep[number] for pool in self.pools):
+            return dict(masks), []
         iterations = self.method.criterion.iterations
         rescued = [name for name, first in self.empty_without_keep_alive.items() if first <= number]
         for iteration in range(1, iterations + 1):
@@ -313,7 +315,9 @@ def _check(pools: Sequence[Pool], layers: Sequence[Layer], sizes: Sizes, method:
                 f"{least / units:.4g} or more, or a smaller min_density."
             )
     totals = [sum(kept) for kept in zip(*(pool.keep for pool in pools), strict=True)]
-    if not pools or any(later >= earlier for earlier, later in itertools.pairwise(totals)):
+    is_sparse = any(layer.removed for layer in layers)
+    pairs = enumerate(itertools.pairwise(totals), start=1)
+    if not pools or not all(sizes.allows(number, *pair, is_sparse) for number, pair in pairs):
         raise ConfigurationError(
             f"Each round must remove at least one unit, but with {scope} the rounds keep {totals or 'all'}. Use "
             "fewer rounds or other sizes."

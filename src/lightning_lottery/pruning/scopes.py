@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from itertools import accumulate
 from math import ceil, prod
 
 from lightning_lottery.errors import ConfigurationError
@@ -141,7 +142,10 @@ class Layerwise(Scope):
             if amount == 0 or layer.least == layer.alive:
                 continue
             own = sizes if amount is None else Sizes(sizes.last_round, amount)
-            counts = own.counts(layer.units, may_stay=True, alive=layer.alive)
+            counts = own.counts(layer.units, is_layer=True, alive=layer.alive)
+            if amount is not None:
+                prunes = (not sizes.repeats(number) for number in range(1, sizes.last_round + 1))
+                counts = [counts[prunings] for prunings in accumulate(prunes, initial=0)]
             pools.append(Pool((layer.name,), tuple(max(count, layer.floor) for count in counts)))
         return pools
 

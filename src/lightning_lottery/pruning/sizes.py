@@ -16,7 +16,8 @@ class Sizes:
         rounds: Number of prunings, at least 1. With ``densities`` it is optional and must equal their number.
         amount: Fraction of the survivors that each pruning removes, in (0, 1).
         target_density: Density of the last round, in (0, 1); the densities in between fall geometrically.
-        densities: The density of rounds 1, 2, …, each in (0, 1), strictly falling.
+        densities: The density of rounds 1, 2, …, each in (0, 1), falling or equal. A round of the same density as
+            the round before removes nothing.
 
     Raises:
         ConfigurationError: None or several of the three are given, or one is out of range.
@@ -55,9 +56,9 @@ class Sizes:
         for index, density in enumerate(densities):
             example = "densities=[0.5, 0.2, 0.1], without the dense round 0"
             check_number(f"densities[{index}]", density, "between 0 and 1, both excluded", example)
-        if not densities or any(later >= earlier for earlier, later in itertools.pairwise(densities)):
+        if not densities or any(later > earlier for earlier, later in itertools.pairwise(densities)):
             raise ConfigurationError(
-                f"densities={list(densities)!r} must be strictly falling numbers, one per round. Write for "
+                f"densities={list(densities)!r} must be falling or equal numbers, one per round. Write for "
                 "example densities=[0.5, 0.2, 0.1]."
             )
         if self.rounds is not None and self.rounds != len(densities):
@@ -71,20 +72,43 @@ class Sizes:
         """The number of the last round, equal to the number of prunings."""
         return len(self.densities) if self.densities is not None else int(self.rounds or 0)
 
-    def counts(self, prunable: int, may_stay: bool = False, alive: int | None = None) -> list[int]:
+    def repeats(self, number: int) -> bool:
+        """Whether a round is to have the density of the round before.
+
+        Args:
+            number: The round, from 1.
+        """
+        return (
+            self.densities is not None and number > 1 and self.densities[number - 1] == self.densities[number - 2]
+        )
+
+    def allows(self, number: int, before: int, after: int, is_sparse: bool) -> bool:
+        """Whether the size of a round is possible after that of the round before.
+
+        Args:
+            number: The round, from 1.
+            before: The number of units in the round before.
+            after: The number of units in the round.
+            is_sparse: Whether round 0 is sparse, because the search starts from a ticket. The first density may
+                then be that of the ticket.
+        """
+        may_stay = self.repeats(number) or (self.densities is not None and number == 1 and is_sparse)
+        return after < before or (after == before and may_stay)
+
+    def counts(self, prunable: int, is_layer: bool = False, alive: int | None = None) -> list[int]:
         """The number of weights, or of other units, that each round keeps.
 
         Args:
             prunable: Number of prunable weights or units.
-            may_stay: Whether a round may remove nothing or everything, as in a small layer.
+            is_layer: Whether this is one of several layers, of which a round may remove nothing or everything.
             alive: Number of those that survive in round 0; by default all. ``amount`` counts from them, densities
                 from all prunable weights.
 
         Returns:
-            ``last_round + 1`` falling numbers, starting with ``alive``; strictly falling unless ``may_stay``.
+            ``last_round + 1`` numbers, starting with ``alive``. They fall, except in rounds of equal density.
 
         Raises:
-            ConfigurationError: A round would remove nothing, or everything.
+            ConfigurationError: A round would remove nothing although its density is lower, or everything.
         """
         counts = [prunable if alive is None else alive]
         density = counts[0] / prunable
@@ -97,12 +121,12 @@ class Sizes:
                 assert self.target_density is not None
                 part = number / self.last_round
                 counts.append(round(self.target_density**part * prunable * density ** (1 - part)))
-            if may_stay:
+            if is_layer:
                 counts[-1] = min(counts[-1], counts[-2])
-            elif counts[-1] < 1 or counts[-1] >= counts[-2]:
+            elif counts[-1] < 1 or not self.allows(number, counts[-2], counts[-1], counts[0] < prunable):
                 raise ConfigurationError(
                     f"Round {number} would keep {counts[-1]} of {prunable} prunable weights, after "
-                    f"{counts[-2]} in the round before. Each round must remove at least one weight and keep "
-                    "at least one. Use fewer rounds or other sizes."
+                    f"{counts[-2]} in the round before. Each round must remove at least one weight (unless "
+                    "densities repeats the density before) and keep at least one. Use fewer rounds or other sizes."
                 )
         return counts

@@ -57,6 +57,10 @@ class NextMasks:
         """The number of units that each round keeps."""
         return self._pruner.counts
 
+    def removes(self, number: int) -> bool:
+        """Whether a round, from 1, has fewer units than the round before."""
+        return self.counts[number] < self.counts[number - 1]
+
     def make(self, number: int, masks: Masks, start: Mapping[str, Tensor], is_final: bool = True) -> Masks:
         """Computes the masks of a round. The network contains the weights to score.
 

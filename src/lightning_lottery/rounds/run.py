@@ -159,7 +159,7 @@ class Run:
         if not current.id.is_ticket:  # a control trains as long as its ticket
             cut_short = {record.id: record.steps for record in self.records if record.was_cut_short}
             current.is_cut_short = self.fit.progress.steps() >= cut_short.get(current.id.ticket, math.inf)
-        elif number < settings.sizes.last_round:
+        elif number < settings.sizes.last_round and self.tickets.masks.removes(number + 1):
             masks = self.tickets.masks.make(number + 1, current.masks, current.start.weights(), is_final=False)
             seen = current.see_masks(masks, window)
             settled = any(rule.after_epoch(seen, current.prunable_masks) for rule in settings.stop)

@@ -82,8 +82,9 @@ class EarlyBird(Stop):
 
     The mask is computed after every epoch. The round ends when the newest mask differs from each of the others of
     the last ``window`` epochs in at most ``tolerance`` of the survivors. Masks that remove a fraction p differ in
-    at most 2p of them, so choose a tolerance well below ``amount``. The last round is never shortened, a control
-    trains as long as its ticket, and round 0 trains at least to the rewind point.
+    at most 2p of them, so choose a tolerance well below ``amount``. Rounds after which nothing is removed, such as
+    the last one, are never shortened, a control trains as long as its ticket, and round 0 trains at least to the
+    rewind point.
 
     Attributes:
         window: Number of epochs to compare, at least 2.
