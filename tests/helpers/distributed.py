@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_lottery import (
     SNIP,
     CoupledChannels,
+    DenseAgain,
     GraSP,
     LotteryTicketCallback,
     Random,
@@ -187,7 +188,7 @@ def fit(what: str, folder: Path) -> LotteryTicketCallback:
             model.network[0].weight[:10] = 0  # causes a warning
     lottery = LotteryTicketCallback(
         densities=[0.5, 0.2],
-        controls=[Reinitialize() if case == "coupled" else ShuffleMask()],
+        controls=[{"coupled": Reinitialize(), "again": DenseAgain()}.get(case, ShuffleMask())],
         control_rounds=[2],
         dirpath=None if case == "default" else folder / "run",
         criterion={"snip": SNIP(batches=2), "grasp": GraSP(batches=2), "unseeded": Random()}.get(case),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_lottery import Point, RoundRecord
-from lightning_lottery.rules.controls import make_control
+from lightning_lottery.rules.control import make_control
 from lightning_lottery.rules.rewind import rewind_of
 from lightning_lottery.tickets.dense import dense_ticket
 from tests.helpers.contracts import CONTROLS, REWINDS, STOPS

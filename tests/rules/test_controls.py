@@ -16,7 +16,7 @@ from lightning_lottery import (
     ShuffleMask,
     Ticket,
 )
-from lightning_lottery.rules.controls import make_control
+from lightning_lottery.rules.control import make_control
 from lightning_lottery.tickets.network import starting_values
 from tests.helpers.fits import Model, Net, copied, loaders, quiet_trainer, same_bits
 from tests.helpers.resuming import Manual

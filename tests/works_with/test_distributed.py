@@ -42,7 +42,7 @@ def run_fits(folder):
     shutil.rmtree(folder, ignore_errors=True)  # of another worker, in which a fit has failed
     run(folder, "one", "one snip", "one grasp", "one coupled")
     whats = ("ddp", "ddp snip", "ddp grasp", "ddp torn", "ddp unseeded", "ddp whole", "ddp default", "ddp coupled")
-    run(folder, *whats, "replicated", *TICKETS[:2], "ddp speak")
+    run(folder, *whats, "ddp again", "replicated", *TICKETS[:2], "ddp speak")
     run(folder, "ddp_fork", "ddp_spawn", *TICKETS[2:], "ddp_spawn speak")
     (folder / "complete").touch()
     return folder
@@ -111,6 +111,15 @@ def test_two_processes_score_the_batches_of_all(fits, criterion):
 
 def test_processes_agree_on_where_the_rounds_end(fits):
     assert [len(rank) for rank in ranks(fits / "ddp torn")] == [2, 2]
+
+
+def test_the_dense_network_trains_again_on_other_batches(fits):
+    """Samplers of Lightning follow the seed of seed_everything, which returns to its value after the fit."""
+    first, second = ranks(fits / "ddp again")
+    assert first == second
+    assert [line[2] for line in first] == [first[0][2]] * 4
+    assert first[3][0] != pytest.approx(first[0][0], rel=1e-9)
+    assert first[:3] == ranks(fits / "ddp")[0][:3]
 
 
 def test_processes_draw_the_same_numbers_without_a_seed(fits):

@@ -54,6 +54,7 @@ class DataOrder:
         # The position to continue at when the next epoch starts.
         self._resumption: _Resumption | None = None
         self._reload_epoch: float | None = None
+        self._seed = os.environ.get(_SEED)
 
     def watch(self) -> list[Callable[[], None]]:
         """Tracks requests of loaders, and when an epoch creates its iterator.
@@ -77,7 +78,7 @@ class DataOrder:
 
         sources = (("train", self._loop._data_source), ("val", self._val_loop._data_source))
         undo = [self._watch(*source) for source in sources]
-        return [*undo, replace_attribute(epoch_loop, "on_run_start", on_run_start)]
+        return [*undo, replace_attribute(epoch_loop, "on_run_start", on_run_start), self._seed_samplers]
 
     def _watch(self, kind: str, source: Any) -> Callable[[], None]:
         # All loaders come from dataloader() of a source, whether they were passed to fit or come from a hook. Any
@@ -129,12 +130,12 @@ class DataOrder:
     def start(self) -> DataStart:
         """The state that every round returns to."""
         assert self._before_loading is not None, "only after save_start or restore_start"
-        return DataStart(self._before_loading, self._after_loading, self._val, os.environ.get(_SEED))
+        return DataStart(self._before_loading, self._after_loading, self._val, self._seed)
 
     def restore_start(self, start: DataStart) -> None:
         """Restores a state that another process has saved with :meth:`start`."""
-        if start.seed is not None:
-            os.environ[_SEED] = start.seed
+        self._seed = start.seed or self._seed
+        self._seed_samplers()
         self._before_loading, self._after_loading, self._val = start.before_loading, start.after_loading, start.val
         self._reload_val(self._val)
         self._keep_val_loaders()
@@ -178,13 +179,26 @@ class DataOrder:
         if self._val is not None:
             self._requests["val"] = self._val
 
-    def rewind(self, same_order: bool, point: DataMoment | None = None) -> None:
+    def _seed_samplers(self, seed: int | None = None) -> None:
+        """Sets the seed of samplers that Lightning creates; without a seed, to that of the fit."""
+        value = self._seed if seed is None else str(seed % 2**32)
+        if value is not None:
+            os.environ[_SEED] = value
+        else:
+            os.environ.pop(_SEED, None)
+
+    def rewind(self, same_order: bool, point: DataMoment | None = None, seed: int | None = None) -> None:
         """Loads the data of another round.
 
         Args:
             same_order: Whether the generators are rewound; otherwise they continue.
             point: The result of :meth:`moment` at the point where the round starts, if that is not the beginning.
+            seed: A seed for all generators, instead of rewinding them.
         """
+        self._seed_samplers(seed)
+        if seed is not None:
+            generators.reseed(seed, self._generators)
+            same_order = False
         self._drop_train_loaders()
         self._restore_val_loaders()
         if point is not None:
@@ -225,8 +239,14 @@ class DataOrder:
             now=self._capture(),
         )
 
-    def restore_moment(self, moment: DataMoment) -> None:
-        """Loads all data, and continues at a position saved by :meth:`moment`."""
+    def restore_moment(self, moment: DataMoment, seed: int | None = None) -> None:
+        """Loads all data, and continues at a position saved by :meth:`moment`.
+
+        Args:
+            moment: The position.
+            seed: What :meth:`rewind` was given for this round.
+        """
+        self._seed_samplers(seed)
         self._reload_val(moment.val)
         self._drop_train_loaders()
         self._resume_train(moment, same_order=True)

@@ -90,6 +90,7 @@ class RoundsFit:
         point: FitPoint | None = None,
         fresh_optimizer: bool = False,
         fine_tuning: tuple[int, float] | None = None,
+        data_seed: int | None = None,
     ) -> None:
         """Rewinds everything except the weights: loops, optimizers, callbacks, data, generators.
 
@@ -100,6 +101,7 @@ class RoundsFit:
             point: The result of :meth:`point` where the round starts; by default the beginning.
             fresh_optimizer: Whether optimizers start without their per-weight state at the point.
             fine_tuning: Number of epochs and constant learning rate of the round; by default the schedule applies.
+            data_seed: A seed for all random generators, instead of rewinding them.
         """
         trainer, loop = self.trainer, self.trainer.fit_loop
         trainer.should_stop = False  # otherwise the next round would train no batch
@@ -118,7 +120,7 @@ class RoundsFit:
         at_point = [] if point is None else list(point.memories)
         for memory in self._memories:
             memory.restore(trainer, take(at_point, memory.name))
-        self._data.rewind(same_data_order, None if point is None else self._own(point.data))
+        self._data.rewind(same_data_order, None if point is None else self._own(point.data), data_seed)
         if point is not None:
             # A scheduler may need a metric before the next validation.
             metrics.restore_last_values(trainer, point.metrics)
@@ -163,12 +165,17 @@ class RoundsFit:
             first_batch=self.progress.first_batch,
         )
 
-    def restore_moment(self, moment: FitMoment) -> None:
-        """Restores the result of :meth:`moment`, after Lightning has loaded its checkpoint."""
+    def restore_moment(self, moment: FitMoment, data_seed: int | None = None) -> None:
+        """Restores the result of :meth:`moment`, after Lightning has loaded its checkpoint.
+
+        Args:
+            moment: The state.
+            data_seed: What :meth:`rewind` was given for this round.
+        """
         trainer = self.trainer
         self.progress.continue_round(moment.first_step, moment.first_batch)
         metrics.restore(trainer, moment.metrics)
-        self._data.restore_moment(self._own(moment.data))
+        self._data.restore_moment(self._own(moment.data), data_seed)
         trainer.should_stop = moment.should_stop  # it may cause a validation
         loop_state.settle(trainer, validate=True)
         metrics.settle(trainer)

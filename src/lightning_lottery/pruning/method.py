@@ -15,7 +15,7 @@ from lightning_lottery.pruning.criteria import Context, Criterion, wide
 from lightning_lottery.pruning.kinds import norms_by_name
 from lightning_lottery.pruning.layers import Layer
 from lightning_lottery.pruning.patterns import Unstructured
-from lightning_lottery.pruning.scopes import Pool, Scope
+from lightning_lottery.pruning.scopes import Pool, Scope, deal_out
 from lightning_lottery.pruning.sizes import Sizes
 from lightning_lottery.pruning.units import Pattern, Units
 
@@ -129,10 +129,28 @@ class Pruner:
             masks = self.units.masks(alive, masks)
         return masks, list(dict.fromkeys(rescued))
 
+    def with_total(self, total: int) -> "Pruner":
+        """The same with exactly a number of units in round 1, even if layers round their own counts.
+
+        Raises:
+            ConfigurationError: The layers cannot keep that many.
+        """
+        total -= self.counts[0] - sum(pool.keep[0] for pool in self.pools)
+        if sum(pool.keep[1] for pool in self.pools) == total:
+            return self
+        least = [sum(self.layers[name].least for name in pool.names) for pool in self.pools]
+        shares = [max(pool.keep[1], 0.5) for pool in self.pools]  # a pool of 0 may have to keep one, too
+        dealt = deal_out(total, shares, least, [pool.keep[0] for pool in self.pools])
+        pools = [replace(pool, keep=(pool.keep[0], kept)) for pool, kept in zip(self.pools, dealt, strict=True)]
+        return replace(self, pools=pools)
+
     @torch.no_grad()
-    def random_masks(self, masks: Masks) -> Masks:
-        """Masks of round 1 from random scores (global generator), to try something out on a sparse ticket."""
-        units = self.units.scores({n: torch.rand(mask.shape).to(mask.device) for n, mask in masks.items()})
+    def random_masks(self, masks: Masks, seed: int) -> Masks:
+        """Masks of round 1 from random scores."""
+        generator = torch.Generator().manual_seed(seed)
+        # In double precision, since equal scores would be removed by position.
+        scores = {n: torch.rand(mask.shape, generator=generator, dtype=torch.float64) for n, mask in masks.items()}
+        units = self.units.scores({name: score.to(masks[name].device) for name, score in scores.items()})
         alive = self.units.alive(masks)
         for pool in self.pools:
             self._prune(pool, pool.keep[1], units, alive)

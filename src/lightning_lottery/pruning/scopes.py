@@ -163,7 +163,7 @@ class ERK(Scope):
         before = [layer.alive for layer in layers]
         rounds = [before]
         for count in sizes.counts(sum(layer.units for layer in layers), alive=sum(before))[1:]:
-            before = _deal_out(count, weights, [layer.least for layer in layers], before)
+            before = deal_out(count, weights, [layer.least for layer in layers], before)
             rounds.append(before)
         return [Pool((layer.name,), tuple(kept[index] for kept in rounds)) for index, layer in enumerate(layers)]
 
@@ -193,8 +193,14 @@ def by_layer(layers: Sequence[Layer], values: Mapping[str, float], argument: str
     return found
 
 
-def _deal_out(total: int, weights: list[float], least: list[int], most: list[int]) -> list[int]:
+def deal_out(total: int, weights: Sequence[float], least: Sequence[int], most: Sequence[int]) -> list[int]:
     """Distributes a total over integers in proportion to weights, within bounds.
+
+    Args:
+        total: Their sum.
+        weights: Positive numbers, one for each integer.
+        least: The smallest allowed integers.
+        most: The largest ones.
 
     Raises:
         ConfigurationError: The bounds do not allow the total.

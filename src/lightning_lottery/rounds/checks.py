@@ -12,6 +12,7 @@ from lightning_lottery.masks import count, local
 from lightning_lottery.plain import first_of
 from lightning_lottery.pruning import Kind, kinds_of
 from lightning_lottery.rules import Rewind
+from lightning_lottery.storage import RoundRecord
 from lightning_lottery.tickets import is_finite, values_of
 
 
@@ -73,6 +74,15 @@ def check_no_batches_seen(name: str, has_seen_batches: bool) -> None:
         raise TrainingError(
             f"{name} has seen batches, but Lightning has counted no optimizer step, and no weight has changed. In "
             "manual optimization, step the optimizers that self.optimizers() returns."
+        )
+
+
+def warn_if_repeated(record: RoundRecord, ticket: RoundRecord) -> None:
+    """Warns if a training with other random numbers gave the same metrics as the one that it repeats."""
+    if record.metrics and record.metrics == ticket.metrics and record.curve == ticket.curve:
+        rank_zero_warn(
+            f"{record.id} gave the same metrics as {ticket.id} although its random numbers differ, so it shows no "
+            "noise. Is anything random in this training? Shuffle the training data, for example."
         )
 
 

@@ -12,7 +12,7 @@ from lightning_lottery.masks import is_sharded
 from lightning_lottery.rounds.checks import check_finite, check_parameters, warn_if_emptied
 from lightning_lottery.rounds.swapped_weights import ValidationWatch, check_zeros
 from lightning_lottery.storage import RewindState
-from lightning_lottery.tickets import Masking, ModuleState, Ticket, masked_parameters
+from lightning_lottery.tickets import Masking, ModuleState, RoundId, Ticket, masked_parameters
 
 _NAME = "the fit"  # in warnings and errors
 
@@ -95,19 +95,19 @@ def rewind_to(state: RewindState, ticket: Ticket, loop: RoundsLoop, module: Ligh
     Raises:
         ConfigurationError: The Trainer does not fit the schedule, or ends before the point.
     """
-    fit, number = RoundsFit.begin(loop), ticket.round
+    fit, point = RoundsFit.begin(loop), state.point_at(ticket.id)
     remedy = "To start the schedule at step 0, write TicketCallback(Ticket.load(path))."
     if any(map(is_sharded, module.parameters())):
         raise ConfigurationError(f"Sharded weights cannot start at the later point of this ticket. {remedy}")
-    difference = None if state.point_at(number) is None else fit.other_options(state.start)
+    difference = None if point is None else fit.other_options(state.start)
     if difference is not None:
         raise ConfigurationError(
             f"The ticket starts at a later point of a schedule, which needs the optimizers and schedulers with "
             f"which it was found: {difference}. {remedy}"
         )
-    _network_at(state, number, module).restore(module)
+    _network_at(state, ticket.id, module).restore(module)
     ticket.apply(module)
-    fit.rewind(True, state.point_at(number), state.fresh_optimizer)
+    fit.rewind(True, point, state.fresh_optimizer)
     if loop.progress.nothing_to_train() or loop.progress.is_beyond_epoch():
         raise ConfigurationError(
             f"The round of this ticket started at step {loop.trainer.global_step} in epoch "
@@ -116,7 +116,7 @@ def rewind_to(state: RewindState, ticket: Ticket, loop: RoundsLoop, module: Ligh
         )
 
 
-def _network_at(state: RewindState, number: int, module: LightningModule) -> ModuleState:
+def _network_at(state: RewindState, entry: RoundId, module: LightningModule) -> ModuleState:
     """The network at the start of a round; what the user has frozen or unfrozen since stays so."""
-    at_start, present = state.module_at(number), ModuleState.of(module).requires_grad
+    at_start, present = state.module_at(entry), ModuleState.of(module).requires_grad
     return at_start if present == state.initial.requires_grad else replace(at_start, requires_grad=present)

@@ -52,10 +52,10 @@ class NextTicket:
         Returns:
             The ticket, on the CPU unless it is sharded.
         """
-        if entry.number == 0:
-            return self._rewind_point.dense()
         if not entry.is_ticket:
             return self._control(entry)
+        if entry.number == 0:
+            return self._rewind_point.dense()
         if trained is not None:
             masks, start = trained.masks, trained.start
         else:
@@ -66,8 +66,10 @@ class NextTicket:
 
     def _control(self, entry: RoundId) -> Ticket:
         tensors, dense = tensors_of(self._module), self._rewind_point.dense()
-        seed = derived_seed(dense.provenance["seed"], entry.branch, entry.number)
         control = self._settings.branches[entry.branch]
+        if control.from_init and not self._settings.prune_at_init:  # otherwise there is no later point
+            dense = self._folder.read_ticket(self._folder.ticket_name(RoundId(0)))
+        seed = derived_seed(dense.provenance["seed"], entry.branch, entry.number)
         ticket = self._folder.read_ticket(self._folder.ticket_name(entry.ticket))
         made = make_control(control, ticket.to(tensors), dense.to(tensors), self._module, seed)
         return update_copies(replace(made.to_cpu(), round=entry.number, branch=entry.branch), dense, self.copies)

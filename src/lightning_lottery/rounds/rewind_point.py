@@ -9,7 +9,8 @@ from lightning_lottery._lightning import RoundsFit, RoundsLoop
 from lightning_lottery.errors import ConfigurationError, TrainingError
 from lightning_lottery.masks import Masks, is_sharded
 from lightning_lottery.rounds.follow import update_copies
-from lightning_lottery.rules import Point, Rewind
+from lightning_lottery.rounds.next_masks import derived_seed
+from lightning_lottery.rules import Point, Rewind, Settings
 from lightning_lottery.storage import (
     REWIND_STATE,
     REWIND_WEIGHTS,
@@ -59,19 +60,25 @@ class RewindPoint:
 
     @classmethod
     def begin(
-        cls, rule: Rewind, fit: RoundsFit, module: nn.Module, folder: RunFolder, pending: Points, dense: Ticket
+        cls,
+        settings: Settings,
+        fit: RoundsFit,
+        module: nn.Module,
+        folder: RunFolder,
+        pending: Points,
+        dense: Ticket,
     ) -> "RewindPoint":
         """Writes the point of a new run: the present state, until round 0 reaches a later one.
 
         Args:
-            rule: The rewinding rule.
+            settings: The arguments.
             fit: The Trainer, before round 0.
             module: The network, with its initial weights.
             folder: The run folder.
             pending: The result of :func:`pending_points`.
             dense: The dense ticket, with the initial weights.
         """
-        initial = ModuleState.of(module)
+        initial, rule, controls = ModuleState.of(module), settings.rewind, settings.branches.items()
         weights = KeptTicket(folder, REWIND_WEIGHTS, module, dense)
         state = KeptState(folder, REWIND_STATE, RewindState)
         state.write(
@@ -84,6 +91,8 @@ class RewindPoint:
                 pending=_stored(pending),
                 generators={},
                 fresh_optimizer=rule.fresh_optimizer,
+                from_init=[branch for branch, control in controls if control.from_init],
+                other_data_order=[branch for branch, control in controls if control.other_data_order],
             )
         )
         return cls(rule, fit, module, folder, state, weights, pending)
@@ -205,13 +214,20 @@ class RewindPoint:
 
     def rewind(self, ticket: Ticket, same_data_order: bool) -> None:
         """Rewinds network and Trainer to the start of a round."""
-        if not same_data_order:
-            self._continue_generators(ticket.id.name)
-        state, number = self._state.read(), ticket.round
-        state.module_at(number).restore(self._module)
+        entry, seed = ticket.id, self.data_seed(ticket)
+        if not same_data_order and seed is None:
+            self._continue_generators(entry.name)
+        state = self._state.read()
+        state.module_at(entry).restore(self._module)
         ticket.apply(self._module)
-        length = None if number == 0 else self._rule.length
-        self._fit.rewind(same_data_order, state.point_at(number), self._rule.fresh_optimizer, length)
+        length = None if state.is_initial(entry) else self._rule.length
+        self._fit.rewind(same_data_order, state.point_at(entry), self._rule.fresh_optimizer, length, seed)
+
+    def data_seed(self, ticket: Ticket) -> int | None:
+        """The seed of all random numbers in the training of a ticket, if they differ from those of round 0."""
+        if ticket.branch not in self._state.read().other_data_order:
+            return None
+        return derived_seed(ticket.provenance["seed"], f"data of {ticket.branch}", ticket.round)
 
     def _continue_generators(self, name: str) -> None:
         """Saves the random generators, or restores them if the round was started before."""
@@ -221,9 +237,9 @@ class RewindPoint:
         else:
             self._state.write(replace(state, generators={**state.generators, name: self._fit.generators()}))
 
-    def fine_tune(self, number: int) -> None:
+    def fine_tune(self, entry: RoundId) -> None:
         """Sets the length of a resumed round as the rule requires."""
-        if number > 0 and self._rule.length is not None:
+        if self._rule.length is not None and not self._state.read().is_initial(entry):
             self._fit.fine_tune(*self._rule.length)
 
 

@@ -98,7 +98,7 @@ class Round:
             metric=MonitoredMetric(settings.monitor, settings.mode, fit.trainer),
             progress=report.progress(ticket.id, settings.sizes.last_round, ticket.density),
             started=time.perf_counter(),
-            gradients=GradientWatch(module) if ticket.id.number == 0 else None,
+            gradients=GradientWatch(module) if ticket.id == RoundId(0) else None,
         )
 
     @property

@@ -13,6 +13,7 @@ from lightning_lottery.rounds.checks import (
     check_steps,
     has_changed,
     warn_if_added,
+    warn_if_repeated,
 )
 from lightning_lottery.rounds.last_ticket import LastTicket
 from lightning_lottery.rounds.next_ticket import NextTicket
@@ -22,7 +23,7 @@ from lightning_lottery.rounds.round import Round
 from lightning_lottery.rounds.swapped_weights import check_zeros
 from lightning_lottery.rules import Plan, Settings, ending_rule
 from lightning_lottery.storage import Records, RunState
-from lightning_lottery.tickets import Ticket
+from lightning_lottery.tickets import TICKET_BRANCH, Ticket
 
 
 @dataclass
@@ -131,7 +132,11 @@ class Run:
         check_zeros(self.round.name, self.round.masking)
         check_finite(self.round.name, module, monitor, self.fit.trainer.callback_metrics)
         path = self.prepared.folder.ticket_name(self.round.id)
-        self.recorder.add(self.round.record(self.fit, module, path))
+        record = self.round.record(self.fit, module, path)
+        self.recorder.add(record)
+        control = self.prepared.settings.branches.get(record.branch)
+        if control is not None and control.other_data_order:
+            warn_if_repeated(record, self.records[TICKET_BRANCH][record.round])
 
     def _shorten_plan(self) -> None:
         """Applies stop rules, and says so."""

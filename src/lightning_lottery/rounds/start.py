@@ -53,7 +53,7 @@ def begin_run(prepared: Prepared, records: Records) -> Run:
     next_masks.try_out(masked_parameters(dense, module)[1], dense.weights, is_first=settings.prune_at_init)
     folder.clear()  # only after everything that may raise an error
     keep_channels(prepared, coupling)
-    rewind_point = RewindPoint.begin(settings.rewind, fit, module, folder, pending, dense)
+    rewind_point = RewindPoint.begin(settings, fit, module, folder, pending, dense)
     prepared = prepared.described(counts=pruner.counts, provenance=dense.provenance)
     tickets = NextTicket(prepared, next_masks, rewind_point)
     plan, ticket = Plan.of(settings), dense
@@ -161,9 +161,9 @@ def _continue(
     assert state.moment is not None, "only within a round"
     if not state.moment.is_exact:
         recorder.say("The checkpoint was written during an interrupted batch, so this batch is repeated.")
-    rewind_point.fine_tune(ticket.round)
+    rewind_point.fine_tune(ticket.id)
     state.module.restore(module)
-    fit.restore_moment(state.moment)
+    fit.restore_moment(state.moment, rewind_point.data_seed(ticket))
 
 
 def _try_controls(prepared: Prepared, pruner: Pruner, dense: Ticket) -> None:
@@ -173,7 +173,8 @@ def _try_controls(prepared: Prepared, pruner: Pruner, dense: Ticket) -> None:
         return
     dense = dense.to(dict(module.named_parameters()))
     with isolate_rng():  # random numbers drawn by a control must not change the training
-        sparse = replace(dense, masks=pruner.random_masks(dense.masks), round=1)
+        sparse = replace(dense, masks=pruner.random_masks(dense.masks, seed=0), round=1)
         for control in controls:
             control.check(dense, module)
-            make_control(control, sparse, dense, module, seed=0)
+            ticket = dense if 0 in control.rounds([1]) else sparse
+            make_control(control, ticket, dense, module, seed=0)

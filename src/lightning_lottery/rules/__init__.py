@@ -1,6 +1,15 @@
 """The rules that rounds follow: all arguments of a run, rewinding, controls, stopping, the plan."""
 
-from lightning_lottery.rules.controls import Control, Reinitialize, ShuffleMask, make_control
+from lightning_lottery.rules.control import Control, make_control
+from lightning_lottery.rules.controls import (
+    DenseAgain,
+    InitialTicket,
+    KeepSign,
+    RandomMask,
+    Reinitialize,
+    ShuffleMask,
+    SignOnly,
+)
 from lightning_lottery.rules.description import alike, described
 from lightning_lottery.rules.differences import Difference, differences
 from lightning_lottery.rules.plan import Plan, ending_rule
@@ -19,16 +28,21 @@ from lightning_lottery.rules.stopping import EarlyBird, Stop, Tolerance
 
 __all__ = [
     "Control",
+    "DenseAgain",
     "Difference",
     "EarlyBird",
     "FineTune",
+    "InitialTicket",
+    "KeepSign",
     "LearningRate",
     "Plan",
     "Point",
+    "RandomMask",
     "Reinitialize",
     "Rewind",
     "Settings",
     "ShuffleMask",
+    "SignOnly",
     "Stop",
     "ToEpoch",
     "ToInit",

@@ -1,72 +1,31 @@
 """Controls: the training of a ticket, repeated with one thing deliberately changed.
 
-They show how much a ticket owes to its mask and how much to its initial values.
+They show how much a ticket owes to its mask, and how much to its initial values.
 """
 
-import re
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
-from types import FunctionType
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_lottery.errors import ConfigurationError, TicketError
-from lightning_lottery.pruning import emptied_norms, largest, norms_by_name
-from lightning_lottery.rules.description import described
-from lightning_lottery.tickets import Ticket, is_finite, put
-
-
-@dataclass(frozen=True)
-class Control(ABC):
-    """Base class of controls: turns the ticket of a round into the ticket that the control trains.
-
-    Write your own as a frozen dataclass with a ``ticket`` method. YAML refers to it by its dotted path.
-
-    Attributes:
-        name: The name of the control in records, logs and files: letters, digits and underscores. By default the
-            class name in snake_case, followed by the arguments if there are several controls of the class.
-    """
-
-    name: str | None = field(default=None, kw_only=True, repr=False)
-
-    @property
-    def branch(self) -> str:
-        """The name of the control, or its class name in snake_case.
-
-        Names with another meaning in records and files, such as ``ticket``, raise an error before training.
-        """
-        return self.name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
-
-    @abstractmethod
-    def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
-        """Makes the control's ticket.
-
-        Args:
-            ticket: The ticket of the same round.
-            dense: The ticket of round 0, with the values that rounds are rewound to. All weights survive in it,
-                unless the search starts from a ticket.
-            module: The network. Its weights may be changed; the caller restores them.
-            seed: Seed for all random choices; it differs between rounds.
-
-        Returns:
-            The ticket to train instead. The caller sets its ``branch``.
-        """
-
-    def check(self, dense: Ticket, module: nn.Module) -> None:
-        """Checks before training that the control is fair for a network. By default it accepts every network.
-
-        Args:
-            dense: The ticket of round 0.
-            module: The network, at its initial values.
-
-        Raises:
-            ConfigurationError: The control cannot be fair for this network.
-        """
-        return
+from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.pruning import (
+    Layerwise,
+    Method,
+    Random,
+    Scope,
+    Sizes,
+    Unstructured,
+    largest,
+    layers_of,
+    norms_by_name,
+    scope_of,
+)
+from lightning_lottery.rules.control import Control, unchanged
+from lightning_lottery.tickets import Ticket, masked_parameters
 
 
 @dataclass(frozen=True)
@@ -77,6 +36,8 @@ class ShuffleMask(Control):
     like the ticket at least one per norm that weights are divided by (see ``weight_norm``). Also known as *random
     ticket with layerwise density* (Frankle & Carbin 2018, arXiv:1803.03635, appendix).
     """
+
+    moves_weights: ClassVar[bool] = True
 
     def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
         """Shuffles the positions; see :meth:`Control.ticket`."""
@@ -89,6 +50,36 @@ class ShuffleMask(Control):
                 masks[name] = _shuffled_among_norms(mask, alive, norms[name], generator)
             else:
                 masks[name] = _reordered(mask, alive, generator)
+        return replace(ticket, masks=masks, weights=dense.weights)
+
+
+@dataclass(frozen=True)
+class RandomMask(Control):
+    """The original initial values with as many weights as the ticket, at random positions.
+
+    A scope decides how many weights each layer keeps, without any training: uniform with ``Layerwise()``, by the
+    Erdős-Rényi kernel rule with ``ERK()``. Unlike :class:`ShuffleMask`, it also takes the ticket's layer densities
+    away. Positions are drawn among the survivors of round 0.
+
+    Attributes:
+        scope: How the weights are shared out among the layers. Rounded counts are corrected so that their total is
+            that of the ticket.
+    """
+
+    moves_weights: ClassVar[bool] = True
+
+    scope: Scope = field(default_factory=Layerwise)
+
+    def __post_init__(self) -> None:
+        scope_of(self.scope)
+
+    def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
+        """Draws the positions; see :meth:`Control.ticket`."""
+        parameters, _ = masked_parameters(dense, module)
+        layers = layers_of(module, parameters)
+        sizes = Sizes(densities=[ticket.kept / ticket.prunable])
+        pruner = Method(Random(), self.scope, Unstructured()).plan(layers, sizes, dense.masks)
+        masks = pruner.with_total(ticket.kept).random_masks(dense.masks, seed)
         return replace(ticket, masks=masks, weights=dense.weights)
 
 
@@ -122,14 +113,15 @@ class Reinitialize(Control):
         unset = [name for name, values in fresh.items() if values.isnan().any()]
         if unset and self.initialize is not None:
             raise ConfigurationError(
-                f"The function initialize of Reinitialize does not set {', '.join(map(repr, unset))}. It must "
-                "initialise every parameter of the given module in place."
+                f"The function initialize of {type(self).__name__} does not set {', '.join(map(repr, unset))}. It "
+                "must initialise every parameter of the given module in place."
             )
         if reordered := self._reordered(fresh, dense):
             rank_zero_warn(
-                f"Reinitialize: {len(reordered)} parameters, such as {reordered[0]!r}, were not initialised by "
-                "their layers' reset_parameters. They get their own initial values in a new random order. To draw "
-                "them as you did, write Reinitialize(initialize=f) with a function f(module).",
+                f"{type(self).__name__}: {len(reordered)} parameters, such as {reordered[0]!r}, were not "
+                "initialised by their layers' reset_parameters. They get their own initial values in a new random "
+                f"order. To draw them as you did, write {type(self).__name__}(initialize=f) with a function "
+                "f(module).",
             )
 
     def _reordered(self, fresh: Mapping[str, Tensor], dense: Ticket) -> list[str]:
@@ -150,122 +142,71 @@ class Reinitialize(Control):
             return {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
 
-def branches_of(controls: Sequence[Control]) -> dict[str, Control]:
-    """The controls by branch. Several of one class are told apart by the arguments that are not the default ones.
+@dataclass(frozen=True)
+class KeepSign(Reinitialize):
+    """The ticket's mask with fresh magnitudes and the original signs (Zhou et al. 2019, arXiv:1905.01067).
 
-    Raises:
-        ConfigurationError: Two controls have the same name.
+    Magnitudes are drawn as in :class:`Reinitialize`. A value that was zero stays zero.
     """
-    short = [control.branch for control in controls]
-    names = [
-        branch if short.count(branch) == 1 or control.name else branch + _arguments(control)
-        for branch, control in zip(short, controls, strict=True)
-    ]
-    for name in names:
-        if names.count(name) > 1:
-            same = [control for other, control in zip(names, controls, strict=True) if other == name]
-            raise ConfigurationError(
-                f"The controls {same} have the same name, {name!r}. Keep one of them, or give each a name: "
-                f"{type(same[-1]).__name__}(..., name='{name}_2')."
-            )
-    return dict(zip(names, controls, strict=True))
+
+    def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
+        """Draws fresh magnitudes; see :meth:`Control.ticket`."""
+        fresh = super().ticket(ticket, dense, module, seed).weights
+        names = [name for name, _ in module.named_parameters()]
+        signed = {name: fresh[name].abs() * dense.weights[name].sgn() for name in names}
+        return replace(ticket, weights={**fresh, **signed})
 
 
-def _arguments(control: Control) -> str:
-    """The arguments that are not the default ones, as part of a name: ``_scale_0_1``; ``_f`` for a function f."""
-    parts = []
-    for entry in fields(control):
-        value = getattr(control, entry.name)
-        if described(value) != described(entry.default):
-            parts.append(_named(control, entry.name, value))
-    return re.sub(r"\W+", "_", "".join(parts)).rstrip("_")
+@dataclass(frozen=True)
+class SignOnly(Control):
+    """The ticket's mask with only the signs of the initial values (Zhou et al. 2019, arXiv:1905.01067).
 
-
-def _named(control: Control, argument: str, value: object) -> str:
-    """A part of a name that is the same in every process."""
-    if isinstance(value, (FunctionType, type)):
-        return f"_{value.__name__}"
-    if not isinstance(value, (bool, int, float, str, type(None))):
-        raise ConfigurationError(
-            f"Several controls are {type(control).__name__}, and {argument}={value!r:.100} cannot be part of a "
-            f"name. Give each a name: {type(control).__name__}(..., name='other_name')."
-        )
-    return f"_{argument}_{value}"
-
-
-@contextmanager
-def unchanged(module: nn.Module) -> Iterator[None]:
-    """Restores the parameters and buffers of a network on exit, even after an exception."""
-    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
-    before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            path, _, key = name.rpartition(".")
-            put(module.get_submodule(path), key, value)
-
-
-def make_control(control: Control, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
-    """Makes the ticket of a control, and checks that the comparison is fair.
-
-    Args:
-        control: The control. It receives copies of both tickets, so that it cannot change those of the run.
-        ticket: The ticket of the round. The control must keep its number of surviving weights, and the names and
-            shapes of its masks and weights.
-        dense: The ticket of round 0.
-        module: The network.
-        seed: Seed for all random choices.
-
-    Raises:
-        ConfigurationError: The control does not return a ticket, or the ticket is not fair.
+    Every prunable weight becomes the sign of its initial value times the root mean square of the initial values of
+    its layer, pruned ones included. Biases and normalisation keep their initial values.
     """
-    try:
-        with unchanged(module):
-            made = control.ticket(_copy(ticket), _copy(dense), module, seed)
-    except TicketError as error:
-        raise ConfigurationError(f"The control {control!r} returns an invalid ticket: {error}") from error
-    if not isinstance(made, Ticket):
-        raise ConfigurationError(f"The control {control!r} must return a Ticket, but returned {made!r:.200}.")
-    if (fault := _unfairness(made, ticket) or _zero_norm(made, module)) is not None:
-        raise ConfigurationError(f"The ticket of the control {control!r} {fault}")
-    return made
+
+    def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
+        """Replaces the magnitudes; see :meth:`Control.ticket`."""
+        signs = {}
+        for name, alive in dense.masks.items():
+            original = dense.weights[name]
+            scale = original[alive].abs().double().square().mean().sqrt().to(original.dtype)
+            signs[name] = torch.where(alive, original.sgn() * scale, original)
+        return replace(ticket, weights={**dense.weights, **signs})
 
 
-def _copy(ticket: Ticket) -> Ticket:
-    masks = {name: mask.clone() for name, mask in ticket.masks.items()}
-    return replace(ticket, masks=masks, weights={name: weight.clone() for name, weight in ticket.weights.items()})
+@dataclass(frozen=True)
+class DenseAgain(Control):
+    """The network of round 0 once more, in another order of the data.
+
+    Its difference to round 0 is the noise floor: what random numbers alone do. It starts from the same initial
+    values. All random numbers of the training differ, also those of augmentation and dropout. It is trained once,
+    as round 0 of its branch.
+    """
+
+    from_init: ClassVar[bool] = True
+    other_data_order: ClassVar[bool] = True
+
+    def rounds(self, controlled: Sequence[int]) -> Sequence[int]:
+        return [0]
+
+    def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
+        """Returns the ticket of round 0; see :meth:`Control.ticket`."""
+        return ticket
 
 
-def _unfairness(made: Ticket, ticket: Ticket) -> str | None:
-    """Describes what is unfair about a ticket; ``None`` if it is fair."""
-    for what, names, expected in (("masks", made.masks, ticket.masks), ("weights", made.weights, ticket.weights)):
-        missing = [name for name in expected if name not in names]
-        foreign = [name for name in names if name not in expected]
-        if missing or foreign:
-            wrong = f"lacks {missing}" if missing else f"has {foreign}, which are not in the ticket of the round,"
-            return f"{wrong} among its {what}. Keep the names of the given ticket: replace(ticket, {what}=...)."
-    if shapes := [name for name, weight in made.weights.items() if weight.shape != ticket.weights[name].shape]:
-        return f"has other shapes than the network for {shapes}."
-    odd = [name for name, weight in made.weights.items() if not is_finite(weight)]
-    if infinite := [name for name in odd if is_finite(ticket.weights[name])]:
-        return f"contains NaN or infinity in {infinite}, where the ticket of the round is finite."
-    if made.kept != ticket.kept:
-        return (
-            f"keeps {made.kept} weights, but the ticket of the round keeps {ticket.kept}, so that they cannot be "
-            "compared. Keep the same number."
-        )
-    return None
+@dataclass(frozen=True)
+class InitialTicket(Control):
+    """The ticket's mask with the values of initialisation, for searches that rewind to a later point.
 
+    It trains from step 0, and shows whether late rewinding is necessary (Frankle et al. 2019, arXiv:1903.01611).
+    """
 
-def _zero_norm(made: Ticket, module: nn.Module) -> str | None:
-    """Describes which weights would be divided by a norm of zero; ``None`` if there are none."""
-    if not (names := emptied_norms(made.masks, module)):
-        return None
-    return (
-        f"removes all weights of a norm that {names[0]!r} is divided by, which would give NaN. Keep at least one "
-        f"weight per norm, or leave the layer out with exclude=[{names[0]!r}]."
-    )
+    from_init: ClassVar[bool] = True
+
+    def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
+        """Takes the initial values; see :meth:`Control.ticket`."""
+        return replace(ticket, weights=dense.weights)
 
 
 def _alive(dense: Ticket, name: str) -> Tensor:

@@ -22,10 +22,7 @@ class Plan:
     def of(cls, settings: Settings) -> "Plan":
         """The plan before training."""
         tickets = [RoundId(number) for number in range(settings.first_round, settings.sizes.last_round + 1)]
-        controls = [
-            RoundId(number, branch) for number in settings.controlled_rounds for branch in settings.branches
-        ]
-        return cls((*tickets, *controls))
+        return cls((*tickets, *settings.control_ids))
 
     def shortened(self, settings: Settings, records: Records) -> "Plan":
         """The plan after stop rules have seen the records, without the rounds that they make superfluous."""

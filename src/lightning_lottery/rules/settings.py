@@ -10,11 +10,12 @@ from lightning_lottery.channels import Coupling
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import check_list, make_plain
 from lightning_lottery.pruning import Layer, Method, Pruner, Sizes, Unstructured
-from lightning_lottery.rules.controls import Control, ShuffleMask, branches_of
+from lightning_lottery.rules.control import Control, branches_of
+from lightning_lottery.rules.controls import InitialTicket
 from lightning_lottery.rules.description import described
 from lightning_lottery.rules.rewind import Point, Rewind, ToInit
 from lightning_lottery.rules.stopping import Stop
-from lightning_lottery.tickets import TICKET_BRANCH, Ticket
+from lightning_lottery.tickets import TICKET_BRANCH, RoundId, Ticket
 
 # Names with another meaning in records, files and loggers.
 _RESERVED = (TICKET_BRANCH, "tickets", "search", "layers", "dense", "lottery")
@@ -124,11 +125,12 @@ class Settings:
                 )
         if type(self.method.pattern) is not Unstructured:
             for control in self.controls:
-                if isinstance(control, ShuffleMask):
+                if control.moves_weights:
                     raise ConfigurationError(
-                        f"ShuffleMask moves single weights and would break up the units of {self.method.pattern}, "
-                        "so it is not a fair control. Write controls=[Reinitialize()]."
+                        f"{type(control).__name__} moves single weights and would break up the units of "
+                        f"{self.method.pattern}, so it is not a fair control. Write controls=[Reinitialize()]."
                     )
+        self._check_where_controls_start()
         for branch in self.branches:
             if branch in _RESERVED or not isinstance(branch, str) or not re.fullmatch(r"\w{1,50}", branch):
                 raise ConfigurationError(
@@ -136,6 +138,23 @@ class Settings:
                     + ("has another meaning" if branch in _RESERVED else "is not a valid name")
                     + " in records, files and loggers. Use up to 50 letters, digits, underscores: name='other'."
                 )
+        self._check_control_rounds()
+
+    def _check_where_controls_start(self) -> None:
+        """Checks that what controls start from exists, and differs from what tickets start from."""
+        for control in self.controls:
+            name = type(control).__name__
+            if self.prune_at_init and 0 in control.rounds([1]):
+                raise ConfigurationError(
+                    f"{name} repeats the dense round, but prune_at_init=True trains none. Leave out one of them."
+                )
+            if isinstance(control, InitialTicket) and self.rewind.weights == self.rewind.schedule == Point():
+                raise ConfigurationError(
+                    f"{name} would only repeat the training of the ticket, since rewind={self.rewind!r} returns "
+                    f"to initialisation anyway. Leave out {name}, or choose a later point, such as rewind='1%'."
+                )
+
+    def _check_control_rounds(self) -> None:
         rounds, last = self.control_rounds, self.sizes.last_round
         if rounds is None:
             return
@@ -160,6 +179,13 @@ class Settings:
         """The rounds whose tickets the controls use; empty without controls."""
         every = list(range(1, self.sizes.last_round + 1))
         return (every if self.control_rounds is None else sorted(self.control_rounds)) if self.controls else []
+
+    @property
+    def control_ids(self) -> list[RoundId]:
+        """The trainings of all controls, in order."""
+        rounds = {branch: control.rounds(self.controlled_rounds) for branch, control in self.branches.items()}
+        numbers = sorted({number for chosen in rounds.values() for number in chosen})
+        return [RoundId(number, branch) for number in numbers for branch in rounds if number in rounds[branch]]
 
     @property
     def branches(self) -> dict[str, Control]:

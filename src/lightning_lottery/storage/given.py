@@ -74,4 +74,4 @@ class GivenTicket:
                 f"0, write TicketCallback(Ticket.load(path)). ({error})"
             ) from error
         is_later = state.point is not None or str(self.ticket.round) in state.kept
-        return state if is_later else None
+        return state if is_later and not state.is_initial(self.ticket.id) else None

@@ -94,6 +94,8 @@ class RewindState(State):
         generators: The random generators at the start of each round by its name, for each process; only if rounds
             differ in their data order.
         fresh_optimizer: Whether optimizers start at the point without their per-weight state.
+        from_init: The controls that start from initialisation, even if there is a later point.
+        other_data_order: The controls that train with other random numbers.
     """
 
     start: FitStart
@@ -104,14 +106,20 @@ class RewindState(State):
     pending: dict[str, PendingPoint]
     generators: dict[str, list[GeneratorState]]
     fresh_optimizer: bool = False
+    from_init: list[str] = field(default_factory=list)
+    other_data_order: list[str] = field(default_factory=list)
 
-    def module_at(self, number: int) -> ModuleState:
+    def is_initial(self, entry: RoundId) -> bool:
+        """Whether a round starts from initialisation, whatever the others do."""
+        return entry.number == 0 or entry.branch in self.from_init
+
+    def module_at(self, entry: RoundId) -> ModuleState:
         """The network at the start of a round."""
-        return self.initial if number == 0 else self.kept.get(str(number), self.module)
+        return self.initial if self.is_initial(entry) else self.kept.get(str(entry.number), self.module)
 
-    def point_at(self, number: int) -> FitPoint | None:
+    def point_at(self, entry: RoundId) -> FitPoint | None:
         """The fit at the point that a round starts from; ``None`` for the start."""
-        return None if number == 0 else self.point
+        return None if self.is_initial(entry) else self.point
 
 
 @dataclass(frozen=True)
