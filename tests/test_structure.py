@@ -23,6 +23,7 @@ ROOMS = [
     ["pruning"],
     ["tickets"],
     ["storage"],
+    ["analysis"],
     ["_lightning", "rules", "report"],
     ["preflight", "export", "study"],
     ["rounds"],
@@ -34,10 +35,20 @@ ROOMS = [
 HEIGHT = {room: number for number, line in enumerate(ROOMS) for room in line}
 WITHOUT_LIGHTNING = [
     *("errors", "files", "plain", "attributes", "masks", "channels"),
-    *("pruning", "tickets", "storage", "rules", "report", "export", "study"),
+    *("pruning", "tickets", "storage", "analysis", "rules", "report", "export", "study"),
 ]
 # Names that users import from a room; other rooms need not take them.
 PUBLIC = {
+    "analysis": {
+        "Difference",
+        "Quantity",
+        "Verdict",
+        "VerdictRow",
+        "Word",
+        "holm",
+        "paired_difference",
+        "word_for",
+    },
     "masks": {"Masks", "density", "fingerprint", "kept", "pack", "prunable", "prune_smallest", "unpack"},
     "vision": {"Classifier", "FashionMNIST", "LeNet300100", "MLP", "MNIST", "MNIST5000", "TensorLoader"},
     "cli": {"LotteryCLI", "main"},

@@ -12,7 +12,12 @@ from torch import Tensor
 from lightning_lottery.errors import ConfigurationError
 
 Interval = Literal[
-    "above 0", "of at least 0", "between 0 and 1", "between 0 and 1, both excluded", "from 0 to below 1"
+    "above 0",
+    "of at least 0",
+    "between 0 and 1",
+    "between 0 and 1, both excluded",
+    "from 0 to below 1",
+    "that is finite",
 ]
 _CONTAINS: dict[Interval, Callable[[float], bool]] = {
     "above 0": lambda number: 0 < number < math.inf,
@@ -20,6 +25,7 @@ _CONTAINS: dict[Interval, Callable[[float], bool]] = {
     "between 0 and 1": lambda number: 0 <= number <= 1,
     "between 0 and 1, both excluded": lambda number: 0 < number < 1,
     "from 0 to below 1": lambda number: 0 <= number < 1,
+    "that is finite": math.isfinite,
 }
 
 

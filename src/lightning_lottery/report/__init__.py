@@ -2,5 +2,19 @@
 
 from lightning_lottery.report.figures import can_draw, curves, figure, save_figure
 from lightning_lottery.report.text import aligned, line, progress, scalars, table
+from lightning_lottery.report.verdict import interval_text, verdict_text, word_text
 
-__all__ = ["aligned", "can_draw", "curves", "figure", "line", "progress", "save_figure", "scalars", "table"]
+__all__ = [
+    "aligned",
+    "can_draw",
+    "curves",
+    "figure",
+    "interval_text",
+    "line",
+    "progress",
+    "save_figure",
+    "scalars",
+    "table",
+    "verdict_text",
+    "word_text",
+]

@@ -3,10 +3,11 @@
 import itertools
 import json
 import os
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock, Timeout
@@ -17,6 +18,7 @@ from lightning_lottery.files import is_url, write_atomically
 from lightning_lottery.storage.description import RunDescription
 from lightning_lottery.storage.plain_values import State, from_plain, to_plain
 from lightning_lottery.storage.records import Records, record_of, record_values
+from lightning_lottery.storage.round_test import RoundTest
 from lightning_lottery.tickets import RoundId, StoredWeights, Ticket
 
 DESCRIPTION = "lottery.json"
@@ -27,12 +29,14 @@ LAST_TICKET = "last.pt"  # the last ticket after its training
 CHANNELS = "channels.pt"  # the channels of the network that depend on each other, if the pattern needs them
 CHECKPOINTS = "newest.json"  # the paths of the newest checkpoints
 FIGURE = "report.png"
+TESTS = "tests.jsonl"  # metrics on the test set
 TICKETS = "tickets"
 # The files of a run, which overwrite=True replaces. The lock belongs to the process that trains.
-FILES = (DESCRIPTION, RECORDS, REWIND_WEIGHTS, REWIND_STATE, LAST_TICKET, CHANNELS, CHECKPOINTS, FIGURE)
+FILES = (DESCRIPTION, RECORDS, REWIND_WEIGHTS, REWIND_STATE, LAST_TICKET, CHANNELS, CHECKPOINTS, FIGURE, TESTS)
 LOCK = "lottery.lock"
 
 AnyState = TypeVar("AnyState", bound=State)
+AnyLine = TypeVar("AnyLine")
 
 
 class RunFolder:
@@ -262,15 +266,28 @@ class RunFolder:
         Raises:
             LotteryError: A line is not a record.
         """
-        if not self.holds_records():
-            return Records()
-        path, records = self.path / RECORDS, []
-        for number, line in enumerate(path.read_text().splitlines(), start=1):
+        return Records(self._read_lines(RECORDS, record_of))
+
+    def write_tests(self, tests: Iterable[RoundTest]) -> None:
+        """Writes ``tests.jsonl``, one line per round."""
+        self._write(TESTS, "".join(json.dumps(test.to_json()) + "\n" for test in tests).encode())
+
+    def read_tests(self) -> dict[RoundId, RoundTest]:
+        """Reads ``tests.jsonl``; empty if no round was tested.
+
+        Raises:
+            LotteryError: A line does not contain test metrics.
+        """
+        return {test.id: test for test in self._read_lines(TESTS, RoundTest.from_json)}
+
+    def _read_lines(self, name: str, convert: Callable[[dict[str, Any]], AnyLine]) -> list[AnyLine]:
+        path, found = self.path / name, []
+        for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], start=1):
             try:
-                records.append(record_of(json.loads(line)))
-            except (ValueError, TypeError, AttributeError) as error:
+                found.append(convert(json.loads(line)))
+            except (ValueError, TypeError, AttributeError, KeyError) as error:
                 raise LotteryError(f"Line {number} of {path} is not a record: {error}") from error
-        return Records(records)
+        return found
 
     def has_last_ticket(self) -> bool:
         """Whether the last ticket was trained, and its trained weights are here."""

@@ -14,7 +14,7 @@ from lightning_lottery.study.display import display
 from lightning_lottery.study.engine import Engine, Processes
 from lightning_lottery.study.identity import keep_same
 from lightning_lottery.study.job import Job
-from lightning_lottery.study.replicate import Replicates
+from lightning_lottery.study.replicates import Replicates
 from lightning_lottery.study.running import Running, make_folder, stopped_by_signals
 
 # What a fit of this package's command line needs to be one seed of a study.

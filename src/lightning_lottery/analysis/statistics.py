@@ -1,0 +1,142 @@
+"""Paired differences over seeds: means, intervals, p-values, and what they mean in words."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from statistics import mean
+from typing import Literal
+
+from lightning_lottery.errors import ConfigurationError
+
+Word = Literal["winning", "matching", "worse", "inconclusive"]
+_ENOUGH = 3  # seeds for anything but "inconclusive"
+# Values that differ by less than this part of them are equal: 0.3 - 0.2 is not exactly 0.2 - 0.1.
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean difference of two trainings over the seeds that have both, and how certain it is.
+
+    Attributes:
+        n: Number of seeds.
+        mean: Mean of the differences.
+        low: Lower end of the confidence interval of the mean, by Student's t distribution; ``None`` for one seed.
+        high: Upper end.
+        p: Two-sided p-value of the hypothesis that the true mean is 0 (paired t-test); ``None`` for one seed.
+        p_holm: The p-value, adjusted for all tests of the same kind (see :func:`holm`); ``None`` for one seed.
+    """
+
+    n: int
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+
+
+def paired_difference(
+    first: Mapping[int, float], second: Mapping[int, float], confidence: float = 0.95
+) -> Difference | None:
+    """Compares two trainings of the same seeds.
+
+    The differences of the seeds are taken as a sample from a normal distribution.
+
+    Args:
+        first: Finite values by seed.
+        second: Finite values by seed.
+        confidence: The confidence of the interval, between 0 and 1.
+
+    Returns:
+        ``first`` minus ``second`` over the seeds in both; ``None`` if there are none.
+
+    Raises:
+        ConfigurationError: SciPy is not installed.
+    """
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        return None
+    differences = [first[seed] - second[seed] for seed in seeds]
+    center = mean(differences)
+    if len(seeds) == 1:
+        return Difference(1, center)
+    scale = max(abs(value) for seed in seeds for value in (first[seed], second[seed]))
+    if max(differences) - min(differences) <= _ROUNDING * scale:  # no variance to estimate from
+        is_zero = abs(center) <= _ROUNDING * scale
+        center = 0.0 if is_zero else center
+        return Difference(len(seeds), center, center, center, float(is_zero))
+    check_scipy()
+    from scipy.stats import ttest_1samp
+
+    result = ttest_1samp(differences, 0.0)
+    interval = result.confidence_interval(confidence)
+    return Difference(len(seeds), center, float(interval.low), float(interval.high), float(result.pvalue))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusts p-values for the number of tests.
+
+    The method of Holm (1979), *A simple sequentially rejective multiple test procedure*.
+
+    Args:
+        p_values: The p-values of all tests.
+
+    Returns:
+        The adjusted p-values, in the same order. Whoever rejects all hypotheses with values below 5 % rejects any
+        true one with a probability of at most 5 %.
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def word_for(difference: Difference, mode: str, tolerance: float) -> Word:
+    """Says in a word how a training compares with the dense one.
+
+    Args:
+        difference: The training minus the dense one.
+        mode: ``"max"`` if larger values are better, ``"min"`` if smaller ones are.
+        tolerance: How much worse still matches, in units of the metric, at least 0.
+
+    Returns:
+        ``"winning"`` if the whole interval is better than 0; otherwise ``"matching"`` if no part of it is worse
+        than 0 by more than the tolerance; otherwise ``"worse"`` if all of it is worse than 0. Otherwise, and for
+        fewer than 3 seeds, ``"inconclusive"``.
+    """
+    if difference.n < _ENOUGH or difference.low is None or difference.high is None:
+        return "inconclusive"
+    low, high = (difference.low, difference.high) if mode == "max" else (-difference.high, -difference.low)
+    if low > 0:
+        return "winning"
+    if low >= -tolerance:
+        return "matching"
+    return "worse" if high < 0 else "inconclusive"
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """The sample standard deviation; ``None`` for fewer than two values."""
+    if len(values) < 2:
+        return None
+    center = mean(values)
+    return math.sqrt(sum((value - center) ** 2 for value in values) / (len(values) - 1))
+
+
+def check_scipy() -> None:
+    """Checks that SciPy is installed.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if not has_scipy():
+        raise ConfigurationError(
+            "A verdict needs SciPy, which is not installed. Write pip install 'lightning-lottery[study]'."
+        )
+
+
+def has_scipy() -> bool:
+    """Whether SciPy is installed."""
+    return find_spec("scipy") is not None

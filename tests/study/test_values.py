@@ -1,0 +1,206 @@
+"""Verdicts of runs: which values they take, and what they say."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import seed_everything
+
+from lightning_lottery import ConfigurationError, DenseAgain, LotteryTicketCallback, ShuffleMask, Study
+from lightning_lottery.report import verdict_text
+from lightning_lottery.study import replicates
+from tests.helpers.fits import Model, Net, Spy, loaders, quiet_trainer
+from tests.helpers.short_run import begin, write
+
+ACCURACIES = {
+    "ticket": [[0.90, 0.91, 0.89, 0.90], [0.93, 0.94, 0.93, 0.93], [0.89, 0.92, 0.90, 0.89]],
+    "shuffle_mask": [None, [0.80, 0.83, 0.81, 0.80], [0.70, 0.75, 0.69, 0.71]],
+}
+
+
+def write_runs(change=lambda seed, records: records, tests=None, **arguments):
+    """Four seeds of a dense round, two tickets and two controls."""
+    for seed in range(4):
+        records = []
+        for branch, rounds in ACCURACIES.items():
+            for number, values in enumerate(rounds):
+                if values is not None:
+                    records.append(record(number, branch, values[seed]))
+        arguments = {"monitor": "val_acc", "mode": "max", **arguments}
+        folder = Path("exp") / f"seed_{seed}"
+        begin(folder, seed, 3, arguments=arguments)
+        write(folder / "rounds.jsonl", "".join(json.dumps(line) + "\n" for line in change(seed, records)))
+        if tests is not None:
+            lines = [tests(seed, line["round"], line["branch"]) for line in records]
+            write(folder / "tests.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    return Study.read("exp")
+
+
+def record(number, branch, accuracy):
+    counts = {"round": number, "branch": branch, "density": 0.5**number, "kept": 64 >> number, "prunable": 64}
+    metrics = {"val_acc": accuracy - 0.01, "val_loss": 1 - accuracy}
+    curve = [[10, accuracy - 0.1], [20, accuracy], [30, accuracy - 0.01]]
+    best = {"best_value": accuracy, "best_step": 20, "curve": curve}
+    return {**counts, "parameters": 70, "metrics": metrics, **best, "steps": 30, "last_step": 30}
+
+
+def test_the_monitored_metric_is_compared_by_its_best_values():
+    verdict = write_runs().verdict(tolerance=0.03)
+    assert (verdict.question.metric, verdict.question.mode, verdict.question.at) == ("val_acc", "max", "best")
+    assert list(verdict[1].metric.values.values()) == ACCURACIES["ticket"][1]
+    assert [row.word for row in verdict.rows] == [None, "winning", "matching", "worse", "worse"]
+    assert verdict["shuffle_mask"][2].metric.from_ticket.mean == pytest.approx(0.1875)
+
+
+def test_other_metrics_are_compared_at_the_end_and_need_a_mode():
+    runs = write_runs()
+    assert list(runs.verdict(at="end")[1].metric.values.values()) == pytest.approx([0.92, 0.93, 0.92, 0.92])
+    loss = runs.verdict("val_loss", mode="min")
+    assert loss.question.at == "end"
+    assert [row.word for row in loss.rows] == [None, "winning", "inconclusive", "worse", "worse"]
+    assert loss[1].metric.to_dense.mean == pytest.approx(-0.0325), "not turned around"
+    with pytest.raises(ConfigurationError, match=r"metric='val_loss' also needs mode"):
+        runs.verdict("val_loss")
+    with pytest.raises(ConfigurationError, match=r"at='best' is only known for the monitored.*at='end'"):
+        runs.verdict("val_loss", mode="min", at="best")
+    with pytest.raises(ConfigurationError, match=r"metric='acc' is not known.*metrics val_acc, val_loss"):
+        runs.verdict("acc", mode="max")
+
+
+def test_a_monitored_loss_follows_its_own_mode():
+    def losses(seed, records):
+        return [{**line, "best_value": 1 - line["best_value"]} for line in records]
+
+    verdict = write_runs(losses, monitor="val_loss", mode="min").verdict()
+    assert [row.word for row in verdict.rows] == [None, "winning", "inconclusive", "worse", "worse"]
+
+
+def test_without_a_monitored_metric_one_must_be_named():
+    runs = write_runs(monitor=None, mode=None)
+    with pytest.raises(ConfigurationError, match=r"Nothing was monitored.*verdict\('val_acc', mode='max'\)"):
+        runs.verdict()
+    with pytest.raises(ConfigurationError, match=r"reach=0.9 is a value of the monitored metric, but nothing"):
+        runs.verdict("val_acc", mode="max", reach=0.9)
+    assert runs.verdict("val_acc", mode="max")[1].word == "winning"
+
+
+def test_the_step_at_which_a_value_is_reached():
+    verdict = write_runs().verdict(reach=0.83)
+    assert list(verdict[1].steps.values.values()) == [10, 10, 10, 10]
+    assert list(verdict[0].steps.values.values()) == [20, 20, 20, 20]
+    assert verdict["shuffle_mask"][1].steps.values == {1: 20}
+    assert verdict[1].steps.to_dense.mean == -10
+
+
+def test_test_metrics_are_taken_for_the_last_or_the_best_weights():
+    def tests(seed, number, branch):
+        accuracy = ACCURACIES[branch][number][seed]
+        best = None if number == 2 else {"test_acc": accuracy - 0.02}
+        return {"round": number, "branch": branch, "last": {"test_acc": accuracy - 0.05}, "best": best}
+
+    runs = write_runs(tests=tests)
+    last, best = (runs.verdict("test_acc", mode="max", at=at) for at in (None, "best"))
+    assert (last.question.at, last.question.is_test) == ("end", True)
+    assert last[1].metric.mean == pytest.approx(0.9325 - 0.05)
+    assert best[1].metric.mean == pytest.approx(0.9325 - 0.02)
+    assert (best[2].word, best[2].missing) == ("inconclusive", [0, 1, 2, 3])
+    text = runs.table("test_acc", mode="max", at="best")
+    assert "test_acc, on the test set, with the checkpoint of the best validation" in text
+    assert "round_02 has no finite value for the seeds 0, 1, 2 and 3." in text or "seeds 0, 1, 2, 3" in text
+    assert "Nothing was selected by the test set" in text
+
+
+def test_seeds_that_diverged_or_ended_early_are_said():
+    def change(seed, records):
+        if seed == 1:
+            records[1]["best_value"] = None
+        return [line for line in records if seed != 2 or line["round"] < 2]
+
+    runs = write_runs(change)
+    verdict = runs.verdict()
+    assert (verdict[1].metric.n, verdict[1].word, verdict[1].missing) == (3, "inconclusive", [1])
+    assert (verdict[2].metric.n, verdict[2].missing) == (3, [])
+    assert [row.id.name for row in verdict.rows] == [
+        *("round_00", "round_01", "round_02", "round_01_shuffle_mask", "round_02_shuffle_mask")
+    ]
+    text = runs.table()
+    assert "round_01 has no finite value for the seeds 1." in text
+    assert "round_02 was trained by 3 of 4 seeds." in text
+
+
+def test_the_table_reads_well():
+    text = write_runs().table(tolerance=0.03, reach=0.83)
+    lines = text.splitlines()
+    assert lines[0] == (
+        "val_acc, the best value of each training: mean ± sample standard deviation of 4 seeds (0, 1, 2, 3)"
+    )
+    assert "    1  ticket         0.5000  4  0.9325 ± 0.0050  +0.0325 [+0.0245, +0.0405]" in text
+    assert "winning\n" in text
+    assert "matching within 0.03" in text
+    assert "+0.1875 [" in text, "ticket - control"
+    assert "first reaches 0.83, over the seeds that reach it" in text
+    assert "2 tickets are 2 tests" in text
+    assert "should come from validation data" in text
+    assert max(map(len, lines)) <= 170
+
+
+def test_two_seeds_are_inconclusive_and_one_has_no_interval():
+    runs = write_runs()
+    two = replicates.Replicates([runs[0], runs[1]])
+    assert [row.word for row in two.verdict().rows] == [None, *["inconclusive"] * 4]
+    one = replicates.Replicates([runs[0]])
+    assert one.verdict()[1].metric.to_dense.low is None
+    assert "+0.03" in one.table()
+
+
+def test_pandas_has_one_row_per_training_and_seed():
+    frame = write_runs().to_pandas()
+    assert len(frame) == 4 * 5
+    assert list(frame.columns[:4]) == ["seed", "round", "branch", "density"]
+    row = frame[(frame["seed"] == 2) & (frame["round"] == 1) & (frame["branch"] == "shuffle_mask")].iloc[0]
+    assert (row["best_value"], row["val_loss"]) == (0.81, pytest.approx(0.19))
+
+
+def test_without_pandas_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(replicates, "find_spec", lambda name: None)
+    runs = write_runs()
+    with pytest.raises(ConfigurationError, match="Write pip install pandas"):
+        runs.to_pandas()
+
+
+def test_the_verdict_of_real_trainings_is_that_of_their_weights(digits):
+    """Accuracies computed from the trained weights, and their paired differences by NumPy."""
+    images, labels = (part[-200:] for part in digits)
+    accuracies = {}
+    for seed in range(3):
+        seed_everything(seed, verbose=False)
+        lottery, spy = (
+            LotteryTicketCallback(
+                densities=[0.3],
+                controls=[ShuffleMask(), DenseAgain()],
+                monitor="val_acc",
+                mode="max",
+                dirpath=f"real/{seed}",
+                verbose=False,
+            ),
+            Spy(),
+        )
+        quiet_trainer(callbacks=[lottery, spy], max_epochs=2).fit(Model(), *loaders(digits))
+        model = Model(Net()).eval()
+        for record, weights in zip(lottery.records, spy.ends, strict=True):
+            model.load_state_dict(weights)
+            with torch.no_grad():
+                right = (model(images).argmax(1) == labels).float().mean()
+            accuracies.setdefault(record.id, []).append(float(right))
+    verdict = Study.read("real").verdict(at="end")
+    dense = np.array(accuracies[verdict[0].id])
+    assert len(verdict.rows) == 4
+    for row in verdict.rows[1:]:
+        differences = np.array(accuracies[row.id]) - dense
+        assert row.metric.to_dense.mean == pytest.approx(differences.mean(), abs=1e-6)
+        half = 4.3026527 * differences.std(ddof=1) / math.sqrt(3)  # t(0.975; 2)
+        assert row.metric.to_dense.high == pytest.approx(differences.mean() + half, abs=1e-6)
+    assert "dense_again" in verdict_text(verdict)
