@@ -1,7 +1,7 @@
 """The demo shows the lottery ticket effect on real digits."""
 
 import json
-from statistics import mean
+from statistics import mean, stdev
 
 import pytest
 
@@ -44,6 +44,11 @@ def test_tickets_beat_the_dense_network_and_controls_fall_behind(tmp_path, capsy
     # The table's numbers are those of the records; the same command again trains nothing.
     cell = f"{100 * mean(run['ticket', 3]['metrics']['val_acc'] for run in runs):.2f} ±"
     assert cell in printed
+    gains = [run["ticket", 3]["metrics"]["val_acc"] - run["ticket", 0]["metrics"]["val_acc"] for run in runs]
+    half = 4.3026527 * stdev(gains) / 3**0.5  # t(0.975; 2)
+    low, high = 100 * (mean(gains) - half), 100 * (mean(gains) + half)
+    assert f"{100 * mean(gains):+.2f} [{low:+.2f}, {high:+.2f}]" in printed
+    assert "Nothing was selected by them" in printed
     before = (tmp_path / "out" / "seed_0" / "rounds.jsonl").stat().st_mtime_ns
     demo(tmp_path / "out", seeds=2)
     assert (tmp_path / "out" / "seed_0" / "rounds.jsonl").stat().st_mtime_ns == before
@@ -54,5 +59,5 @@ def test_invalid_demo_arguments_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ConfigurationError, match="seeds=0 must be an integer of at least 1"):
         demo(tmp_path, seeds=0)
     monkeypatch.setattr(report, "can_draw", lambda: False)
-    with pytest.raises(ConfigurationError, match=r"pip install 'lightning-lottery\[demo\]'"):
+    with pytest.raises(ConfigurationError, match=r"needs matplotlib.*pip install 'lightning-lottery\[demo\]'"):
         demo(tmp_path)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 
@@ -36,12 +37,6 @@ class Command:
         summary = (function.__doc__ or "").partition("\n")[0]
         return cls(summary, lambda parser: parser.add_function_arguments(function), run)
 
-    def parser(self) -> ArgumentParser:
-        """A parser of the arguments."""
-        parser = ArgumentParser(description=self.summary)
-        self.add_arguments(parser)
-        return parser
-
 
 class CommandLine(LightningCLI):
     """LightningCLI with further commands, which need neither Trainer nor model.
@@ -65,7 +60,9 @@ class CommandLine(LightningCLI):
             # subcommands() accepts only methods of the Trainer, and LightningCLI keeps no reference to the action.
             # This private name of jsonargparse has existed since the oldest supported version, 4.35.
             action: Any = self.parser._subcommands_action
-            action.add_subcommand(name, command.parser(), help=command.summary)
+            parser = ArgumentParser(description=command.summary)
+            action.add_subcommand(name, parser, help=command.summary)
+            command.add_arguments(parser)  # afterwards, since these may be commands again
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Runs a command that needs no Trainer as soon as its arguments are known."""
@@ -86,3 +83,21 @@ class CommandLine(LightningCLI):
         """
         parsed: Namespace = self.parser.parse_args(["fit", *words]).fit
         return parsed
+
+    def parts_of_fit(self, words: list[str]) -> tuple[Trainer, LightningModule, LightningDataModule | None]:
+        """The objects of another fit, which is not run.
+
+        Args:
+            words: The command line after ``fit``.
+
+        Raises:
+            SystemExit: An option is unknown or invalid, or a file is missing. The reason is printed.
+        """
+        # As LightningCLI does for its own command line. Nothing is to be written, so no configuration either.
+        self.config, self.subcommand = self.parser.parse_args(["fit", *words]), "fit"
+        self.save_config_callback = None
+        vars(self).pop("config_dump", None)  # of an earlier call
+        self._set_seed()
+        self.before_instantiate_classes()
+        self.instantiate_classes()
+        return self.trainer, self.model, self.datamodule

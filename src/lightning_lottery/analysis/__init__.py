@@ -2,6 +2,7 @@
 
 from lightning_lottery.analysis.question import Question
 from lightning_lottery.analysis.statistics import Difference, Word, has_scipy, holm, paired_difference, word_for
+from lightning_lottery.analysis.test_set import record_tests
 from lightning_lottery.analysis.verdict import Quantity, Training, Verdict, VerdictRow
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "has_scipy",
     "holm",
     "paired_difference",
+    "record_tests",
     "word_for",
 ]

@@ -1,26 +1,30 @@
 """The demo: winning tickets on real handwritten digits, in minutes on a laptop."""
 
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import mean, stdev
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
 
 from lightning_lottery import report
+from lightning_lottery.analysis import Verdict, VerdictRow, has_scipy
 from lightning_lottery.callback import LotteryTicketCallback
+from lightning_lottery.cli.quiet import quiet
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import check_integer
 from lightning_lottery.rules import Plan, Reinitialize, ShuffleMask
-from lightning_lottery.storage import Records, RunFolder
-from lightning_lottery.tickets import TICKET_BRANCH
+from lightning_lottery.storage import RunFolder
+from lightning_lottery.study import Study
 from lightning_lottery.vision import MLP, MNIST5000, Classifier
 
 ROUNDS, AMOUNT, CONTROL_ROUNDS, EPOCHS = 6, 0.4, (3, 6), 10
 _METRIC = "val_acc"
+_TOLERANCE = 0.005
+_NOTE = """\
+Accuracies: at the end of each training, on 1,000 held-out images. Nothing was selected by them.
+Differences: in percentage points, paired by seed, with 95 % intervals.
+winning: the interval is above 0. matching: no part of it is below -0.5. worse: it is below 0."""
 
 
 def demo(dirpath: Path = Path("lottery_demo"), seeds: int = 3) -> Path:
@@ -28,8 +32,8 @@ def demo(dirpath: Path = Path("lottery_demo"), seeds: int = 3) -> Path:
 
     Trains an MLP 784-100-50-10 with SGD (learning rate 0.1, batch size 50, 10 epochs per round) on 4,000 images,
     in 6 rounds that each remove 40 % of the weights. Rounds 3 and 6 are also trained with fresh initial values and
-    with shuffled masks. Accuracies are measured at the end of training, on 1,000 held-out images. A seed whose run
-    is complete is not trained again.
+    with shuffled masks. Accuracies are measured at the end of training, on 1,000 held-out images by which nothing is
+    selected. A seed whose run is complete is not trained again.
 
     Args:
         dirpath: Folder for the figure and for one run folder per seed.
@@ -39,25 +43,32 @@ def demo(dirpath: Path = Path("lottery_demo"), seeds: int = 3) -> Path:
         The path of the figure.
 
     Raises:
-        ConfigurationError: ``seeds`` is below 1, or matplotlib or mlxtend is missing.
+        ConfigurationError: ``seeds`` is below 1, or matplotlib, mlxtend or SciPy is missing.
     """
     check_integer("seeds", seeds, 1, "seeds=3")
-    if not report.can_draw():
+    missing = [
+        name for name, is_there in (("matplotlib", report.can_draw()), ("SciPy", has_scipy())) if not is_there
+    ]
+    if missing:
         raise ConfigurationError(
-            "The figure needs matplotlib, which is not installed. Write pip install 'lightning-lottery[demo]'."
+            f"The demo needs {missing[0]}, which is not installed. Write pip install 'lightning-lottery[demo]'."
         )
-    runs = [_run(seed, dirpath / f"seed_{seed}") for seed in range(seeds)]
-    points, spread = _average(runs)
+    folders = [dirpath / f"seed_{seed}" for seed in range(seeds)]
+    for seed, folder in enumerate(folders):
+        _run(seed, folder)
+    verdict = Study.read(*folders).verdict(_METRIC, at="end", tolerance=_TOLERANCE)
     many = f": mean ± standard deviation of {seeds} seeds" if seeds > 1 else ", one seed"
     title = f"MLP 784-100-50-10 on 4,000 MNIST images{many}"
     path = dirpath / "accuracy_against_density.png"
+    points, spread = _points(verdict)
     figure = report.figure(points, "accuracy on held-out images", spread, title)
     report.save_figure(figure, path)
-    print(f"\n{_table(points, spread)}\n\n{title}\nFigure: {path}")
+    print(f"\n{_table(verdict)}\n\n{title}\n{_NOTE}\nFigure: {path}")
     return path
 
 
-def _run(seed: int, dirpath: Path) -> Records:
+def _run(seed: int, dirpath: Path) -> None:
+    """Trains one seed, unless its run is complete."""
     lottery = LotteryTicketCallback(
         rounds=ROUNDS,
         amount=AMOUNT,
@@ -73,12 +84,12 @@ def _run(seed: int, dirpath: Path) -> Records:
     folder = RunFolder(dirpath)
     description = folder.description()
     is_same = description is not None and description.arguments == lottery.settings.described()
-    if is_same and len(done := folder.read_records()) == trainings:
+    if is_same and len(folder.read_records()) == trainings:
         print(f"seed {seed}: read from {dirpath}", flush=True)
-        return done
+        return
     print(f"seed {seed}: {trainings} trainings into {dirpath}", flush=True)
     seed_everything(seed, verbose=False)
-    with _quiet(), _one_thread():
+    with quiet(), _one_thread():
         trainer = Trainer(
             max_epochs=EPOCHS,
             callbacks=[lottery],
@@ -93,21 +104,6 @@ def _run(seed: int, dirpath: Path) -> Records:
         except SystemExit:  # Lightning's reaction to Ctrl-C
             print(f"\nStopped. The same command restarts at seed {seed}; earlier seeds are done.")
             raise
-    return lottery.records
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Mutes Lightning's messages, which would appear in every round."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 @contextmanager
@@ -121,32 +117,30 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-Points = dict[str, list[tuple[float, float]]]
-
-
-def _average(runs: list[Records]) -> tuple[Points, dict[str, list[float]]]:
-    """Mean accuracy by branch and density, and for several seeds its standard deviation."""
-    points: Points = {}
+def _points(verdict: Verdict) -> tuple[dict[str, list[tuple[float, float]]], dict[str, list[float]]]:
+    """Density and mean accuracy by branch, and for several seeds the standard deviation."""
+    points: dict[str, list[tuple[float, float]]] = {}
     spread: dict[str, list[float]] = {}
-    for branch in runs[0].branches():
-        values = {n: [run[branch][n].metrics[_METRIC] for run in runs] for n in runs[0][branch]}
-        points[branch] = [(runs[0][branch][n].density, mean(accuracies)) for n, accuracies in values.items()]
-        if len(runs) > 1:
-            spread[branch] = [stdev(accuracies) for accuracies in values.values()]
+    for row in verdict.rows:
+        points.setdefault(row.branch, []).append((row.density, row.metric.mean or 0.0))
+        if row.metric.deviation is not None:
+            spread.setdefault(row.branch, []).append(row.metric.deviation)
     return points, spread
 
 
-def _table(points: Points, spread: dict[str, list[float]]) -> str:
-    """One row per density: the dense network, the ticket and its controls."""
-    cells = {}
-    for branch, pairs in points.items():
-        for number, (density, value) in enumerate(pairs):
-            deviation = f" ± {100 * spread[branch][number]:.2f}" if spread else ""
-            cells[branch, density] = f"{100 * value:.2f}{deviation} %"
-    columns = {"ticket": TICKET_BRANCH, "reinitialised": "reinitialize", "shuffled": "shuffle_mask"}
-    rows = [["density", "dense", *columns]]
-    for density, _ in points[TICKET_BRANCH]:
-        row = [cells.get((branch, density), "") for branch in columns.values()]
-        dense = cells[TICKET_BRANCH, 1.0]
-        rows.append([f"{100 * density:.1f} %", dense, *(row if density < 1 else [""] * len(row))])
-    return report.aligned(rows)
+def _table(verdict: Verdict) -> str:
+    """One row per ticket: its accuracy, its difference to the dense network, and its controls."""
+    rows = [["density", "ticket", "- dense [95 %]", "", "reinitialised", "shuffled"]]
+    controls = [verdict[branch] for branch in ("reinitialize", "shuffle_mask")]
+    for number in verdict:
+        ticket = verdict[number]
+        difference = report.interval_text(ticket.metric.to_dense, lambda value: f"{100 * value:.2f}")
+        cells = [_percent(control[number]) if number in control else "" for control in controls]
+        word = report.word_text(ticket, verdict.question).replace(f"{_TOLERANCE:g}", f"{100 * _TOLERANCE:g}")
+        rows.append([f"{100 * ticket.density:.1f} %", _percent(ticket), difference, word, *cells])
+    return report.aligned(rows, left={3})
+
+
+def _percent(row: VerdictRow) -> str:
+    deviation = "" if row.metric.deviation is None else f" ± {100 * row.metric.deviation:.2f}"
+    return f"{100 * (row.metric.mean or 0.0):.2f}{deviation} %"

@@ -12,6 +12,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_lottery import LotteryTicketCallback, TicketCallback, vision
 from lightning_lottery._lightning import Command, CommandFinished, CommandLine
+from lightning_lottery.cli.analyse import add_arguments as add_analyse_arguments
+from lightning_lottery.cli.analyse import analyse
 from lightning_lottery.cli.demo import demo
 from lightning_lottery.cli.one_folder import write_into
 from lightning_lottery.cli.study import add_arguments as add_study_arguments
@@ -28,7 +30,9 @@ class LotteryCLI(CommandLine):
     def commands(self) -> dict[str, Command]:
         """The commands that need no LightningModule."""
         run_study = partial(study, self.parsed_fit)
+        run_analyse = partial(analyse, self.parts_of_fit)
         return {
+            "analyse": Command("Compares and tests the runs of a study.", add_analyse_arguments, run_analyse),
             "demo": Command.of(demo),
             "study": Command("Runs the same fit with several seeds.", add_study_arguments, run_study),
         }

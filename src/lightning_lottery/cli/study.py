@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from lightning_lottery.analysis import has_scipy
 from lightning_lottery.callback import LotteryTicketCallback
 from lightning_lottery.cli.one_folder import lottery_of
 from lightning_lottery.errors import ConfigurationError
@@ -78,9 +79,11 @@ def study(parse: Callable[[list[str]], Namespace], options: Namespace) -> None:
         print("\n".join(experiment.commands()))
         return
     try:
-        experiment.run(engine)
+        runs = experiment.run(engine)
     except KeyboardInterrupt:
         sys.exit(130)
+    if has_scipy() and next(iter(runs.values())).monitor is not None:
+        print(f"\n{runs.table()}\n\nOther tolerances and metrics: lightning-lottery analyse verdict {dirpath}")
 
 
 def _check_overrides(words: Sequence[str]) -> None:

@@ -1,11 +1,14 @@
 """A verdict as text."""
 
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from math import floor, log10
 
 from lightning_lottery.analysis import Difference, Quantity, Question, Verdict, VerdictRow
 from lightning_lottery.plain import first_of
 from lightning_lottery.report.text import aligned
+
+_WIDTH = 115
 
 
 def verdict_text(verdict: Verdict) -> str:
@@ -21,7 +24,7 @@ def verdict_text(verdict: Verdict) -> str:
         ]
     if question.reach is not None:
         parts += _steps(verdict, controls)
-    return "\n\n".join([*parts, "\n".join(_notes(verdict))])
+    return "\n\n".join([*parts, "\n".join(textwrap.fill(note, _WIDTH) for note in _notes(verdict))])
 
 
 def word_text(row: VerdictRow, question: Question) -> str:
@@ -109,14 +112,13 @@ def _notes(verdict: Verdict) -> list[str]:
     """What the tables mean, and what limits them."""
     question = verdict.question
     better = "above" if question.mode == "max" else "below"
-    margin = f"nowhere worse than 0 by more than {question.tolerance:g}"
+    matching = f"no part of it is worse than 0 by more than {question.tolerance:g}" if question.tolerance else ""
     notes = [
         "Differences are paired: of the same seed, with Student's t intervals of their mean.",
-        f"winning: the interval lies {better} 0. matching: it is {margin}. worse: it lies on the other side of 0. "
-        "inconclusive: none of these, or fewer than 3 seeds.",
+        f"winning: the interval lies {better} 0. "
+        f"matching: {matching or 'needs a tolerance, for example 0.005; none was given'}. "
+        "worse: the interval lies on the other side of 0. inconclusive: none of these, or fewer than 3 seeds.",
     ]
-    if not question.tolerance:
-        notes.append("No tolerance was given, so hardly any ticket can match: write for example tolerance=0.005.")
     compared = sum(row.id.is_ticket and row.metric.to_dense is not None for row in verdict.rows)
     if compared > 1:
         notes.append(

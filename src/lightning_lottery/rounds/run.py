@@ -214,7 +214,8 @@ class Run:
         """Records the path of a checkpoint that was written."""
         folder = self.prepared.folder
         if not self.fit.trainer.interrupted and not self.is_between_rounds:
-            folder.note_checkpoint(path, self.round.name)
+            step, best = self.fit.trainer.global_step, self.round.metric.curve.best
+            folder.note_checkpoint(path, self.round.name, step, is_best=best is not None and best[0] == step)
             if folder.is_writer:
                 self.fit.checkpoints.note_saved(path)
 

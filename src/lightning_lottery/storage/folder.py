@@ -3,7 +3,7 @@
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,13 +27,14 @@ REWIND_WEIGHTS = "rewind.safetensors"  # the weights that rounds return to
 REWIND_STATE = "rewind.pt"  # everything else that they return to
 LAST_TICKET = "last.pt"  # the last ticket after its training
 CHANNELS = "channels.pt"  # the channels of the network that depend on each other, if the pattern needs them
-CHECKPOINTS = "newest.json"  # the paths of the newest checkpoints
+CHECKPOINTS = "newest.json"  # the paths of the newest and best checkpoints of each round
 FIGURE = "report.png"
 TESTS = "tests.jsonl"  # metrics on the test set
 TICKETS = "tickets"
 # The files of a run, which overwrite=True replaces. The lock belongs to the process that trains.
 FILES = (DESCRIPTION, RECORDS, REWIND_WEIGHTS, REWIND_STATE, LAST_TICKET, CHANNELS, CHECKPOINTS, FIGURE, TESTS)
 LOCK = "lottery.lock"
+_MOST = 6  # checkpoints of one round that are remembered
 
 AnyState = TypeVar("AnyState", bound=State)
 AnyLine = TypeVar("AnyLine")
@@ -223,36 +224,52 @@ class RunFolder:
     def _missing(self, name: str) -> LotteryError:
         return LotteryError(f"{self.path / name} is missing, so this run cannot continue.")
 
-    def note_checkpoint(self, path: str, name: str) -> None:
-        """Records the path of the newest checkpoint, and the round that it belongs to."""
-        if "://" in path:  # a URL
-            newest = {"path": path, "round": name}
-        else:
-            absolute = Path(path).absolute()
-            newest = {
-                "path": str(absolute),
-                "from_here": os.path.relpath(absolute, self.path.absolute()),
-                "round": name,
-            }
-        # Keep the previous one too: a checkpoint that another thread writes may be incomplete if the process ends.
-        content = [newest, *(entry for entry in self._newest() if entry.get("path") != newest["path"])]
-        self._write(CHECKPOINTS, json.dumps(content[:2]).encode())
+    def note_checkpoint(self, path: str, name: str, step: int = -1, is_best: bool = False) -> None:
+        """Records the path of a new checkpoint.
 
-    def _newest(self) -> list[dict[str, str]]:
+        Args:
+            path: The path, or a URL.
+            name: The name of the round that it belongs to.
+            step: ``global_step`` of its weights.
+            is_best: Whether the monitored metric is the best of the round so far.
+        """
+        newest: dict[str, Any] = {"path": path, "round": name, "step": step, "is_best": is_best}
+        if "://" not in path:
+            absolute = Path(path).absolute()
+            newest |= {"path": str(absolute), "from_here": os.path.relpath(absolute, self.path.absolute())}
+        entries = [newest, *(entry for entry in self._checkpoints() if entry.get("path") != newest["path"])]
+        self._write(CHECKPOINTS, json.dumps(_worth_keeping(entries)).encode())
+
+    def _checkpoints(self) -> list[dict[str, Any]]:
+        """The checkpoints that were recorded, the newest first."""
         try:
-            entries: list[dict[str, str]] = json.loads((self.path / CHECKPOINTS).read_text())
+            entries: list[dict[str, Any]] = json.loads((self.path / CHECKPOINTS).read_text())
         except (OSError, ValueError):
             return []
         return entries
 
     def newest_checkpoint(self, name: str) -> str | None:
         """The newest checkpoint of a round, if it still exists."""
-        for newest in self._newest():
+        return self._first_existing(entry for entry in self._checkpoints() if entry["round"] == name)
+
+    def checkpoint_at(self, name: str, step: int, is_best: bool = False) -> str | None:
+        """The checkpoint with the last or the best weights of a finished round, if it exists.
+
+        Args:
+            name: The name of the round.
+            step: ``global_step`` of these weights.
+            is_best: Whether to look for the best weights.
+        """
+        entries = (entry for entry in self._checkpoints() if entry["round"] == name and entry.get("step") == step)
+        return self._first_existing(entry for entry in entries if entry["is_best"] or not is_best)
+
+    def _first_existing(self, entries: Iterable[dict[str, Any]]) -> str | None:
+        for entry in entries:
             # Relative to the folder first: both may have been copied or moved.
-            here = os.path.normpath(self.path / newest.get("from_here", ""))
-            paths = (here, newest["path"]) if newest["round"] == name else ()
-            if (found := next((path for path in paths if _is_file(path)), None)) is not None:
-                return found
+            here = os.path.normpath(self.path / entry.get("from_here", ""))
+            for path in (here, str(entry["path"])):
+                if _is_file(path):
+                    return path
         return None
 
     def write_records(self, records: Records) -> None:
@@ -311,6 +328,26 @@ class RunFolder:
         """The rounds whose tickets are here, in the order of training."""
         found = (RoundId.parse(path.stem) for path in (self.path / TICKETS).glob("round_*.safetensors"))
         return sorted(entry for entry in found if entry is not None)
+
+
+def _worth_keeping(checkpoints: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The checkpoints of the newest and of the best weights of each round, and the two newest of all.
+
+    A checkpoint that another thread writes may be incomplete if the process ends, so resuming needs two. Several
+    files may have the same weights, of which one may be overwritten, such as ``last.ckpt``.
+    """
+    kept: list[dict[str, Any]] = []
+    newest: dict[tuple[str, bool], int] = {}  # step by round, and whether it is the best
+    for entry in checkpoints:
+        name, step = entry["round"], entry.get("step", -1)
+        newest.setdefault((name, False), step)
+        if entry.get("is_best"):
+            newest.setdefault((name, True), step)
+        is_worth = step in (newest[name, False], newest.get((name, True)) if entry.get("is_best") else None)
+        same = sum(other["round"] == name for other in kept)
+        if len(kept) < 2 or (is_worth and same < _MOST):
+            kept.append(entry)
+    return kept
 
 
 def _is_file(path: str) -> bool:

@@ -1,0 +1,83 @@
+"""Test metrics of the rounds of a run, from their checkpoints."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
+from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.files import local_path
+from lightning_lottery.storage import Records, RoundRecord, RoundTest, RunFolder
+from lightning_lottery.tickets import RoundId
+
+Metrics = Mapping[str, float]
+
+
+def record_tests(
+    dirpath: str | os.PathLike[str], evaluate: Callable[[str], Metrics | Sequence[Metrics]]
+) -> dict[RoundId, RoundTest]:
+    """Measures every finished round of a run on a test set, and records that in the run folder.
+
+    Nothing is selected by the results: the run is over, and stop rules, ``smallest_matching`` and best values only
+    know the metric that was monitored. Each round is measured with its last weights, and with those of the best
+    value of the monitored metric, as far as checkpoints of them exist.
+
+    Args:
+        dirpath: The run folder.
+        evaluate: Is called with the path of a checkpoint, and returns its test metrics by name, or a list of them
+            for each data loader, as ``trainer.test`` does:
+            ``lambda path: trainer.test(model, data, ckpt_path=path)``.
+
+    Returns:
+        What was recorded, by training; also in ``tests.jsonl``.
+
+    Raises:
+        ConfigurationError: There is no run with finished rounds, or none of them has a checkpoint.
+    """
+    folder = RunFolder.at(local_path(os.fspath(dirpath), "record_tests('runs/exp/seed_0', ...)"))
+    if folder is None or not (records := folder.read_records()):
+        raise ConfigurationError(f"{str(dirpath)!r} is not a run folder with finished rounds.")
+    tests = folder.read_tests()
+    paths = {record.id: _checkpoints(folder, record) for record in records}
+    if not any(chain.from_iterable(paths.values())):
+        raise ConfigurationError(
+            f"No checkpoint of the last or best weights of a round in {str(dirpath)!r} is known. Let the Trainer "
+            "keep them: with ModelCheckpoint(monitor='val_acc', mode='max', save_last=True), for example, both."
+        )
+    for entry, (last, best) in paths.items():
+        measured = {path: _flat(evaluate(path)) for path in dict.fromkeys((last, best)) if path is not None}
+        if measured:
+            both = [None if path is None else measured[path] for path in (last, best)]
+            tests[entry] = RoundTest(entry.number, entry.branch, *both)
+            folder.write_tests(tests.values())
+    _warn_if_validation(records, tests)
+    return tests
+
+
+def _checkpoints(folder: RunFolder, record: RoundRecord) -> tuple[str | None, str | None]:
+    """The checkpoints with the last and the best weights of a round."""
+    last = folder.checkpoint_at(record.id.name, record.last_step)
+    best = (
+        None if record.best_step is None else folder.checkpoint_at(record.id.name, record.best_step, is_best=True)
+    )
+    return last, best
+
+
+def _flat(metrics: Metrics | Sequence[Metrics]) -> dict[str, float]:
+    by_loader = [metrics] if isinstance(metrics, Mapping) else metrics
+    return {name: float(value) for part in by_loader for name, value in part.items()}
+
+
+def _warn_if_validation(records: Records, tests: Mapping[RoundId, RoundTest]) -> None:
+    """Warns if test metrics are those of the validation, since then the data are probably the same."""
+    pairs = [
+        (value, record.metrics[other])
+        for record in records
+        for name, value in ((tests[record.id].last or {}) if record.id in tests else {}).items()
+        if (other := name.replace("test", "val")) != name and other in record.metrics
+    ]
+    if len(pairs) > 1 and all(abs(test - val) <= 1e-6 * abs(val) for test, val in pairs):
+        rank_zero_warn(
+            "The test metrics equal the validation metrics of every round. Is the test set the validation set?"
+        )
