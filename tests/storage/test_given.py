@@ -7,6 +7,7 @@ import pytest
 from lightning_lottery import ConfigurationError, LotteryTicketCallback, Ticket, ToStep
 from lightning_lottery.storage.folder import RunFolder
 from lightning_lottery.storage.given import GivenTicket
+from lightning_lottery.tickets import RoundId
 from tests.helpers.fits import Model, copied, loaders, quiet_trainer
 from tests.helpers.tickets import ticket_of
 
@@ -25,8 +26,8 @@ def test_a_ticket_in_a_run_folder_knows_where_its_round_has_started(digits, tmp_
     state = late.later_start()
     assert state is not None
     assert state.fresh_optimizer
-    assert state.point_at(1) is state.point
-    assert state.point_at(0) is None
+    assert state.point_at(RoundId(1)) is state.point
+    assert state.point_at(RoundId(0)) is None
     assert GivenTicket.of(folder / "tickets" / "round_00.safetensors", "ticket").later_start() is None
     (folder / "rewind.pt").write_bytes(b"damaged")
     with pytest.raises(

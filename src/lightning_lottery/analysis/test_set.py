@@ -33,7 +33,8 @@ def record_tests(
         What was recorded, by training; also in ``tests.jsonl``.
 
     Raises:
-        ConfigurationError: There is no run with finished rounds, or none of them has a checkpoint.
+        ConfigurationError: There is no run with finished rounds, none of them has a checkpoint, or ``evaluate``
+            returns no metrics.
     """
     folder = RunFolder.at(local_path(os.fspath(dirpath), "record_tests('runs/exp/seed_0', ...)"))
     if folder is None or not (records := folder.read_records()):
@@ -42,11 +43,11 @@ def record_tests(
     paths = {record.id: _checkpoints(folder, record) for record in records}
     if not any(chain.from_iterable(paths.values())):
         raise ConfigurationError(
-            f"No checkpoint of the last or best weights of a round in {str(dirpath)!r} is known. Let the Trainer "
-            "keep them: with ModelCheckpoint(monitor='val_acc', mode='max', save_last=True), for example, both."
+            f"No checkpoint of the last or best weights of a round in {str(dirpath)!r} exists. Let the Trainer "
+            "keep both: callbacks=[..., ModelCheckpoint(), ModelCheckpoint(monitor='val_acc', mode='max')]."
         )
     for entry, (last, best) in paths.items():
-        measured = {path: _flat(evaluate(path)) for path in dict.fromkeys((last, best)) if path is not None}
+        measured = {path: _measured(evaluate, path) for path in dict.fromkeys((last, best)) if path is not None}
         if measured:
             both = [None if path is None else measured[path] for path in (last, best)]
             tests[entry] = RoundTest(entry.number, entry.branch, *both)
@@ -64,9 +65,16 @@ def _checkpoints(folder: RunFolder, record: RoundRecord) -> tuple[str | None, st
     return last, best
 
 
-def _flat(metrics: Metrics | Sequence[Metrics]) -> dict[str, float]:
+def _measured(evaluate: Callable[[str], Metrics | Sequence[Metrics]], path: str) -> dict[str, float]:
+    metrics = evaluate(path)
     by_loader = [metrics] if isinstance(metrics, Mapping) else metrics
-    return {name: float(value) for part in by_loader for name, value in part.items()}
+    found = {name: float(value) for part in by_loader for name, value in part.items()}
+    if not found:
+        raise ConfigurationError(
+            f"There are no test metrics for {path}. The data need a test_dataloader, and the LightningModule a "
+            "test_step that logs metrics."
+        )
+    return found
 
 
 def _warn_if_validation(records: Records, tests: Mapping[RoundId, RoundTest]) -> None:

@@ -3,7 +3,8 @@
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,10 +12,10 @@ from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock, Timeout
-from fsspec.core import url_to_fs
 
 from lightning_lottery.errors import ConfigurationError, FolderError, LotteryError
 from lightning_lottery.files import is_url, write_atomically
+from lightning_lottery.storage.checkpoints import NotedCheckpoint, worth_keeping
 from lightning_lottery.storage.description import RunDescription
 from lightning_lottery.storage.plain_values import State, from_plain, to_plain
 from lightning_lottery.storage.records import Records, record_of, record_values
@@ -34,7 +35,6 @@ TICKETS = "tickets"
 # The files of a run, which overwrite=True replaces. The lock belongs to the process that trains.
 FILES = (DESCRIPTION, RECORDS, REWIND_WEIGHTS, REWIND_STATE, LAST_TICKET, CHANNELS, CHECKPOINTS, FIGURE, TESTS)
 LOCK = "lottery.lock"
-_MOST = 6  # checkpoints of one round that are remembered
 
 AnyState = TypeVar("AnyState", bound=State)
 AnyLine = TypeVar("AnyLine")
@@ -233,24 +233,23 @@ class RunFolder:
             step: ``global_step`` of its weights.
             is_best: Whether the monitored metric is the best of the round so far.
         """
-        newest: dict[str, Any] = {"path": path, "round": name, "step": step, "is_best": is_best}
-        if "://" not in path:
-            absolute = Path(path).absolute()
-            newest |= {"path": str(absolute), "from_here": os.path.relpath(absolute, self.path.absolute())}
-        entries = [newest, *(entry for entry in self._checkpoints() if entry.get("path") != newest["path"])]
-        self._write(CHECKPOINTS, json.dumps(_worth_keeping(entries)).encode())
+        new = NotedCheckpoint.of(path, name, self.path, step, is_best)
+        entries = worth_keeping([new, *(entry for entry in self._checkpoints() if entry.path != new.path)])
+        self._write(CHECKPOINTS, json.dumps(list(map(asdict, entries))).encode())
 
-    def _checkpoints(self) -> list[dict[str, Any]]:
-        """The checkpoints that were recorded, the newest first."""
+    def _checkpoints(self) -> list[NotedCheckpoint]:
+        """The checkpoints that were noted, the newest first."""
         try:
-            entries: list[dict[str, Any]] = json.loads((self.path / CHECKPOINTS).read_text())
-        except (OSError, ValueError):
+            return [
+                NotedCheckpoint.from_json(entry) for entry in json.loads((self.path / CHECKPOINTS).read_text())
+            ]
+        except (OSError, ValueError, TypeError):
             return []
-        return entries
 
     def newest_checkpoint(self, name: str) -> str | None:
         """The newest checkpoint of a round, if it still exists."""
-        return self._first_existing(entry for entry in self._checkpoints() if entry["round"] == name)
+        found = (entry.find(self.path) for entry in self._checkpoints() if entry.round == name)
+        return next((path for path in found if path is not None), None)
 
     def checkpoint_at(self, name: str, step: int, is_best: bool = False) -> str | None:
         """The checkpoint with the last or the best weights of a finished round, if it exists.
@@ -260,17 +259,9 @@ class RunFolder:
             step: ``global_step`` of these weights.
             is_best: Whether to look for the best weights.
         """
-        entries = (entry for entry in self._checkpoints() if entry["round"] == name and entry.get("step") == step)
-        return self._first_existing(entry for entry in entries if entry["is_best"] or not is_best)
-
-    def _first_existing(self, entries: Iterable[dict[str, Any]]) -> str | None:
-        for entry in entries:
-            # Relative to the folder first: both may have been copied or moved.
-            here = os.path.normpath(self.path / entry.get("from_here", ""))
-            for path in (here, str(entry["path"])):
-                if _is_file(path):
-                    return path
-        return None
+        noted = [entry for entry in self._checkpoints() if (entry.round, entry.step) == (name, step)]
+        found = (entry.find(self.path) for entry in noted if entry.is_best or not is_best)
+        return next((path for path in found if path is not None), None)
 
     def write_records(self, records: Records) -> None:
         """Writes ``rounds.jsonl``, one line per round."""
@@ -328,28 +319,3 @@ class RunFolder:
         """The rounds whose tickets are here, in the order of training."""
         found = (RoundId.parse(path.stem) for path in (self.path / TICKETS).glob("round_*.safetensors"))
         return sorted(entry for entry in found if entry is not None)
-
-
-def _worth_keeping(checkpoints: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The checkpoints of the newest and of the best weights of each round, and the two newest of all.
-
-    A checkpoint that another thread writes may be incomplete if the process ends, so resuming needs two. Several
-    files may have the same weights, of which one may be overwritten, such as ``last.ckpt``.
-    """
-    kept: list[dict[str, Any]] = []
-    newest: dict[tuple[str, bool], int] = {}  # step by round, and whether it is the best
-    for entry in checkpoints:
-        name, step = entry["round"], entry.get("step", -1)
-        newest.setdefault((name, False), step)
-        if entry.get("is_best"):
-            newest.setdefault((name, True), step)
-        is_worth = step in (newest[name, False], newest.get((name, True)) if entry.get("is_best") else None)
-        same = sum(other["round"] == name for other in kept)
-        if len(kept) < 2 or (is_worth and same < _MOST):
-            kept.append(entry)
-    return kept
-
-
-def _is_file(path: str) -> bool:
-    files, inside = url_to_fs(path)
-    return bool(files.isfile(inside))
