@@ -126,7 +126,7 @@ def test_a_run_without_checkpoints_is_refused_with_the_remedy(digits):
 
 def test_without_test_metrics_nothing_is_recorded(digits):
     fitted(digits, BOTH[1](), controls=[])
-    with pytest.raises(ConfigurationError, match=r"no test metrics for .*\.ckpt\. The data need a test_dataloader"):
+    with pytest.raises(ConfigurationError, match=r"no test metrics for .*\. The data need a test_dataloader"):
         record_tests("run", lambda path: [])
     assert not Path("run/tests.jsonl").exists()
 

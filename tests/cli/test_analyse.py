@@ -121,7 +121,5 @@ def test_data_without_a_test_set_are_an_error():
     Path("untested.py").write_text(DATA.replace("def test_dataloader", "def no_dataloader"))
     Path("exp.yaml").write_text(yaml.safe_dump({**CONFIG, "data": {"class_path": "untested.Split"}}))
     main(["fit", "--config", "exp.yaml", "--dirpath=runs", "--seed_everything=1"])
-    with pytest.raises(
-        SystemExit, match=r"ConfigurationError: The test set cannot be used: .*test_dataloader"
-    ):
+    with pytest.raises(SystemExit, match=r"ConfigurationError: The test set cannot be used: .*test_dataloader"):
         main(["analyse", "test", "runs", "--config", "exp.yaml"])

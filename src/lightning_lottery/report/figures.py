@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 # Colours that colour-blind readers can distinguish (Okabe & Ito); the markers differ in greyscale.
 _STYLES = {TICKET_BRANCH: ("#0072B2", "o"), "reinitialize": ("#D55E00", "s"), "shuffle_mask": ("#009E73", "^")}
-_OTHER_STYLES = (("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"))
+_OTHER_STYLES = (
+    ("#CC79A7", "D"),
+    ("#E69F00", "v"),
+    ("#56B4E9", "P"),
+    ("#000000", "X"),
+    ("#7F6000", "*"),
+    ("#999999", "<"),
+)
 
 
 def curves(records: Records, metric: str) -> dict[str, list[tuple[float, float]]]:
