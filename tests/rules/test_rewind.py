@@ -56,13 +56,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("optimizer", "scheduler"), [("sgd", "step"), ("adam", "none"), ("rmsprop", "step")])
-@pytest.mark.parametrize("case", CASES)
-def test_every_rule_is_that_of_plain_pytorch_in_every_round(digits, case, optimizer, scheduler):
-    rule, reference, began = CASES[case]
-    network = Dropout()
-    train, val = loaders(digits)
-    expected = Experiment(
+def experiment(network, train, val, optimizer, scheduler):
+    return Experiment(
         copy.deepcopy(network),
         PRUNABLE,
         train,
@@ -71,7 +66,16 @@ def test_every_rule_is_that_of_plain_pytorch_in_every_round(digits, case, optimi
         (lambda o: torch.optim.lr_scheduler.StepLR(o, 5, 0.7)) if scheduler == "step" else None,
         epochs=EPOCHS,
         seed=11,
-    ).run(0.4, 3, **reference)
+    )
+
+
+@pytest.mark.parametrize(("optimizer", "scheduler"), [("sgd", "step"), ("adam", "none"), ("rmsprop", "step")])
+@pytest.mark.parametrize("case", CASES)
+def test_every_rule_is_that_of_plain_pytorch_in_every_round(digits, case, optimizer, scheduler):
+    rule, reference, began = CASES[case]
+    network = Dropout()
+    train, val = loaders(digits)
+    expected = experiment(network, train, val, optimizer, scheduler).run(0.4, 3, **reference)
 
     spy = LateSpy()
     lottery = LotteryTicketCallback(rounds=3, amount=0.4, rewind=rule, verbose=False)
@@ -99,16 +103,7 @@ def test_cyclic_training_is_that_of_plain_pytorch(digits):
     """Rounds of equal density train the same weights again from the start of the schedule (arXiv:2406.02773)."""
     network = Dropout()
     train, val = loaders(digits)
-    expected = Experiment(
-        copy.deepcopy(network),
-        PRUNABLE,
-        train,
-        val,
-        lambda module: make_optimizer("sgd", module.parameters()),
-        lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 5, 0.7),
-        epochs=EPOCHS,
-        seed=11,
-    ).run([0.5, 0.0, 0.0, 0.5], 4, keep_weights=True)
+    expected = experiment(network, train, val, "sgd", "step").run([0.5, 0.0, 0.0, 0.5], 4, keep_weights=True)
 
     spy = LateSpy()
     lottery = LotteryTicketCallback(densities=[0.5, 0.5, 0.5, 0.25], rewind=LearningRate(), verbose=False)

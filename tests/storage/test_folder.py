@@ -11,7 +11,7 @@ from lightning_lottery import ConfigurationError, LotteryError, Records, RoundRe
 from lightning_lottery.storage.description import RunDescription
 from lightning_lottery.storage.folder import FILES, RunFolder
 from lightning_lottery.storage.plain_values import State
-from lightning_lottery.storage.round_test import RoundTest
+from lightning_lottery.storage.tested import RoundTest
 from lightning_lottery.tickets.round_id import RoundId
 from tests.helpers.records import record
 

@@ -1,8 +1,8 @@
 """What the runs of a study show: statistics over seeds, and the verdict."""
 
+from lightning_lottery.analysis.held_out import record_tests
 from lightning_lottery.analysis.question import Question
 from lightning_lottery.analysis.statistics import Difference, Word, has_scipy, holm, paired_difference, word_for
-from lightning_lottery.analysis.test_set import record_tests
 from lightning_lottery.analysis.verdict import Quantity, Training, Verdict, VerdictRow
 
 __all__ = [

@@ -19,7 +19,7 @@ from lightning_lottery.storage.checkpoints import NotedCheckpoint, worth_keeping
 from lightning_lottery.storage.description import RunDescription
 from lightning_lottery.storage.plain_values import State, from_plain, to_plain
 from lightning_lottery.storage.records import Records, record_of, record_values
-from lightning_lottery.storage.round_test import RoundTest
+from lightning_lottery.storage.tested import RoundTest
 from lightning_lottery.tickets import RoundId, StoredWeights, Ticket
 
 DESCRIPTION = "lottery.json"
