@@ -1,50 +1,31 @@
 """Controls in real fits of a convolution network with BatchNorm, against what NumPy and plain PyTorch give."""
 
-import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer, seed_everything
 
 from lightning_lottery import (
     ERK,
     ConfigurationError,
     Control,
+    CoupledChannels,
     DenseAgain,
-    FineTune,
     Global,
-    InitialTicket,
     KeepSign,
     Layerwise,
     LearningRate,
     LotteryTicketCallback,
     NofM,
     RandomMask,
-    ShuffleMask,
     SignOnly,
-    TicketCallback,
-    ToInit,
-    ToStep,
 )
-from tests.helpers.fits import LateSpy, Model, Net, Spy, copied, loaders, quiet_trainer, same_bits
-from tests.helpers.resuming import Dropout
+from tests.helpers.controlled import fitted
+from tests.helpers.fits import needs, same_bits
 
 PRUNABLE = ["network.convolution.weight", "network.hidden.weight", "network.output.weight"]
 OTHERS = ["network.convolution.bias", "network.norm.weight", "network.norm.bias", "network.hidden.bias"]
-
-
-def fitted(digits, *controls, spy=None, network=None, max_epochs=1, **options):
-    """A run with controls, and the initial values of its network."""
-    seed_everything(4, verbose=False)
-    model = Model(network or Net())
-    initial = {name: tensor.numpy() for name, tensor in copied(model).items()}
-    options = {"densities": [0.4, 0.1], **options}
-    lottery = LotteryTicketCallback(controls=list(controls), verbose=False, **options)
-    others = [] if spy is None else [spy]
-    quiet_trainer(callbacks=[lottery, *others], max_epochs=max_epochs).fit(model, *loaders(digits))
-    return lottery, initial
 
 
 def arrays(tensors):
@@ -143,75 +124,6 @@ def test_random_masks_move_only_among_the_survivors_of_a_given_ticket(digits):
     assert all(not (made.masks[name] & ~start.masks[name]).any() for name in PRUNABLE)
 
 
-def test_dense_again_is_the_dense_training_in_another_order(digits):
-    spy, network = Spy(), Dropout()
-    before = copied(network)
-    lottery, _ = fitted(digits, DenseAgain(), ShuffleMask(), spy=spy, network=network, control_rounds=[2])
-    assert [record.id.name for record in lottery.records] == [
-        *("round_00", "round_01", "round_02", "round_00_dense_again", "round_02_shuffle_mask")
-    ]
-    again, dense = lottery.records["dense_again"][0], lottery.records[0]
-    assert (again.density, again.kept, again.steps) == (1, dense.kept, dense.steps)
-    assert same_bits(lottery.tickets["dense_again"][0].weights, lottery.tickets[0].weights)
-    assert same_bits(spy.starts[3], {f"network.{name}": tensor for name, tensor in before.items()})
-    orders = [tuple(order) for order in spy.order]
-    assert orders[0] == orders[1] == orders[2] == orders[4]
-    assert orders[3] != orders[0]
-    assert not same_bits(spy.ends[0], spy.ends[3])
-    # The same as a fresh fit with the same random numbers.
-    repeated, _ = fitted(digits, DenseAgain(), network=copy.deepcopy(Dropout()), densities=[0.5])
-    assert repeated.records["dense_again"][0].metrics != repeated.records[0].metrics
-
-
-@pytest.mark.parametrize("rewind", ["5 steps", LearningRate(to="1 epoch"), FineTune(3, 0.01)], ids=str)
-@pytest.mark.parametrize("order", [True, False])
-def test_dense_again_starts_at_initialisation_whatever_the_rewinding(digits, rewind, order):
-    spy = LateSpy()
-    options = {"rewind": rewind, "same_data_order": order, "max_epochs": 2, "densities": [0.4]}
-    lottery, initial = fitted(digits, DenseAgain(), spy=spy, **options)
-    assert spy.began[-1] == (0, 0)
-    assert spy.steps[-1] == spy.steps[0] == 14
-    for name, value in spy.starts[-1].items():
-        np.testing.assert_array_equal(value.numpy(), initial[name])
-    assert lottery.records["dense_again"][0].metrics != lottery.records[0].metrics
-
-
-def test_a_training_without_random_numbers_shows_no_noise_and_says_so(digits):
-    train, val = loaders(digits, shuffle=False)
-    lottery = LotteryTicketCallback(densities=[0.4], controls=[DenseAgain()], verbose=False)
-    with pytest.warns(UserWarning, match="round_00_dense_again gave the same metrics as round_00.*Shuffle"):
-        quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Model(), train, val)
-
-
-@pytest.mark.parametrize("rewind", ["5 steps", "1 epoch", LearningRate(to="1 epoch"), FineTune(3, 0.01)], ids=str)
-def test_the_initial_ticket_trains_from_initialisation(digits, tmp_path, rewind):
-    """It is the fresh fit of its mask with initial values, as TicketCallback trains it, also by its path."""
-    spy, alone = LateSpy(), Spy()
-    lottery, initial = fitted(
-        digits, InitialTicket(), spy=spy, rewind=rewind, max_epochs=2, dirpath=tmp_path, densities=[0.4]
-    )
-    ticket, made = lottery.tickets[1], lottery.tickets["initial_ticket"][1]
-    assert same_bits(made.masks, ticket.masks)
-    for name, value in made.weights.items():
-        mask = made.masks[name].numpy() if name in made.masks else 1
-        np.testing.assert_array_equal(value.numpy(), initial[name] * mask)
-    assert not same_bits(made.weights, ticket.weights)
-    assert spy.began[-1] == (0, 0)
-    assert spy.steps[-1] == 14
-    seed_everything(4, verbose=False)
-    model = Model(Net())
-    callback = TicketCallback(tmp_path / "tickets" / "round_01_initial_ticket.safetensors")
-    quiet_trainer(callbacks=[callback, alone], max_epochs=2).fit(model, *loaders(digits))
-    assert same_bits(alone.starts[0], spy.starts[-1])
-    assert same_bits(alone.ends[0], spy.ends[-1])
-
-
-def test_a_custom_rule_to_initial_weights_and_a_later_schedule_has_an_initial_ticket(digits):
-    with pytest.raises(ConfigurationError, match=r"InitialTicket would only repeat.*rewind=ToInit\(\).*'1%'"):
-        LotteryTicketCallback(densities=[0.4], controls=[InitialTicket()], rewind=ToInit())
-    LotteryTicketCallback(densities=[0.4], controls=[InitialTicket()], rewind=ToStep(5))
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -221,7 +133,7 @@ def test_a_custom_rule_to_initial_weights_and_a_later_schedule_has_an_initial_ti
             "DenseAgain repeats the dense round, but prune_at_init",
         ),
         ({"controls": [RandomMask(), RandomMask()]}, "have the same name, 'random_mask'"),
-        ({"controls": [RandomMask(Layerwise(layer_amounts={"last": 0.1})), RandomMask()]}, "name='other_name'"),
+        ({"controls": [RandomMask(Layerwise(min_density={"first": 0.1})), RandomMask()]}, "name='other_name'"),
     ],
 )
 def test_what_cannot_be_fair_is_refused_at_once(options, message):
@@ -231,9 +143,17 @@ def test_what_cannot_be_fair_is_refused_at_once(options, message):
         LotteryTicketCallback(densities=[0.5], criterion=SNIP(), **options)
 
 
-def test_a_scope_that_is_none_is_refused():
-    with pytest.raises(ConfigurationError, match=r"scope='erk' is not a scope"):
-        RandomMask(scope="erk")
+@pytest.mark.parametrize(
+    ("scope", "message"),
+    [
+        ("erk", r"scope='erk' is not a scope"),
+        (None, r"scope=None is not a scope"),
+        (Layerwise(layer_amounts={"last": 0.1}), r"would apply layer_amounts once.*min_density.*ShuffleMask"),
+    ],
+)
+def test_scopes_that_cannot_share_out_a_total_are_refused(scope, message):
+    with pytest.raises(ConfigurationError, match=message):
+        RandomMask(scope)
 
 
 def test_a_scope_that_does_not_know_a_layer_is_refused_before_training(digits):
@@ -261,34 +181,49 @@ def test_a_control_may_have_another_size_if_it_says_so(digits):
     assert 0.4 < record.kept / lottery.records[1].kept < 0.6
 
 
-@pytest.mark.parametrize("at", [2, 9])
-def test_controls_resume_bit_for_bit(digits, tmp_path, at):
-    """DenseAgain in its own data order, and InitialTicket from the start of the schedule."""
-    from lightning.pytorch.callbacks import ModelCheckpoint
+@pytest.mark.parametrize(
+    ("control", "densities", "message"),
+    [
+        (
+            RandomMask(Layerwise(min_density=0.3)),
+            [0.5, 0.1],
+            r"control RandomMask\(.* 648 weights: .*min_density",
+        ),
+        (RandomMask(ERK(min_density=0.2)), [0.5, 0.1], r"control RandomMask\(.*of 648 weights"),
+    ],
+)
+def test_a_control_that_cannot_make_its_last_ticket_is_refused_at_once(digits, control, densities, message):
+    with pytest.raises(ConfigurationError, match=message):
+        fitted(digits, control, densities=densities)
 
-    def make(folder, spy):
-        seed_everything(4, verbose=False)
-        lottery = LotteryTicketCallback(
-            densities=[0.4],
-            rewind="5 steps",
-            controls=[DenseAgain(), InitialTicket()],
-            dirpath=folder,
-            verbose=False,
-        )
-        saving = ModelCheckpoint(folder / "checkpoints", every_n_train_steps=1, save_top_k=-1, filename="{step}")
-        trainer: Trainer = quiet_trainer(callbacks=[lottery, spy, saving], enable_checkpointing=True, max_epochs=2)
-        return lottery, trainer, Model(Dropout())
 
-    whole, spy = tmp_path / "whole", LateSpy()
-    lottery, trainer, model = make(whole, spy)
-    trainer.fit(model, *loaders(digits))
-    expected = [(record.id, record.metrics, record.curve) for record in lottery.records]
-    for name in ("round_00_dense_again", "round_01_initial_ticket"):
-        lottery, trainer, model = make(whole, other := LateSpy())
-        checkpoint = whole / "checkpoints" / name / f"step={at}.ckpt"
-        lines = (whole / "rounds.jsonl").read_text().splitlines()
-        place = [record[0].name for record in expected].index(name)
-        (whole / "rounds.jsonl").write_text("\n".join(lines[:place]) + "\n")
-        trainer.fit(model, *loaders(digits), ckpt_path=checkpoint)
-        assert [(record.id, record.metrics, record.curve) for record in lottery.records] == expected
-        assert same_bits(other.ends[-1], spy.ends[-1])
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_random_masks_keep_a_weight_for_every_norm(digits):
+    layers = (torch.nn.Linear(784, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+    network = torch.nn.Sequential(*layers[:2], torch.nn.utils.parametrizations.weight_norm(layers[2]))
+    lottery, _ = fitted(digits, RandomMask(), network=network, densities=[0.5, 0.02])
+    made = lottery.tickets["random_mask"][2]
+    assert made.kept == lottery.tickets[2].kept
+    name = next(name for name in made.masks if made.masks[name].shape == (10, 32))
+    assert made.masks[name].any(dim=1).all()
+
+
+def test_sign_only_changes_nothing_that_only_follows_a_channel(digits):
+    needs("torch_pruning")
+    lottery, _ = fitted(digits, SignOnly(), pattern=CoupledChannels(), densities=[0.5])
+    ticket, made = lottery.tickets[1], lottery.tickets["sign_only"][1]
+    assert "network.convolution.bias" in ticket.following
+    assert same_bits(made.masks, ticket.masks)
+    for name in ("network.convolution.bias", "network.norm.weight", "network.hidden.bias"):
+        np.testing.assert_array_equal(made.weights[name], ticket.weights[name])
+
+
+@dataclass(frozen=True)
+class Elsewhere(SignOnly):
+    def rounds(self, controlled):
+        return [7]
+
+
+def test_a_control_of_a_round_that_does_not_exist_is_refused():
+    with pytest.raises(ConfigurationError, match=r"Elsewhere.rounds returns \[7\], but 7 is not a round.*0 to 1"):
+        LotteryTicketCallback(densities=[0.4], controls=[Elsewhere()])

@@ -131,6 +131,15 @@ def test_rounds_that_only_repeat_the_training_before_are_said(digits):
     assert same_bits(lottery.tickets[1].masks, lottery.tickets[2].masks)
 
 
+def test_a_first_round_with_the_density_of_the_given_ticket_repeats_it(digits):
+    lottery = LotteryTicketCallback(densities=[0.5], verbose=False)
+    quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Model(), *loaders(digits))
+    further = LotteryTicketCallback(start=lottery.tickets[1], densities=[0.5, 0.5], verbose=False)
+    with pytest.warns(UserWarning, match=r"rounds \[1, 2\] have the density of the round before"):
+        quiet_trainer(callbacks=[further], max_epochs=1).fit(Model(), *loaders(digits))
+    assert further.records[0].metrics == further.records[1].metrics == further.records[2].metrics
+
+
 def test_controls_take_the_weights_of_the_point(digits):
     spy = LateSpy()
     lottery = LotteryTicketCallback(

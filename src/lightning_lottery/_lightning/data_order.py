@@ -54,7 +54,9 @@ class DataOrder:
         # The position to continue at when the next epoch starts.
         self._resumption: _Resumption | None = None
         self._reload_epoch: float | None = None
-        self._seed = os.environ.get(_SEED)
+        # In a round with other random numbers, their seed, and the seed of samplers in the rounds before.
+        self._own_seed: int | None = None
+        self._sampler_seed: str | None = None
 
     def watch(self) -> list[Callable[[], None]]:
         """Tracks requests of loaders, and when an epoch creates its iterator.
@@ -78,7 +80,7 @@ class DataOrder:
 
         sources = (("train", self._loop._data_source), ("val", self._val_loop._data_source))
         undo = [self._watch(*source) for source in sources]
-        return [*undo, replace_attribute(epoch_loop, "on_run_start", on_run_start), self._seed_samplers]
+        return [*undo, replace_attribute(epoch_loop, "on_run_start", on_run_start), self._use_common_seed]
 
     def _watch(self, kind: str, source: Any) -> Callable[[], None]:
         # All loaders come from dataloader() of a source, whether they were passed to fit or come from a hook. Any
@@ -89,9 +91,12 @@ class DataOrder:
             moment = self._capture()
             requested = ask()
             found = {f"{kind}.{number}": g for number, g in enumerate(loaders.own_generators(requested))}
+            new = {name: g for name, g in found.items() if self._generators.get(name) is not g}
             self._generators.update(found)
             if self._repeat is not None:  # generators that were unknown before the request
                 generators.restore_own(self._repeat, found)
+            elif self._own_seed is not None:  # the user may create them with the same seed again and again
+                generators.reseed_own(self._own_seed + self._trainer.current_epoch, new)
             states = self._capture().own
             # A loader that had not been requested at that moment had the same generator state as now.
             for known in (moment, self._before_loading, self._after_loading):
@@ -130,12 +135,12 @@ class DataOrder:
     def start(self) -> DataStart:
         """The state that every round returns to."""
         assert self._before_loading is not None, "only after save_start or restore_start"
-        return DataStart(self._before_loading, self._after_loading, self._val, self._seed)
+        return DataStart(self._before_loading, self._after_loading, self._val, os.environ.get(_SEED))
 
     def restore_start(self, start: DataStart) -> None:
         """Restores a state that another process has saved with :meth:`start`."""
-        self._seed = start.seed or self._seed
-        self._seed_samplers()
+        if start.seed is not None:
+            os.environ[_SEED] = start.seed
         self._before_loading, self._after_loading, self._val = start.before_loading, start.after_loading, start.val
         self._reload_val(self._val)
         self._keep_val_loaders()
@@ -179,13 +184,21 @@ class DataOrder:
         if self._val is not None:
             self._requests["val"] = self._val
 
-    def _seed_samplers(self, seed: int | None = None) -> None:
-        """Sets the seed of samplers that Lightning creates; without a seed, to that of the fit."""
-        value = self._seed if seed is None else str(seed % 2**32)
-        if value is not None:
-            os.environ[_SEED] = value
-        else:
+    def _use_seed(self, seed: int | None) -> None:
+        """Sets the seed of samplers that Lightning creates; ``None`` for that of the other rounds."""
+        self._use_common_seed()
+        if seed is not None:
+            self._own_seed, self._sampler_seed = seed, os.environ.get(_SEED)
+            os.environ[_SEED] = str(seed % 2**32)
+
+    def _use_common_seed(self) -> None:
+        if self._own_seed is None:
+            return
+        if self._sampler_seed is None:
             os.environ.pop(_SEED, None)
+        else:
+            os.environ[_SEED] = self._sampler_seed
+        self._own_seed = self._sampler_seed = None
 
     def rewind(self, same_order: bool, point: DataMoment | None = None, seed: int | None = None) -> None:
         """Loads the data of another round.
@@ -195,7 +208,7 @@ class DataOrder:
             point: The result of :meth:`moment` at the point where the round starts, if that is not the beginning.
             seed: A seed for all generators, instead of rewinding them.
         """
-        self._seed_samplers(seed)
+        self._use_seed(seed)
         if seed is not None:
             generators.reseed(seed, self._generators)
             same_order = False
@@ -246,7 +259,7 @@ class DataOrder:
             moment: The position.
             seed: What :meth:`rewind` was given for this round.
         """
-        self._seed_samplers(seed)
+        self._use_seed(seed)
         self._reload_val(moment.val)
         self._drop_train_loaders()
         self._resume_train(moment, same_order=True)

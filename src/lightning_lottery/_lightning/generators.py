@@ -50,5 +50,10 @@ def reseed(seed: int, generators: dict[str, Generator]) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+    reseed_own(seed, generators)
+
+
+def reseed_own(seed: int, generators: dict[str, Generator]) -> None:
+    """Seeds the generators of data loaders."""
     for generator in generators.values():
         generator.manual_seed(seed)

@@ -118,12 +118,15 @@ def check_rounds(trainer: Trainer, settings: Settings) -> None:
 
 def _warn_of_repetition(settings: Settings) -> None:
     """Warns of rounds that give the same weights as the round before, bit for bit."""
-    numbers = [number for number in range(2, settings.sizes.last_round + 1) if settings.sizes.repeats(number)]
+    sizes, start = settings.sizes, settings.start
+    numbers = [number for number in range(2, sizes.last_round + 1) if sizes.repeats(number)]
+    if sizes.densities and start is not None and round(sizes.densities[0] * start.prunable) == start.kept:
+        numbers = [1, *numbers]
     if numbers and settings.rewind.weights is not None and settings.same_data_order:
         rank_zero_warn(
             f"The rounds {numbers} have the density of the round before, and rewind={settings.rewind!r} returns "
-            "to the same weights and data order, so that they only repeat its training. For cyclic training write "
-            "rewind=LearningRate(); for another data order, same_data_order=False.",
+            "to the same weights and data order, so that each only repeats the round before. For cyclic training "
+            "write rewind=LearningRate(); for another data order, same_data_order=False.",
         )
 
 

@@ -16,7 +16,8 @@ from lightning_lottery.pruning.criteria import (
 from lightning_lottery.pruning.gradient_criteria import SNIP, GraSP, SynFlow, Taylor
 from lightning_lottery.pruning.kinds import Kind, has_prunable_type, kinds_of, norms_by_name
 from lightning_lottery.pruning.layers import Layer, layers_of
-from lightning_lottery.pruning.method import Method, Pruner, check_scores, emptied_norms, largest
+from lightning_lottery.pruning.method import Method, Pruner, check_scores
+from lightning_lottery.pruning.norms import emptied_norms, largest
 from lightning_lottery.pruning.patterns import Block, Channels, NofM, Unstructured, pattern_of
 from lightning_lottery.pruning.prunable import Selection, check_and_select, check_not_lazy, names_matching
 from lightning_lottery.pruning.scopes import ERK, Global, Layerwise, Pool, Scope, scope_of

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_lottery.channels import Coupling
 from lightning_lottery.errors import ConfigurationError, TrainingError
 from lightning_lottery.masks import Masks, nan_error, prune_smallest, sharding
 from lightning_lottery.pruning.criteria import Context, Criterion, wide
-from lightning_lottery.pruning.kinds import norms_by_name
 from lightning_lottery.pruning.layers import Layer
+from lightning_lottery.pruning.norms import largest
 from lightning_lottery.pruning.patterns import Unstructured
 from lightning_lottery.pruning.scopes import Pool, Scope, deal_out
 from lightning_lottery.pruning.sizes import Sizes
@@ -64,6 +64,32 @@ class Method:
         pools = list(self.scope.pools(made, sizes))
         _check(pools, made, sizes, self)
         return Pruner(self, units, {layer.name: layer for layer in made}, pools, empty_without_keep_alive)
+
+    def one_pruning(self, layers: Sequence[Layer], masks: Mapping[str, Tensor], total: int) -> "Pruner":
+        """Computes a single pruning to an exact number of units.
+
+        Unlike in :meth:`plan`, counts that layers round by themselves are corrected, and what a norm keeps in one
+        layer is removed from others.
+
+        Args:
+            layers: The prunable layers in order.
+            masks: The masks of round 0 by name, not sharded.
+            total: The number of units to keep.
+
+        Raises:
+            ConfigurationError: The layers cannot keep exactly that many.
+        """
+        units = self.pattern.group(layers)
+        made = self.scope.with_least(units.layers(masks))
+        by_name = {layer.name: layer for layer in made}
+        pools = self.scope.pools(made, Sizes(densities=[total / sum(layer.units for layer in made)]))
+        never = sum(layer.alive for layer in made) - sum(pool.keep[0] for pool in pools)
+        least = [sum(by_name[name].least for name in pool.names) for pool in pools]
+        # Layers without a share may have to keep a unit, too.
+        shares = [max(pool.keep[1], 0.5) for pool in pools]
+        dealt = deal_out(total - never, shares, least, [pool.keep[0] for pool in pools])
+        pools = [replace(pool, keep=(pool.keep[0], kept)) for pool, kept in zip(pools, dealt, strict=True)]
+        return Pruner(self, units, by_name, pools)
 
     def _empty_without_keep_alive(self, layers: Sequence[Layer], sizes: Sizes) -> dict[str, int]:
         """The layers that would become empty without ``keep_alive``, and the round in which they would."""
@@ -129,31 +155,22 @@ class Pruner:
             masks = self.units.masks(alive, masks)
         return masks, list(dict.fromkeys(rescued))
 
-    def with_total(self, total: int) -> "Pruner":
-        """The same with exactly a number of units in round 1, even if layers round their own counts.
-
-        Raises:
-            ConfigurationError: The layers cannot keep that many.
-        """
-        total -= self.counts[0] - sum(pool.keep[0] for pool in self.pools)
-        if sum(pool.keep[1] for pool in self.pools) == total:
-            return self
-        least = [sum(self.layers[name].least for name in pool.names) for pool in self.pools]
-        shares = [max(pool.keep[1], 0.5) for pool in self.pools]  # a pool of 0 may have to keep one, too
-        dealt = deal_out(total, shares, least, [pool.keep[0] for pool in self.pools])
-        pools = [replace(pool, keep=(pool.keep[0], kept)) for pool, kept in zip(self.pools, dealt, strict=True)]
-        return replace(self, pools=pools)
-
     @torch.no_grad()
-    def random_masks(self, masks: Masks, seed: int) -> Masks:
-        """Masks of round 1 from random scores."""
+    def random_masks(self, masks: Masks, number: int, seed: int) -> Masks:
+        """Masks from random scores.
+
+        Args:
+            masks: The masks of round 0.
+            number: The round whose size they get.
+            seed: Seed of the scores.
+        """
         generator = torch.Generator().manual_seed(seed)
         # In double precision, since equal scores would be removed by position.
         scores = {n: torch.rand(mask.shape, generator=generator, dtype=torch.float64) for n, mask in masks.items()}
         units = self.units.scores({name: score.to(masks[name].device) for name, score in scores.items()})
         alive = self.units.alive(masks)
         for pool in self.pools:
-            self._prune(pool, pool.keep[1], units, alive)
+            self._prune(pool, pool.keep[number], units, alive)
         return self.units.masks(alive, masks)
 
     @torch.no_grad()
@@ -223,30 +240,6 @@ class Pruner:
         ranks = wide(scores).abs() if self._ranks_magnitudes else wide(scores)
         dims = pattern.unit_norm_dims(layer)
         return removable & ~largest(ranks.masked_fill(~alive, -math.inf), dims)
-
-
-def largest(scores: Tensor, dims: Sequence[int]) -> Tensor:
-    """Marks the largest score at each position along some dimensions; of equal scores, the last one.
-
-    Args:
-        scores: A tensor of any shape.
-        dims: The dimensions. If empty, a single score is marked.
-
-    Returns:
-        A boolean tensor of the same shape.
-    """
-    others = [dim for dim in range(scores.dim()) if dim not in dims]
-    apart = scores.permute(*dims, *others)
-    flat = apart.reshape(math.prod(apart.shape[: len(dims)]), -1)
-    place = flat.shape[1] - 1 - flat.flip(1).argmax(dim=1, keepdim=True)
-    marked = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, place, True).view(apart.shape)
-    return marked.permute(*(sorted(range(scores.dim()), key=[*dims, *others].__getitem__))).contiguous()
-
-
-def emptied_norms(masks: Mapping[str, Tensor], module: nn.Module) -> list[str]:
-    """The parameters of which all weights of a norm are removed, so that others would be divided by zero."""
-    norms = {name: dims for name, dims in norms_by_name(module).items() if name in masks}
-    return [n for n, dims in norms.items() if not bool(masks[n][largest(masks[n].float(), dims)].all())]
 
 
 def _scaled(scores: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -208,7 +208,7 @@ def deal_out(total: int, weights: Sequence[float], least: Sequence[int], most: S
     if not sum(least) <= total <= sum(most):
         raise ConfigurationError(
             f"{total} units cannot be distributed over layers that must keep {sum(least)} and have {sum(most)}. "
-            "Use larger sizes, or a smaller min_density."
+            "Use larger sizes, a smaller min_density, or keep_alive=False."
         )
 
     def shares(factor: float) -> list[float]:

@@ -162,8 +162,7 @@ class Run:
             return
         number = current.id.number
         if not current.id.is_ticket:  # a control trains as long as its ticket
-            cut_short = {record.id: record.steps for record in self.records if record.was_cut_short}
-            current.is_cut_short = self.fit.progress.steps() >= cut_short.get(current.id.ticket, math.inf)
+            current.is_cut_short = self.fit.progress.steps() >= self._steps_of_ticket()
         elif number < settings.sizes.last_round and self.tickets.masks.removes(number + 1):
             masks = self.tickets.masks.make(number + 1, current.masks, current.start.weights(), is_final=False)
             seen = current.see_masks(masks, window)
@@ -171,6 +170,17 @@ class Run:
             current.is_cut_short |= settled and not (number == 0 and self.rewind_point.is_waiting)
         if current.is_cut_short:
             self.fit.trainer.should_stop = True
+
+    def _steps_of_ticket(self) -> float:
+        """The step at which a stop rule has ended the ticket of this control; infinite if none has."""
+        settings, entry = self.prepared.settings, self.round.id
+        ended = [record for record in self.records if record.id == entry.ticket and record.was_cut_short]
+        if not ended:
+            return math.inf
+        if not settings.branches[entry.branch].from_init:
+            return ended[0].steps
+        # From initialisation it also takes the steps up to the rewind point. Fine-tuning has another schedule.
+        return math.inf if settings.rewind.length is not None else max(ended[0].steps, ended[0].last_step)
 
     def _check_first_round(self) -> None:
         """Checks after each epoch of the first round what cannot be checked before training."""

@@ -167,14 +167,15 @@ def _continue(
 
 
 def _try_controls(prepared: Prepared, pruner: Pruner, dense: Ticket) -> None:
-    """Tries every control on a ticket with random masks, to fail now rather than after the last ticket."""
+    """Tries every control on random masks of its first and last round, to fail now not after the tickets."""
     module, controls = prepared.module, prepared.settings.branches.values()
     if not controls:
         return
     dense = dense.to(dict(module.named_parameters()))
     with isolate_rng():  # random numbers drawn by a control must not change the training
-        sparse = replace(dense, masks=pruner.random_masks(dense.masks, seed=0), round=1)
         for control in controls:
             control.check(dense, module)
-            ticket = dense if 0 in control.rounds([1]) else sparse
-            make_control(control, ticket, dense, module, seed=0)
+            rounds = control.rounds(prepared.settings.controlled_rounds)
+            for number in sorted({min(rounds), max(rounds)}) if rounds else ():
+                masks = pruner.random_masks(dense.masks, number, seed=0)
+                make_control(control, replace(dense, masks=masks, round=number), dense, module, seed=0)

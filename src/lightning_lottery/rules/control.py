@@ -23,7 +23,7 @@ class Control(ABC):
     Write your own as a frozen dataclass with a ``ticket`` method. YAML refers to it by its dotted path.
 
     Attributes:
-        moves_weights: Whether single weights take the places of others, which would break up units of a pattern.
+        moves_mask: Whether the mask moves to other single weights, which would break up the units of a pattern.
         keeps_size: Whether its tickets keep as many weights as those of the rounds. Then it is checked.
         from_init: Whether it trains from initialisation, with the schedule at its start, even if the search
             rewinds to a later point.
@@ -32,7 +32,7 @@ class Control(ABC):
             class name in snake_case, followed by the arguments if there are several controls of the class.
     """
 
-    moves_weights: ClassVar[bool] = False
+    moves_mask: ClassVar[bool] = False
     keeps_size: ClassVar[bool] = True
     from_init: ClassVar[bool] = False
     other_data_order: ClassVar[bool] = False
@@ -61,8 +61,10 @@ class Control(ABC):
 
         Args:
             ticket: The ticket of the same round.
-            dense: The ticket of round 0, with the values that rounds are rewound to (initial values, if
-                ``from_init``). All weights survive in it, unless the search starts from a ticket.
+            dense: The ticket of round 0, with the values that rounds return to: those of initialisation or of the
+                later point; with rules that keep the trained weights, such as :class:`LearningRate`, those at the
+                end of round 0; with ``from_init``, always those of initialisation. All weights survive in it,
+                unless the search starts from a ticket.
             module: The network. Its weights may be changed; the caller restores them.
             seed: Seed for all random choices; it differs between rounds.
 
@@ -166,6 +168,10 @@ def make_control(control: Control, ticket: Ticket, dense: Ticket, module: nn.Mod
             made = control.ticket(_copy(ticket), _copy(dense), module, seed)
     except TicketError as error:
         raise ConfigurationError(f"The control {control!r} returns an invalid ticket: {error}") from error
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"The control {control!r} cannot make a ticket of {ticket.kept} weights: {error}"
+        ) from error
     if not isinstance(made, Ticket):
         raise ConfigurationError(f"The control {control!r} must return a Ticket, but returned {made!r:.200}.")
     if (fault := _unfairness(made, ticket, control.keeps_size) or _zero_norm(made, module)) is not None:

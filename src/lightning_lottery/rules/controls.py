@@ -17,12 +17,10 @@ from lightning_lottery.pruning import (
     Method,
     Random,
     Scope,
-    Sizes,
     Unstructured,
     largest,
     layers_of,
     norms_by_name,
-    scope_of,
 )
 from lightning_lottery.rules.control import Control, unchanged
 from lightning_lottery.tickets import Ticket, masked_parameters
@@ -37,7 +35,7 @@ class ShuffleMask(Control):
     ticket with layerwise density* (Frankle & Carbin 2018, arXiv:1803.03635, appendix).
     """
 
-    moves_weights: ClassVar[bool] = True
+    moves_mask: ClassVar[bool] = True
 
     def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
         """Shuffles the positions; see :meth:`Control.ticket`."""
@@ -57,29 +55,35 @@ class ShuffleMask(Control):
 class RandomMask(Control):
     """The original initial values with as many weights as the ticket, at random positions.
 
-    A scope decides how many weights each layer keeps, without any training: uniform with ``Layerwise()``, by the
-    Erdős-Rényi kernel rule with ``ERK()``. Unlike :class:`ShuffleMask`, it also takes the ticket's layer densities
-    away. Positions are drawn among the survivors of round 0.
+    A scope decides how many weights each layer keeps, without any training: the same density in each layer with
+    ``Layerwise()``, by the Erdős-Rényi kernel rule with ``ERK()``. In :class:`ShuffleMask`, by contrast, they have
+    the densities of the ticket. Positions are drawn among the survivors of round 0. Like the ticket, it keeps at
+    least one weight per norm that weights are divided by (see ``weight_norm``).
 
     Attributes:
         scope: How the weights are shared out among the layers. Rounded counts are corrected so that their total is
             that of the ticket.
     """
 
-    moves_weights: ClassVar[bool] = True
+    moves_mask: ClassVar[bool] = True
 
     scope: Scope = field(default_factory=Layerwise)
 
     def __post_init__(self) -> None:
-        scope_of(self.scope)
+        if not isinstance(self.scope, Scope):
+            raise ConfigurationError(f"scope={self.scope!r} is not a scope. Write for example RandomMask(ERK()).")
+        if isinstance(self.scope, Layerwise) and self.scope.layer_amounts:
+            raise ConfigurationError(
+                f"RandomMask({self.scope!r}) would apply layer_amounts once, but a ticket is pruned several "
+                "times. Use min_density instead, or ShuffleMask(), which keeps the layer densities of the ticket."
+            )
 
     def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
         """Draws the positions; see :meth:`Control.ticket`."""
         parameters, _ = masked_parameters(dense, module)
-        layers = layers_of(module, parameters)
-        sizes = Sizes(densities=[ticket.kept / ticket.prunable])
-        pruner = Method(Random(), self.scope, Unstructured()).plan(layers, sizes, dense.masks)
-        masks = pruner.with_total(ticket.kept).random_masks(dense.masks, seed)
+        method = Method(Random(), self.scope, Unstructured())
+        pruner = method.one_pruning(layers_of(module, parameters), dense.masks, ticket.kept)
+        masks = pruner.random_masks(dense.masks, 1, seed)
         return replace(ticket, masks=masks, weights=dense.weights)
 
 
@@ -146,7 +150,8 @@ class Reinitialize(Control):
 class KeepSign(Reinitialize):
     """The ticket's mask with fresh magnitudes and the original signs (Zhou et al. 2019, arXiv:1905.01067).
 
-    Magnitudes are drawn as in :class:`Reinitialize`. A value that was zero stays zero.
+    Magnitudes are drawn as in :class:`Reinitialize`. Signs are those of the values that rounds return to; a value
+    of zero stays zero.
     """
 
     def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
@@ -162,13 +167,14 @@ class SignOnly(Control):
     """The ticket's mask with only the signs of the initial values (Zhou et al. 2019, arXiv:1905.01067).
 
     Every prunable weight becomes the sign of its initial value times the root mean square of the initial values of
-    its layer, pruned ones included. Biases and normalisation keep their initial values.
+    its layer, including those of weights that the ticket prunes. Biases and normalisation keep their initial
+    values. Initial values are those that rounds return to.
     """
 
     def ticket(self, ticket: Ticket, dense: Ticket, module: nn.Module, seed: int) -> Ticket:
         """Replaces the magnitudes; see :meth:`Control.ticket`."""
         signs = {}
-        for name, alive in dense.masks.items():
+        for name, alive in dense.prunable_masks.items():
             original = dense.weights[name]
             scale = original[alive].abs().double().square().mean().sqrt().to(original.dtype)
             signs[name] = torch.where(alive, original.sgn() * scale, original)
@@ -177,11 +183,11 @@ class SignOnly(Control):
 
 @dataclass(frozen=True)
 class DenseAgain(Control):
-    """The network of round 0 once more, in another order of the data.
+    """The training of round 0 once more, in another order of the data.
 
     Its difference to round 0 is the noise floor: what random numbers alone do. It starts from the same initial
     values. All random numbers of the training differ, also those of augmentation and dropout. It is trained once,
-    as round 0 of its branch.
+    as round 0 of its branch. The order stays the same if your own sampler has a seed of its own.
     """
 
     from_init: ClassVar[bool] = True
@@ -197,9 +203,10 @@ class DenseAgain(Control):
 
 @dataclass(frozen=True)
 class InitialTicket(Control):
-    """The ticket's mask with the values of initialisation, for searches that rewind to a later point.
+    """The ticket's mask trained from initialisation, for searches whose rounds start later.
 
-    It trains from step 0, and shows whether late rewinding is necessary (Frankle et al. 2019, arXiv:1903.01611).
+    It trains the initial values from step 0, with the whole schedule. With late rewinding it shows whether the
+    later point is necessary (Frankle et al. 2019, arXiv:1903.01611).
     """
 
     from_init: ClassVar[bool] = True

@@ -125,7 +125,7 @@ class Settings:
                 )
         if type(self.method.pattern) is not Unstructured:
             for control in self.controls:
-                if control.moves_weights:
+                if control.moves_mask:
                     raise ConfigurationError(
                         f"{type(control).__name__} moves single weights and would break up the units of "
                         f"{self.method.pattern}, so it is not a fair control. Write controls=[Reinitialize()]."
@@ -144,6 +144,12 @@ class Settings:
         """Checks that what controls start from exists, and differs from what tickets start from."""
         for control in self.controls:
             name = type(control).__name__
+            rounds = list(control.rounds(self.controlled_rounds))
+            if odd := [n for n in rounds if type(n) is not int or not 0 <= n <= self.sizes.last_round]:
+                raise ConfigurationError(
+                    f"{name}.rounds returns {rounds}, but {odd[0]!r} is not a round of this search. The rounds "
+                    f"are 0 to {self.sizes.last_round}."
+                )
             if self.prune_at_init and 0 in control.rounds([1]):
                 raise ConfigurationError(
                     f"{name} repeats the dense round, but prune_at_init=True trains none. Leave out one of them."
