@@ -17,7 +17,7 @@ Interval = Literal[
     "between 0 and 1",
     "between 0 and 1, both excluded",
     "from 0 to below 1",
-    "that is finite",
+    "other than NaN or infinity",
 ]
 _CONTAINS: dict[Interval, Callable[[float], bool]] = {
     "above 0": lambda number: 0 < number < math.inf,
@@ -25,7 +25,7 @@ _CONTAINS: dict[Interval, Callable[[float], bool]] = {
     "between 0 and 1": lambda number: 0 <= number <= 1,
     "between 0 and 1, both excluded": lambda number: 0 < number < 1,
     "from 0 to below 1": lambda number: 0 <= number < 1,
-    "that is finite": math.isfinite,
+    "other than NaN or infinity": math.isfinite,
 }
 
 

@@ -91,6 +91,22 @@ def test_what_was_not_kept_is_left_out(digits, kept, there):
         assert {name for name in ("last", "best") if getattr(test, name) is not None} == {there}
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"save_top_k": -1, "every_n_train_steps": 7},  # before the validation at the same step
+        {"save_top_k": -1, "save_weights_only": True},
+        {"save_top_k": -1, "filename": "{epoch}", "save_last": True},
+    ],
+    ids=str,
+)
+def test_best_and_last_weights_are_found_among_all_checkpoints(digits, options):
+    weights = fitted(digits, ModelCheckpoint("kept", **options))
+    for test, epochs in zip(record_tests("run", evaluate(digits)).values(), weights.rounds, strict=True):
+        assert test.last == {"test_acc": pytest.approx(accuracy(epochs[2], digits), abs=1e-6)}
+        assert test.best == {"test_acc": pytest.approx(accuracy(epochs[1], digits), abs=1e-6)}
+
+
 def test_checkpoints_are_found_after_late_rewinding_and_without_a_monitored_metric(digits):
     weights = fitted(digits, BOTH[1](), controls=[], rewind="1 epoch", monitor=None, mode=None)
     tests = record_tests("run", evaluate(digits))

@@ -73,6 +73,9 @@ def test_a_verdict_is_printed_and_written(capsys):
     assert [row["word"] for row in written["rows"]] == [None, "winning", "matching", "worse", "worse"]
     main(["analyse", "verdict", "exp", "--metric=val_loss", "--mode=min", "--output=loss.json"])
     assert json.loads(Path("loss.json").read_text())["metric"] == "val_loss"
+    main(["analyse", "verdict", "exp/seed_0", "exp/seed_1"])
+    assert Path("verdict.json").exists()
+    assert not Path("exp/seed_0/verdict.json").exists(), "a run folder is not a study"
 
 
 def test_faults_are_said_in_one_line():
@@ -81,6 +84,7 @@ def test_faults_are_said_in_one_line():
         (["verdict", "nothing"], "'nothing' is not a folder"),
         (["verdict", "exp", "--metric", "acc"], "metric='acc' is not known"),
         (["verdict", "exp", "--tolerance=-1"], "tolerance=-1.0 must be a number of at least 0"),
+        (["verdict", "exp", "--output=exp"], "'exp' is a folder. Write the path of a file"),
     ]:
         with pytest.raises(SystemExit, match=f"ConfigurationError: {message}"):
             main(["analyse", *words])

@@ -123,52 +123,6 @@ def test_the_newest_checkpoint_must_exist_and_belong_to_the_round(tmp_path):
     assert folder.newest_checkpoint("round_01") is None
 
 
-def test_the_last_and_the_best_checkpoint_of_each_round_stay_known(tmp_path):
-    folder = RunFolder(tmp_path / "run")
-
-    def save(name, round_name, step, is_best=False):
-        (tmp_path / name).touch()
-        folder.note_checkpoint(str(tmp_path / name), round_name, step, is_best)
-
-    for number in (0, 1):
-        name = f"round_0{number}"
-        for step in range(10, 100, 10):
-            save(f"{name}-{step}.ckpt", name, step, is_best=step in (10, 40))
-            if step in (40, 90):
-                save(f"{name}-last.ckpt", name, step, is_best=step == 40)
-    for name in ("round_00", "round_01"):
-        assert folder.checkpoint_at(name, 40, is_best=True) == str(tmp_path / f"{name}-40.ckpt")
-        assert folder.checkpoint_at(name, 90) == str(tmp_path / f"{name}-last.ckpt")
-        assert folder.checkpoint_at(name, 90, is_best=True) is None
-        assert folder.checkpoint_at(name, 80) is None or name == "round_01"
-    assert len(json.loads((tmp_path / "run" / "newest.json").read_text())) <= 7
-    (tmp_path / "round_01-last.ckpt").unlink()
-    assert folder.checkpoint_at("round_01", 90) == str(tmp_path / "round_01-90.ckpt"), (
-        "another file of the same step"
-    )
-    assert folder.newest_checkpoint("round_01") == str(tmp_path / "round_01-90.ckpt")
-
-
-def test_the_number_of_remembered_checkpoints_is_limited(tmp_path):
-    """Lightning counts no steps with some manual optimizers, so that all checkpoints have the same step."""
-    folder = RunFolder(tmp_path / "run")
-    for number in range(50):
-        folder.note_checkpoint(str(tmp_path / f"{number}.ckpt"), "round_00", 0, is_best=True)
-    assert len(json.loads((tmp_path / "run" / "newest.json").read_text())) == 6
-
-
-def test_checkpoints_of_earlier_versions_are_found(tmp_path):
-    folder = RunFolder(tmp_path)
-    (tmp_path / "a.ckpt").touch()
-    (tmp_path / "newest.json").write_text(json.dumps([{"path": str(tmp_path / "a.ckpt"), "round": "round_00"}]))
-    assert folder.newest_checkpoint("round_00") == str(tmp_path / "a.ckpt")
-    assert folder.checkpoint_at("round_00", 7) is None
-    folder.note_checkpoint(str(tmp_path / "b.ckpt"), "round_00", 8)
-    assert folder.newest_checkpoint("round_00") == str(tmp_path / "a.ckpt"), (
-        "the new one was not written completely"
-    )
-
-
 def test_test_metrics_are_read_as_they_were_written(tmp_path):
     folder = RunFolder(tmp_path / "run")
     tests = [RoundTest(0, "ticket", {"acc": 0.5}, None), RoundTest(1, "x", {"acc": math.nan}, {"acc": math.inf})]

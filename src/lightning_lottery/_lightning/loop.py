@@ -34,7 +34,7 @@ class Hooks:
         before_epoch: Before an epoch begins.
         before_loading: Before a checkpoint is loaded, with its path or ``None``. Returns whether the path is a run
             folder, which Lightning must not load.
-        after_saving: After a checkpoint was written, with its path.
+        after_saving: After a checkpoint was written, with its path, and whether it has more than the weights.
         progress_texts: Returns texts for the progress bar, by name.
     """
 
@@ -43,7 +43,7 @@ class Hooks:
     after_batch: Callable[[], None] = _nothing
     before_epoch: Callable[[], None] = _nothing
     before_loading: Callable[[str | os.PathLike[str] | None], bool] = _no
-    after_saving: Callable[[str], None] = _nothing
+    after_saving: Callable[[str, bool], None] = _nothing
     progress_texts: Callable[[], dict[str, str]] = dict
 
 
@@ -152,7 +152,6 @@ def _watch_saving(trainer: Any, hooks: Hooks) -> Callable[[], None]:
 
     def save_checkpoint(filepath: Any, weights_only: bool | None = None, *args: Any, **kwargs: Any) -> None:
         save(filepath, weights_only, *args, **kwargs)
-        if not weights_only:  # weights alone cannot be resumed
-            hooks.after_saving(os.fspath(filepath))
+        hooks.after_saving(os.fspath(filepath), not weights_only)
 
     return replace_attribute(trainer, "save_checkpoint", save_checkpoint)

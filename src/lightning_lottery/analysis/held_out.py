@@ -8,7 +8,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.files import local_path
-from lightning_lottery.storage import Records, RoundRecord, RoundTest, RunFolder
+from lightning_lottery.storage import Records, RoundRecord, RoundTest, RunFolder, rounding
 from lightning_lottery.tickets import RoundId
 
 Metrics = Mapping[str, float]
@@ -52,17 +52,19 @@ def record_tests(
             both = [None if path is None else measured[path] for path in (last, best)]
             tests[entry] = RoundTest(entry.number, entry.branch, *both)
             folder.write_tests(tests.values())
-    _warn_if_validation(records, tests)
+    if is_validation(records, tests):
+        rank_zero_warn(
+            "The test metrics equal the validation metrics of every round. Is the test set the validation set?"
+        )
     return tests
 
 
 def _checkpoints(folder: RunFolder, record: RoundRecord) -> tuple[str | None, str | None]:
     """The checkpoints with the last and the best weights of a round."""
-    last = folder.checkpoint_at(record.id.name, record.last_step)
-    best = (
-        None if record.best_step is None else folder.checkpoint_at(record.id.name, record.best_step, is_best=True)
-    )
-    return last, best
+    # Where Lightning counts no steps, those of different moments cannot be told apart.
+    is_known = record.best_step is not None and record.last_step > 0
+    last = folder.checkpoint_at(record.id, record.last_step)
+    return last, folder.checkpoint_at(record.id, int(record.best_step or 0)) if is_known else None
 
 
 def _measured(evaluate: Callable[[str], Metrics | Sequence[Metrics]], path: str) -> dict[str, float]:
@@ -77,15 +79,12 @@ def _measured(evaluate: Callable[[str], Metrics | Sequence[Metrics]], path: str)
     return found
 
 
-def _warn_if_validation(records: Records, tests: Mapping[RoundId, RoundTest]) -> None:
-    """Warns if test metrics are those of the validation, since then the data are probably the same."""
+def is_validation(records: Records, tests: Mapping[RoundId, RoundTest]) -> bool:
+    """Whether the test set seems to be the validation set: metrics of like names are equal in all rounds."""
     pairs = [
         (value, record.metrics[other])
         for record in records
         for name, value in ((tests[record.id].last or {}) if record.id in tests else {}).items()
-        if (other := name.replace("test", "val")) != name and other in record.metrics
+        if (other := name.replace("test", "val")) in record.metrics
     ]
-    if len(pairs) > 1 and all(abs(test - val) <= 1e-6 * abs(val) for test, val in pairs):
-        rank_zero_warn(
-            "The test metrics equal the validation metrics of every round. Is the test set the validation set?"
-        )
+    return len(pairs) > 1 and all(abs(test - val) <= rounding(test, val) for test, val in pairs)

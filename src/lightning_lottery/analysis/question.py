@@ -18,6 +18,7 @@ class Question:
             ``"end"`` for the value at its end.
         is_test: Whether the metric was measured on the test set, after the fit. Otherwise it was logged during the
             fit.
+        is_validation: Whether the test set seems to be the validation set, since all its metrics are equal.
         is_monitored: Whether it is the metric that the callback monitors, so that selection may depend on it.
         tolerance: How much worse than dense still matches, in units of the metric, at least 0.
         reach: A value of the monitored metric. The steps at which it is first reached are compared, too.
@@ -31,6 +32,7 @@ class Question:
     mode: Literal["min", "max"]
     at: Literal["best", "end"]
     is_test: bool = False
+    is_validation: bool = False
     is_monitored: bool = True
     tolerance: float = 0.0
     reach: float | None = None
@@ -47,4 +49,4 @@ class Question:
         check_number("tolerance", self.tolerance, "of at least 0", "tolerance=0.005")
         check_number("confidence", self.confidence, "between 0 and 1, both excluded", "confidence=0.95")
         if self.reach is not None:
-            check_number("reach", self.reach, "that is finite", "reach=0.95")
+            check_number("reach", self.reach, "other than NaN or infinity", "reach=0.95")

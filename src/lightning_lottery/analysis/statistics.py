@@ -8,11 +8,10 @@ from statistics import mean
 from typing import Literal
 
 from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.storage import rounding
 
 Word = Literal["winning", "matching", "worse", "inconclusive"]
 _ENOUGH = 3  # seeds for anything but "inconclusive"
-# Values that differ by less than this part of them are equal: 0.3 - 0.2 is not exactly 0.2 - 0.1.
-_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -22,10 +21,12 @@ class Difference:
     Attributes:
         n: Number of seeds.
         mean: Mean of the differences.
-        low: Lower end of the confidence interval of the mean, by Student's t distribution; ``None`` for one seed.
+        low: Lower end of the confidence interval of the mean, by Student's t distribution; ``None`` for one
+            seed. If all differences are equal, there is no variance to estimate, and the interval is their value.
         high: Upper end.
-        p: Two-sided p-value of the hypothesis that the true mean is 0 (paired t-test); ``None`` for one seed.
-        p_holm: The p-value, adjusted for all tests of the same kind (see :func:`holm`); ``None`` for one seed.
+        p: Two-sided p-value of the hypothesis that the true mean is 0 (paired t-test); ``None`` for one seed, and
+            if all differences are equal.
+        p_holm: The p-value, adjusted for all tests of the same kind (see :func:`holm`).
     """
 
     n: int
@@ -61,11 +62,10 @@ def paired_difference(
     center = mean(differences)
     if len(seeds) == 1:
         return Difference(1, center)
-    scale = max(abs(value) for seed in seeds for value in (first[seed], second[seed]))
-    if max(differences) - min(differences) <= _ROUNDING * scale:  # no variance to estimate from
-        is_zero = abs(center) <= _ROUNDING * scale
-        center = 0.0 if is_zero else center
-        return Difference(len(seeds), center, center, center, float(is_zero))
+    equal = rounding(*(value for seed in seeds for value in (first[seed], second[seed])))
+    if max(differences) - min(differences) <= equal:
+        center = 0.0 if abs(center) <= equal else center
+        return Difference(len(seeds), center, center, center)
     check_scipy()
     from scipy.stats import ttest_1samp
 
@@ -94,13 +94,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def word_for(difference: Difference, mode: str, tolerance: float) -> Word:
+def word_for(difference: Difference, mode: str, tolerance: float, equal: float = 0.0) -> Word:
     """Says in a word how a training compares with the dense one.
 
     Args:
         difference: The training minus the dense one.
         mode: ``"max"`` if larger values are better, ``"min"`` if smaller ones are.
         tolerance: How much worse still matches, in units of the metric, at least 0.
+        equal: How far apart values are that differ only by rounding.
 
     Returns:
         ``"winning"`` if the whole interval is better than 0; otherwise ``"matching"`` if no part of it is worse
@@ -110,11 +111,11 @@ def word_for(difference: Difference, mode: str, tolerance: float) -> Word:
     if difference.n < _ENOUGH or difference.low is None or difference.high is None:
         return "inconclusive"
     low, high = (difference.low, difference.high) if mode == "max" else (-difference.high, -difference.low)
-    if low > 0:
+    if low > equal:
         return "winning"
-    if low >= -tolerance:
+    if low >= -tolerance - equal:
         return "matching"
-    return "worse" if high < 0 else "inconclusive"
+    return "worse" if high < -equal else "inconclusive"
 
 
 def deviation(values: Sequence[float]) -> float | None:

@@ -9,7 +9,9 @@ from typing import Any, overload
 
 from lightning_lottery.analysis.question import Question
 from lightning_lottery.analysis.statistics import Difference, Word, deviation, holm, paired_difference, word_for
+from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.files import local_path, write_atomically
+from lightning_lottery.storage import rounding
 from lightning_lottery.tickets import TICKET_BRANCH, RoundId
 
 
@@ -21,15 +23,18 @@ class Training:
         id: The training.
         density: Its density.
         values: The metric by seed; finite.
+        missing: The seeds whose metric is NaN, infinite or was not logged. Seeds that have not trained or tested
+            the round are neither here nor among the values.
         steps: By seed, the step at which the value to reach was first reached.
-        missing: The seeds that were trained, but have no finite value.
+        curves: The seeds that could have reached it, since the curve of their metric is known.
     """
 
     id: RoundId
     density: float
     values: Mapping[int, float]
-    steps: Mapping[int, float] = field(default_factory=dict)
     missing: Sequence[int] = ()
+    steps: Mapping[int, float] = field(default_factory=dict)
+    curves: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -77,9 +82,11 @@ class VerdictRow:
         metric: The metric.
         steps: The steps at which the value to reach was first reached, over the seeds that reached it; ``None`` if
             that was not asked.
+        curves: The seeds that could have reached it.
         word: Winning, matching (within the tolerance), worse or inconclusive, against round 0. ``None`` for
             round 0 itself, and if there is none.
-        missing: The seeds that were trained, but have no finite value. Then the word is inconclusive.
+        missing: The seeds whose metric is NaN, infinite or was not logged. If there are any, here or in round 0,
+            the word is inconclusive.
     """
 
     round: int
@@ -87,6 +94,7 @@ class VerdictRow:
     density: float
     metric: Quantity
     steps: Quantity | None
+    curves: Sequence[int]
     word: Word | None
     missing: Sequence[int]
 
@@ -98,7 +106,7 @@ class VerdictRow:
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values."""
         steps = None if self.steps is None else self.steps.to_json()
-        plain = {**vars(self), "missing": list(self.missing)}
+        plain = {**vars(self), "curves": list(self.curves), "missing": list(self.missing)}
         return {**plain, "metric": self.metric.to_json(), "steps": steps}
 
 
@@ -134,23 +142,19 @@ class Verdict(Mapping[int, VerdictRow]):
         metrics = _compared(by_id, lambda training: training.values, question.confidence)
         asks_steps = question.reach is not None
         steps = _compared(by_id, lambda training: training.steps, question.confidence) if asks_steps else {}
-        rows = []
-        for entry, training in by_id.items():
-            to_dense = metrics[entry].to_dense
-            word = None if to_dense is None else word_for(to_dense, question.mode, question.tolerance)
-            if training.missing and entry != RoundId(0):
-                word = "inconclusive"
-            rows.append(
-                VerdictRow(
-                    entry.number,
-                    entry.branch,
-                    training.density,
-                    metrics[entry],
-                    steps.get(entry),
-                    word,
-                    training.missing,
-                )
+        rows = [
+            VerdictRow(
+                round=entry.number,
+                branch=entry.branch,
+                density=training.density,
+                metric=metrics[entry],
+                steps=steps.get(entry),
+                curves=training.curves,
+                word=_word(training, by_id.get(RoundId(0)), metrics[entry], question),
+                missing=training.missing,
             )
+            for entry, training in by_id.items()
+        ]
         return cls(question, list(seeds), rows)
 
     @overload
@@ -183,9 +187,25 @@ class Verdict(Mapping[int, VerdictRow]):
         return {**asdict(self.question), "seeds": self.seeds, "rows": [row.to_json() for row in self.rows]}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes everything to a JSON file."""
+        """Writes everything to a JSON file.
+
+        Raises:
+            ConfigurationError: The path is a folder.
+        """
         target = local_path(os.fspath(path), "verdict.save('verdict.json')")
+        if target.is_dir():
+            raise ConfigurationError(f"{str(path)!r} is a folder. Write the path of a file, such as verdict.json.")
         write_atomically(target, (json.dumps(self.to_json(), indent=2) + "\n").encode())
+
+
+def _word(training: Training, dense: Training | None, metric: Quantity, question: Question) -> Word | None:
+    """The word of a training, given round 0 if there is one."""
+    if dense is None or training.id == dense.id:
+        return None
+    if metric.to_dense is None or training.missing or dense.missing:
+        return "inconclusive"
+    equal = rounding(*training.values.values(), *dense.values.values())
+    return word_for(metric.to_dense, question.mode, question.tolerance, equal)
 
 
 def _compared(

@@ -294,9 +294,9 @@ class LotteryTicketCallback(Resumable):
         if self._run is not None:
             self._run.save_rewind_point(between_epochs=True)
 
-    def _after_saving(self, path: str) -> None:
+    def _after_saving(self, path: str, is_whole: bool) -> None:
         if self._run is not None:
-            self._run.note_checkpoint(path)
+            self._run.note_checkpoint(path, is_whole)
 
     def _progress_texts(self) -> dict[str, str]:
         return {} if self._run is None else {"round": self._run.round.progress}

@@ -11,8 +11,9 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning_lottery.analysis import record_tests
 from lightning_lottery.cli.quiet import quiet
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.storage import RoundTest
-from lightning_lottery.study import Replicate, Replicates, Study
+from lightning_lottery.report import verdict_text
+from lightning_lottery.storage import RoundTest, RunFolder
+from lightning_lottery.study import VERDICT, Replicate, Study
 
 # Makes Trainer, network and data from the command line after "fit".
 Build = Callable[[list[str]], tuple[Trainer, LightningModule, LightningDataModule | None]]
@@ -24,12 +25,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     verdict = ArgumentParser(description=_SUMMARIES["verdict"])
     _add_runs(verdict)
     verdict.add_argument("--metric", type=str | None, help="What to compare (default: the monitored metric).")
+    verdict.add_argument(
+        "--on", type=Literal["fit", "test"] | None, help="Where a metric of this name was measured."
+    )
     verdict.add_argument("--mode", type=Literal["min", "max"] | None, help="Needed for other metrics.")
     verdict.add_argument("--at", type=Literal["best", "end"] | None, help="Best value, or value at the end.")
     verdict.add_argument("--tolerance", type=float, default=0.0, help="How much worse than dense still matches.")
     verdict.add_argument("--reach", type=float | None, help="Also compare when this value is first reached.")
     verdict.add_argument("--confidence", type=float, default=0.95, help="Of the intervals (default: 0.95).")
-    verdict.add_argument("--output", type=str | None, help="The file (default: verdict.json in the first folder).")
+    verdict.add_argument("--output", type=str | None, help="The file (default: verdict.json in the study).")
     commands.add_subcommand("verdict", verdict, help=_SUMMARIES["verdict"])
     test = ArgumentParser(description=_SUMMARIES["test"])
     _add_runs(test)
@@ -49,7 +53,11 @@ _SUMMARIES = {
 def _add_runs(parser: ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", help="Folders of a study, or run folders.")
     parser.add_argument(
-        "--ignore", type=list[str], default=[], help="Names of hyperparameters that may differ between the runs."
+        "--ignore",
+        default=[],
+        action="append",
+        metavar="NAME",
+        help="A hyperparameter that may differ between the runs (repeatable).",
     )
 
 
@@ -71,30 +79,40 @@ def analyse(build: Build, options: Namespace) -> None:
 
 def _verdict(options: Namespace) -> None:
     runs = Study.read(*options.runs, ignore=options.ignore)
-    print_verdict(runs, options, Path(options.output or Path(options.runs[0]) / "verdict.json"))
+    names = ("on", "mode", "at", "tolerance", "reach", "confidence")
+    verdict = runs.verdict(options.metric, **{name: options[name] for name in names})
+    path = Path(options.output or _default_output(options.runs))
+    verdict.save(path)
+    print(f"{verdict_text(verdict)}\n\n{path}")
 
 
-def print_verdict(runs: Replicates, options: Namespace, path: Path) -> None:
-    """Prints a verdict, and writes it to a file."""
-    names = ("mode", "at", "tolerance", "reach", "confidence")
-    chosen = {name: options[name] for name in names if name in options}
-    runs.verdict(options.get("metric"), **chosen).save(path)
-    print(f"{runs.table(options.get('metric'), **chosen)}\n\n{path}")
+def _default_output(runs: Sequence[str]) -> Path:
+    """In the folder of a study; otherwise in the current folder, rather than in one of several run folders."""
+    is_study = len(runs) == 1 and RunFolder.at(runs[0]) is None
+    return Path(runs[0], VERDICT) if is_study else Path(VERDICT)
 
 
 def _test(build: Build, options: Namespace) -> None:
+    failed = []
     for replicate in Study.read(*options.runs, ignore=options.ignore).values():
         print(f"{replicate.path}:", flush=True)
-        _test_run(build, replicate, _words(options.config, options.override, replicate))
+        try:
+            _test_run(build, replicate, _words(options.config, options.override, replicate))
+        except ConfigurationError as error:  # the others may have what this run lacks
+            failed.append(str(error))
+    if failed:
+        raise ConfigurationError("\n".join(failed))
 
 
 def _words(configs: Sequence[str], overrides: Sequence[str], replicate: Replicate) -> list[str]:
     """The command line of a fit that makes the network and the data of a run."""
     words = [word for path in configs for word in ("--config", path)]
-    words += [f"--{override.lstrip('-')}" for override in overrides]
+    # Samplers of several processes would repeat images.
+    words += ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
     words += ["--trainer.logger=false", "--trainer.enable_progress_bar=false"]
     seed = replicate.description.seed_everything  # data may be split at random
-    return words if seed is None else [*words, f"--seed_everything={seed}"]
+    words += [] if seed is None else [f"--seed_everything={seed}"]
+    return [*words, *(f"--{override.lstrip('-')}" for override in overrides)]
 
 
 def _test_run(build: Build, replicate: Replicate, words: list[str]) -> None:
@@ -114,10 +132,8 @@ def _test_run(build: Build, replicate: Replicate, words: list[str]) -> None:
 
 
 def _shown(test: RoundTest) -> str:
-    parts = {"last weights": test.last, "best validation": test.best}
-    shown = [
-        f"{what} " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        for what, metrics in parts.items()
-        if metrics is not None
-    ]
-    return " · ".join(shown)
+    return " · ".join(
+        f"{what} "
+        + (", ".join(f"{name} {value:.4f}" for name, value in metrics.items()) if metrics else "not kept")
+        for what, metrics in (("last weights", test.last), ("best validation", test.best))
+    )

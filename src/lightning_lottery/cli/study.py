@@ -11,7 +11,8 @@ from lightning_lottery.callback import LotteryTicketCallback
 from lightning_lottery.cli.one_folder import lottery_of
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import check_integer
-from lightning_lottery.study import FIT_OPTIONS, Engine, Processes, Ray, Study
+from lightning_lottery.report import verdict_text
+from lightning_lottery.study import FIT_OPTIONS, VERDICT, Engine, Processes, Ray, Study
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -83,7 +84,9 @@ def study(parse: Callable[[list[str]], Namespace], options: Namespace) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     if has_scipy() and next(iter(runs.values())).monitor is not None:
-        print(f"\n{runs.table()}\n\nOther tolerances and metrics: lightning-lottery analyse verdict {dirpath}")
+        verdict = runs.verdict()
+        verdict.save(experiment.dirpath / VERDICT)
+        print(f"\n{verdict_text(verdict)}\n\nOther questions: lightning-lottery analyse verdict {dirpath}")
 
 
 def _check_overrides(words: Sequence[str]) -> None:

@@ -9,19 +9,18 @@ from lightning_lottery.plain import first_of
 from lightning_lottery.report.text import aligned
 
 _WIDTH = 115
+Show = Callable[[float], str]
 
 
 def verdict_text(verdict: Verdict) -> str:
     """All tables of a verdict, with what they mean."""
     question = verdict.question
-    show = _decimals([row.metric for row in verdict.rows])
-    parts = [_heading(verdict), _to_dense(verdict, show)]
+    show = _format([row.metric for row in verdict.rows])
+    parts = [_heading(verdict), _main_table(verdict, show)]
     controls = [row for row in verdict.rows if not row.id.is_ticket]
     if any(row.metric.from_ticket is not None for row in controls):
-        parts += [
-            f"Tickets and their controls, {question.metric}:",
-            _from_ticket(controls, lambda r: r.metric, show),
-        ]
+        table = _control_table(controls, lambda row: row.metric, show)
+        parts += [f"Tickets and their controls, {question.metric}:", table]
     if question.reach is not None:
         parts += _steps(verdict, controls)
     return "\n\n".join([*parts, "\n".join(textwrap.fill(note, _WIDTH) for note in _notes(verdict))])
@@ -34,14 +33,12 @@ def word_text(row: VerdictRow, question: Question) -> str:
     return row.word or ""
 
 
-def interval_text(difference: Difference | None, show: Callable[[float], str]) -> str:
+def interval_text(difference: Difference | None, show: Show) -> str:
     """A difference with its interval, such as ``+0.0050 [+0.0010, +0.0090]``; empty without a difference."""
     if difference is None:
         return ""
-    signed = [
-        _signed(value, show) for value in (difference.mean, difference.low, difference.high) if value is not None
-    ]
-    return signed[0] + (f" [{signed[1]}, {signed[2]}]" if len(signed) == 3 else "")
+    ends = [_signed(end, show) for end in (difference.low, difference.high) if end is not None]
+    return _signed(difference.mean, show) + (f" [{', '.join(ends)}]" if ends else "")
 
 
 def _heading(verdict: Verdict) -> str:
@@ -49,36 +46,33 @@ def _heading(verdict: Verdict) -> str:
     moment = {
         (False, "best"): "the best value of each training",
         (False, "end"): "its value at the end of each training",
-        (True, "best"): "on the test set, with the checkpoint of the best validation",
+        (True, "best"): "on the test set, with the weights of the best validation",
         (True, "end"): "on the test set, with the last weights",
     }[question.is_test, question.at]
-    many = f"{len(seeds)} seeds ({first_of(seeds, 10)})"
+    many = f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''} ({first_of(seeds, 10)})"
     return f"{question.metric}, {moment}: mean ± sample standard deviation of {many}"
 
 
 def _base(verdict: Verdict) -> str:
     """What round 0 is called: a search may start from a ticket."""
-    return "round 0" if 0 in verdict and verdict[0].density < 1 else "dense"
+    return "round 0" if verdict[0].density < 1 else "dense"
 
 
-def _to_dense(verdict: Verdict, show: Callable[[float], str]) -> str:
-    question = verdict.question
-    interval = f"- {_base(verdict)} [{100 * question.confidence:g} %]"
-    table = [["round", "branch", "density", "n", question.metric, interval, "p", "p (Holm)", "verdict"]]
+def _main_table(verdict: Verdict, show: Show) -> str:
+    question, is_compared = verdict.question, 0 in verdict
+    table = [["round", "branch", "density", "n", question.metric]]
+    if is_compared:
+        table[0] += [f"- {_base(verdict)} [{100 * question.confidence:g} %]", "p", "p (Holm)", "verdict"]
     for row in verdict.rows:
-        difference = row.metric.to_dense
-        table.append(
-            [
-                *(str(row.round), row.branch, f"{row.density:.4f}", str(row.metric.n), _spread(row.metric, show)),
-                *(interval_text(difference, show), *_p_values(difference), word_text(row, question)),
-            ]
-        )
-    return aligned(table, left={1, 8})
+        cells = [str(row.round), row.branch, f"{row.density:.4f}", str(row.metric.n), _spread(row.metric, show)]
+        if is_compared:
+            difference = row.metric.to_dense
+            cells += [_paired(difference, row.metric.n, show), *_p_values(difference), word_text(row, question)]
+        table.append(cells)
+    return aligned(table, left={1, 8} if is_compared else {1})
 
 
-def _from_ticket(
-    rows: Iterable[VerdictRow], take: Callable[[VerdictRow], Quantity | None], show: Callable[[float], str]
-) -> str:
+def _control_table(rows: Iterable[VerdictRow], take: Callable[[VerdictRow], Quantity | None], show: Show) -> str:
     table = [["round", "control", "density", "n", "ticket - control", "p", "p (Holm)"]]
     for row in rows:
         quantity = take(row)
@@ -90,42 +84,32 @@ def _from_ticket(
 
 
 def _steps(verdict: Verdict, controls: Sequence[VerdictRow]) -> list[str]:
-    question = verdict.question
-    show = _decimals([row.steps for row in verdict.rows if row.steps is not None])
-    table = [["round", "branch", "density", "reached by", "step", f"- {_base(verdict)}", "p", "p (Holm)"]]
+    question, is_compared = verdict.question, 0 in verdict
+    table = [["round", "branch", "density", "reached by", "step"]]
+    table[0] += [f"- {_base(verdict)}", "p", "p (Holm)"] if is_compared else []
     for row in verdict.rows:
         if (steps := row.steps) is not None:
-            cells = [str(row.round), row.branch, f"{row.density:.4f}", f"{steps.n} of {row.metric.n} seeds"]
-            difference = interval_text(steps.to_dense, show)
-            table.append([*cells, _spread(steps, show), difference, *_p_values(steps.to_dense)])
+            reached = f"{steps.n} of {len(row.curves)}" if row.curves else "unknown"
+            cells = [str(row.round), row.branch, f"{row.density:.4f}", reached, _spread(steps, _whole)]
+            if is_compared:
+                cells += [_paired(steps.to_dense, len(row.curves), _whole), *_p_values(steps.to_dense)]
+            table.append(cells)
     parts = [
-        f"The step at which the monitored metric first reaches {question.reach:g}, over the seeds that reach it "
-        "(negative differences: earlier):",
+        f"Step at which the monitored metric first reaches {question.reach:g} (negative differences: earlier):",
         aligned(table, left={1}),
     ]
     if any(row.steps is not None and row.steps.from_ticket is not None for row in controls):
-        parts.append(_from_ticket(controls, lambda row: row.steps, show))
+        parts.append(_control_table(controls, lambda row: row.steps, _whole))
     return parts
 
 
 def _notes(verdict: Verdict) -> list[str]:
     """What the tables mean, and what limits them."""
     question = verdict.question
-    better = "above" if question.mode == "max" else "below"
-    matching = f"no part of it is worse than 0 by more than {question.tolerance:g}" if question.tolerance else ""
-    notes = [
-        "Differences are paired: of the same seed, with Student's t intervals of their mean.",
-        f"winning: the interval lies {better} 0. "
-        f"matching: {matching or 'needs a tolerance, for example 0.005; none was given'}. "
-        "worse: the interval lies on the other side of 0. inconclusive: none of these, or fewer than 3 seeds.",
-    ]
-    compared = sum(row.id.is_ticket and row.metric.to_dense is not None for row in verdict.rows)
-    if compared > 1:
-        notes.append(
-            f"{compared} tickets are {compared} tests, and intervals and words hold for one of them at a time. "
-            "p (Holm) is adjusted for all tests of its kind (tickets, controls, tickets against controls)."
-        )
-    if question.is_test:
+    notes = [*_meaning(verdict), *_many_tests(verdict)]
+    if question.is_validation:
+        notes.append("All test metrics equal the validation metrics: the test set seems to be the validation set.")
+    elif question.is_test:
         notes.append("Nothing was selected by the test set, unless you select by this table.")
     elif question.is_monitored:
         notes.append(
@@ -135,16 +119,68 @@ def _notes(verdict: Verdict) -> list[str]:
     for row in verdict.rows:
         if row.missing:
             seeds = first_of([str(seed) for seed in row.missing], 10)
-            notes.append(f"{row.id} has no finite value for the seeds {seeds}.")
+            notes.append(f"{row.id}: {question.metric} is not a finite number for seed {seeds}.")
         elif row.metric.n < len(verdict.seeds):
-            notes.append(f"{row.id} was trained by {row.metric.n} of {len(verdict.seeds)} seeds.")
+            what = "tested" if question.is_test else "trained"
+            notes.append(f"{row.id} was {what} with {row.metric.n} of {len(verdict.seeds)} seeds.")
+    if any(row.steps is not None and row.steps.n < len(row.curves) for row in verdict.rows):
+        notes.append(
+            "Where not all seeds reach the value, steps and differences are those of the seeds that do. That favours "
+            "the training that fails more often."
+        )
     return notes
 
 
-def _spread(quantity: Quantity, show: Callable[[float], str]) -> str:
+def _meaning(verdict: Verdict) -> list[str]:
+    question = verdict.question
+    if 0 not in verdict:
+        return ["Round 0 was not trained, so nothing is compared with the dense network."]
+    better = "above" if question.mode == "max" else "below"
+    notes = [
+        "Differences are paired: of the same seed, with Student's t intervals of their mean. n in brackets: fewer "
+        "seeds have both.",
+        f"winning: the interval lies {better} 0. matching: no part of it is worse than 0 by more than the "
+        "tolerance. worse: it lies on the other side of 0. inconclusive: none of these, fewer than 3 seeds, or a "
+        "value is missing.",
+    ]
+    if not question.tolerance:
+        notes.append("No tolerance was given, so hardly any ticket can match: use tolerance=0.005, for example.")
+    return notes
+
+
+def _many_tests(verdict: Verdict) -> list[str]:
+    """How many words of tickets survive the adjustment for their number."""
+    compared = [row for row in verdict.rows if row.id.is_ticket and row.metric.to_dense is not None]
+    if len(compared) < 2:
+        return []
+    limit = 1 - verdict.question.confidence
+    adjusted = [row.metric.to_dense.p_holm for row in compared if row.metric.to_dense is not None]
+    words = [row.word for row in compared]
+    survive = [
+        word
+        for word, p_value in zip(words, adjusted, strict=True)
+        if word in ("winning", "worse") and p_value is not None and p_value < limit
+    ]
+    parts = [
+        f"{survive.count(word)} of {words.count(word)} {word}" for word in ("winning", "worse") if word in words
+    ]
+    note = (
+        f"{len(compared)} tickets are {len(compared)} tests. Intervals and words hold for one of them at a time; "
+        "p (Holm) is adjusted for all tests of its kind (tickets, controls, tickets against controls)."
+    )
+    return [note + (f" With it, p < {limit:g} for {' and '.join(parts)}." if parts else "")]
+
+
+def _spread(quantity: Quantity, show: Show) -> str:
     if quantity.mean is None:
         return "-"
     return show(quantity.mean) + ("" if quantity.deviation is None else f" ± {show(quantity.deviation)}")
+
+
+def _paired(difference: Difference | None, expected: int, show: Show) -> str:
+    """A difference with its interval, and the number of pairs if that is not the expected one."""
+    text = interval_text(difference, show)
+    return text if difference is None or difference.n == expected else f"{text} (n={difference.n})"
 
 
 def _p_values(difference: Difference | None) -> list[str]:
@@ -152,14 +188,20 @@ def _p_values(difference: Difference | None) -> list[str]:
     return ["" if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}" for value in values]
 
 
-def _signed(value: float, show: Callable[[float], str]) -> str:
+def _signed(value: float, show: Show) -> str:
     text = show(value)
+    if value and not text.strip("-0."):  # it would look like 0
+        text = f"{value:.0e}"
     return text if text.startswith("-") else f"+{text}"
 
 
-def _decimals(quantities: Sequence[Quantity]) -> Callable[[float], str]:
+def _whole(value: float) -> str:
+    return f"{value:.0f}"
+
+
+def _format(quantities: Sequence[Quantity]) -> Show:
     """Formats numbers so that small deviations have two digits, but not that of every outlier."""
     deviations = sorted(quantity.deviation for quantity in quantities if quantity.deviation)
     sizes = deviations or [abs(quantity.mean) / 100 for quantity in quantities if quantity.mean] or [1.0]
-    decimals = min(max(1 - floor(log10(sizes[len(sizes) // 4])), 0), 12)
-    return lambda value: f"{value:.{decimals}f}"
+    decimals = max(1 - floor(log10(sizes[len(sizes) // 4])), 0)
+    return lambda value: f"{value:.{decimals}f}" if decimals < 9 else f"{value:.4g}"

@@ -9,8 +9,9 @@ from lightning_lottery.storage import Curve
 class MonitoredMetric:
     """Collects the curve of the monitored metric.
 
-    The Trainer only knows the last value of a metric, and not when it was logged. A value is new if it is another
-    tensor than before. But after a validation the Trainer computes equal tensors once more, until the next batch.
+    It is observed at each validation and at the end of each epoch. The Trainer only knows the last value of a
+    metric, and not when it was logged. A value is new if it is another tensor than before. But after a validation
+    the Trainer computes equal tensors once more, until the next batch.
 
     Attributes:
         curve: The values so far.

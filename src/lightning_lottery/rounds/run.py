@@ -220,13 +220,14 @@ class Run:
         if self._is_first:
             self.rewind_point.save_again()
 
-    def note_checkpoint(self, path: str) -> None:
-        """Records the path of a checkpoint that was written."""
+    def note_checkpoint(self, path: str, is_whole: bool) -> None:
+        """Records the path of a checkpoint that was written; ``is_whole`` if training can continue from it."""
         folder = self.prepared.folder
         if not self.fit.trainer.interrupted and not self.is_between_rounds:
             step, best = self.fit.trainer.global_step, self.round.metric.curve.best
-            folder.note_checkpoint(path, self.round.name, step, is_best=best is not None and best[0] == step)
-            if folder.is_writer:
+            best_step = None if best is None else best[0]
+            folder.note_checkpoint(path, self.round.name, step, best_step, is_whole)
+            if folder.is_writer and is_whole:
                 self.fit.checkpoints.note_saved(path)
 
     def state(self) -> RunState:

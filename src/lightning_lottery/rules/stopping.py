@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lightning_lottery.plain import check_integer, check_number, make_plain
-from lightning_lottery.storage import RoundRecord, is_better
+from lightning_lottery.storage import RoundRecord, is_better, rounding
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Tolerance(Stop):
             return False
         if last is None:
             return True  # only NaN
-        return is_better(dense, last, mode, by=self.drop)
+        return is_better(dense, last, mode, by=self.drop + rounding(dense, last))
 
 
 @dataclass(frozen=True)

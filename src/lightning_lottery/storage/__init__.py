@@ -30,7 +30,7 @@ from lightning_lottery.storage.folder import (
 from lightning_lottery.storage.given import GivenTicket
 from lightning_lottery.storage.kept import Beside, KeptState, KeptTicket
 from lightning_lottery.storage.plain_values import to_plain
-from lightning_lottery.storage.records import Curve, Records, RoundRecord, is_better, smallest_matching
+from lightning_lottery.storage.records import Curve, Records, RoundRecord, is_better, rounding, smallest_matching
 from lightning_lottery.storage.state import PendingPoint, RewindState, RunState, TrainedState
 from lightning_lottery.storage.tested import RoundTest
 from lightning_lottery.storage.tickets import Tickets
@@ -73,6 +73,7 @@ __all__ = [
     "Tickets",
     "TrainedState",
     "is_better",
+    "rounding",
     "smallest_matching",
     "to_plain",
 ]

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from lightning_lottery.errors import ConfigurationError, FolderError, LotteryError
 from lightning_lottery.files import is_url, write_atomically
-from lightning_lottery.storage.checkpoints import NotedCheckpoint, worth_keeping
+from lightning_lottery.storage.checkpoints import NotedCheckpoint, has_weights_of, worth_keeping
 from lightning_lottery.storage.description import RunDescription
 from lightning_lottery.storage.plain_values import State, from_plain, to_plain
 from lightning_lottery.storage.records import Records, record_of, record_values
@@ -224,17 +224,21 @@ class RunFolder:
     def _missing(self, name: str) -> LotteryError:
         return LotteryError(f"{self.path / name} is missing, so this run cannot continue.")
 
-    def note_checkpoint(self, path: str, name: str, step: int = -1, is_best: bool = False) -> None:
+    def note_checkpoint(
+        self, path: str, name: str, step: int = -1, best_step: int | None = None, is_whole: bool = True
+    ) -> None:
         """Records the path of a new checkpoint.
 
         Args:
             path: The path, or a URL.
             name: The name of the round that it belongs to.
             step: ``global_step`` of its weights.
-            is_best: Whether the monitored metric is the best of the round so far.
+            best_step: The step of the best value of the monitored metric in the round so far.
+            is_whole: Whether training can continue from it. Otherwise it only has the weights.
         """
-        new = NotedCheckpoint.of(path, name, self.path, step, is_best)
-        entries = worth_keeping([new, *(entry for entry in self._checkpoints() if entry.path != new.path)])
+        new = NotedCheckpoint.of(path, name, self.path, step, is_whole)
+        others = [entry for entry in self._checkpoints() if not entry.is_same_file(new)]
+        entries = worth_keeping([new, *others], best_step)
         self._write(CHECKPOINTS, json.dumps(list(map(asdict, entries))).encode())
 
     def _checkpoints(self) -> list[NotedCheckpoint]:
@@ -248,20 +252,22 @@ class RunFolder:
 
     def newest_checkpoint(self, name: str) -> str | None:
         """The newest checkpoint of a round, if it still exists."""
-        found = (entry.find(self.path) for entry in self._checkpoints() if entry.round == name)
-        return next((path for path in found if path is not None), None)
+        noted = [entry for entry in self._checkpoints() if entry.round == name and entry.is_whole]
+        return next((path for entry in noted if (path := entry.find(self.path)) is not None), None)
 
-    def checkpoint_at(self, name: str, step: int, is_best: bool = False) -> str | None:
-        """The checkpoint with the last or the best weights of a finished round, if it exists.
+    def checkpoint_at(self, entry: RoundId, step: int) -> str | None:
+        """The checkpoint with the last or the best weights of a finished round, if it still exists.
 
         Args:
-            name: The name of the round.
-            step: ``global_step`` of these weights.
-            is_best: Whether to look for the best weights.
+            entry: The round.
+            step: ``global_step`` of the weights.
         """
-        noted = [entry for entry in self._checkpoints() if (entry.round, entry.step) == (name, step)]
-        found = (entry.find(self.path) for entry in noted if entry.is_best or not is_best)
-        return next((path for path in found if path is not None), None)
+        description = self.description() or RunDescription()
+        for noted in self._checkpoints():
+            path = noted.find(self.path) if (noted.round, noted.step) == (entry.name, step) else None
+            if path is not None and has_weights_of(path, description.run, entry, step):
+                return path
+        return None
 
     def write_records(self, records: Records) -> None:
         """Writes ``rounds.jsonl``, one line per round."""

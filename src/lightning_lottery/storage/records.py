@@ -25,8 +25,9 @@ class RoundRecord:
         metrics: The last value of every scalar that the LightningModule logged.
         best_value: Best value of the monitored metric in the round; ``None`` without ``monitor``.
         best_step: ``global_step`` at that value, the early-stopping iteration of the papers.
-        curve: The monitored metric over the round: pairs of ``global_step`` and value, one for each time that it
-            was logged. Empty without ``monitor``, and in records of older versions.
+        curve: The monitored metric over the round: pairs of ``global_step`` and value, one for each validation and
+            for each end of an epoch that has a new value. Empty without ``monitor``, and in records of older
+            versions.
         steps: Optimizer steps of the round; batches if Lightning counts no steps, as with
             ``optimizers(use_pl_optimizer=False)``.
         last_step: ``global_step`` at the end; -1 in records of older versions.
@@ -78,10 +79,13 @@ class RoundRecord:
             mode: ``"max"`` if larger values are better, ``"min"`` if smaller ones are.
 
         Returns:
-            ``global_step`` of the first point of the curve that is at least as good; ``None`` if there is none.
+            ``global_step`` of the first point of the curve that is at least as good, up to rounding; ``None`` if
+            there is none.
         """
-        good = (step for step, seen in self.curve if not isnan(seen) and not is_better(value, seen, mode))
-        return next(good, None)
+        for step, seen in self.curve:
+            if not isnan(seen) and not is_better(value, seen, mode, by=rounding(value)):
+                return step
+        return None
 
 
 class Records(Collection[RoundRecord]):
@@ -235,6 +239,11 @@ def is_better(first: float, second: float, mode: str, by: float = 0.0) -> bool:
     return (first - second if mode == "max" else second - first) > by
 
 
+def rounding(*values: float) -> float:
+    """How far apart values are that differ only by the rounding of single precision, where 0.9 is 0.89999998."""
+    return 1e-6 * max((abs(value) for value in values if isfinite(value)), default=0.0)
+
+
 def smallest_matching(records: Records, mode: str, tolerance: float) -> RoundRecord:
     """Finds the round of smallest density whose best value matches that of the dense round.
 
@@ -267,6 +276,7 @@ def smallest_matching(records: Records, mode: str, tolerance: float) -> RoundRec
     matching = [
         record
         for record in tickets.values()
-        if record.best_value is not None and not is_better(dense, record.best_value, mode, by=tolerance)
+        if record.best_value is not None
+        and not is_better(dense, record.best_value, mode, by=tolerance + rounding(dense, record.best_value))
     ]
     return min(matching, key=lambda record: record.density)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal
 
 from typing_extensions import Unpack
 
@@ -17,20 +17,10 @@ from lightning_lottery.files import local_path
 from lightning_lottery.rules import Difference, differences
 from lightning_lottery.storage import DESCRIPTION
 from lightning_lottery.study.replicate import Replicate
-from lightning_lottery.study.values import question_about, rows_of, trainings_of
+from lightning_lottery.study.values import VerdictOptions, question_about, rows_of, trainings_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-
-class VerdictOptions(TypedDict, total=False):
-    """The further arguments of :meth:`Replicates.verdict`."""
-
-    mode: Literal["min", "max"] | None
-    at: Literal["best", "end"] | None
-    tolerance: float
-    reach: float | None
-    confidence: float
 
 
 class Replicates(Mapping[int, Replicate]):
@@ -88,6 +78,7 @@ class Replicates(Mapping[int, Replicate]):
         self,
         metric: str | None = None,
         *,
+        on: Literal["fit", "test"] | None = None,
         mode: Literal["min", "max"] | None = None,
         at: Literal["best", "end"] | None = None,
         tolerance: float = 0.0,
@@ -99,10 +90,12 @@ class Replicates(Mapping[int, Replicate]):
         Args:
             metric: The metric to compare: the monitored one (the default), another one that was logged during the
                 fit, or one of the test set (see :func:`analysis.record_tests`).
+            on: ``"fit"`` or ``"test"``, if a metric of that name was logged during the fit and on the test set. By
+                default the former.
             mode: ``"max"`` if larger values are better, ``"min"`` if smaller ones are; needed for other metrics
                 than the monitored one.
             at: ``"best"`` for the best value of each training, the default for the monitored metric; ``"end"`` for
-                the value at its end, the default for others. On the test set, ``"best"`` means the checkpoint with
+                the value at its end, the default for others. On the test set, ``"best"`` means the weights with
                 the best value of the monitored metric.
             tolerance: How much worse than dense still matches, in units of the metric, at least 0.
             reach: A value of the monitored metric. The steps at which it is first reached are compared, too.
@@ -113,10 +106,11 @@ class Replicates(Mapping[int, Replicate]):
             (within the tolerance), worse, or inconclusive.
 
         Raises:
-            ConfigurationError: The metric is unknown or was not monitored, an argument is invalid, or SciPy is not
-                installed.
+            ConfigurationError: The metric is unknown or was not monitored, an argument is invalid, no round has
+                finished, or SciPy is not installed.
         """
-        question = question_about(self, metric, mode, at, tolerance, reach, confidence)
+        options = VerdictOptions(on=on, mode=mode, at=at, tolerance=tolerance, reach=reach, confidence=confidence)
+        question = question_about(self, metric, options)
         return Verdict.of(trainings_of(self, question), list(self), question)
 
     def table(self, metric: str | None = None, **options: Unpack[VerdictOptions]) -> str:
@@ -126,8 +120,9 @@ class Replicates(Mapping[int, Replicate]):
     def to_pandas(self) -> DataFrame:
         """A pandas ``DataFrame`` with one row for each training of each seed.
 
-        Its columns are the seed, the numbers of :class:`RoundRecord`, every logged metric by its name, and test
-        metrics: by their names for the last weights, with `` (best)`` for those of the best checkpoint.
+        Its columns are the seed, the numbers of :class:`RoundRecord`, the last value of every logged metric by its
+        name, and test metrics as ``"acc (test, last)"`` and ``"acc (test, best)"``, for the last and the best
+        weights.
 
         Raises:
             ConfigurationError: pandas is not installed.

@@ -19,6 +19,7 @@ from lightning_lottery.study.running import Running, make_folder, stopped_by_sig
 
 # What a fit of this package's command line needs to be one seed of a study.
 FIT_OPTIONS = ("--seed_everything={seed}", "--dirpath={dirpath}", "--resume")
+VERDICT = "verdict.json"  # in the folder of a study
 _LARGEST_SEED = 2**32 - 1  # of NumPy
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from math import isfinite
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
-from lightning_lottery.analysis import Question, Training
+from lightning_lottery.analysis import Question, Training, is_validation
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import first_of
 from lightning_lottery.storage import RoundRecord
@@ -15,48 +15,84 @@ from lightning_lottery.tickets import RoundId
 Runs = Mapping[int, Replicate]
 
 
-def question_about(
-    runs: Runs,
-    metric: str | None,
-    mode: Literal["min", "max"] | None,
-    at: Literal["best", "end"] | None,
-    tolerance: float,
-    reach: float | None,
-    confidence: float,
-) -> Question:
+class VerdictOptions(TypedDict, total=False):
+    """The arguments of :meth:`Replicates.verdict` beside the metric."""
+
+    on: Literal["fit", "test"] | None
+    mode: Literal["min", "max"] | None
+    at: Literal["best", "end"] | None
+    tolerance: float
+    reach: float | None
+    confidence: float
+
+
+def question_about(runs: Runs, metric: str | None, options: VerdictOptions) -> Question:
     """Completes and checks the arguments of :meth:`Replicates.verdict`, which see.
 
     Raises:
-        ConfigurationError: The metric is unknown or was not monitored, or an argument is invalid.
+        ConfigurationError: The metric is unknown or was not monitored, an argument is invalid, or no round has
+            finished.
     """
     first = next(iter(runs.values()))
+    if not any(run.records for run in runs.values()):
+        raise ConfigurationError("No round has finished yet in these runs.")
     name = first.monitor if metric is None else metric
     if name is None:
         raise ConfigurationError(
-            "Nothing was monitored in these runs, so write which metric to compare, as in verdict('val_acc', "
-            f"mode='max'). There are {_known(runs)}."
+            "Nothing was monitored in these runs, so name a metric and its mode, as in metric='val_acc', "
+            f"mode='max'. There are {_known(runs)}."
         )
-    is_monitored = name == first.monitor
-    logged = _logged(runs)
-    if not is_monitored and name not in logged and name not in _tested(runs):
-        raise ConfigurationError(f"metric={name!r} is not known. There are {_known(runs)}.")
-    if mode is None:
-        if not is_monitored:
+    is_test = _is_test(runs, name, options.get("on"))
+    is_monitored = name == first.monitor and not is_test
+    mode = _mode(first, name, is_monitored, options.get("mode"))
+    if options.get("reach") is not None and first.monitor is None:
+        raise ConfigurationError("reach is a value of the monitored metric, but nothing was monitored.")
+    at = options.get("at") or ("best" if is_monitored else "end")
+    if at == "best" and not is_monitored and not is_test:
+        raise ConfigurationError(
+            f"at='best' is only known for the monitored metric {first.monitor!r} and on the test set. Use "
+            f"at='end' for {name!r}."
+        )
+    return Question(
+        metric=name,
+        mode=mode,
+        at=at,
+        is_test=is_test,
+        is_validation=is_test and all(is_validation(run.records, run.tests) for run in runs.values() if run.tests),
+        is_monitored=is_monitored,
+        tolerance=options.get("tolerance", 0.0),
+        reach=options.get("reach"),
+        confidence=options.get("confidence", 0.95),
+    )
+
+
+def _is_test(runs: Runs, name: str, on: str | None) -> bool:
+    """Whether a metric is taken from the test set; by default only if it was not logged during the fit."""
+    logged, tested = {*_logged(runs), next(iter(runs.values())).monitor}, _tested(runs)
+    if on not in (None, "fit", "test"):
+        raise ConfigurationError(f"on={on!r} is neither 'fit' nor 'test'. Write on='fit' or on='test'.")
+    if name not in (tested if on == "test" else logged if on == "fit" else logged | set(tested)):
+        where = {"test": " on the test set", "fit": " among the logged metrics"}.get(on or "", "")
+        raise ConfigurationError(f"metric={name!r} is not known{where}. There are {_known(runs)}.")
+    return on == "test" or (on is None and name not in logged)
+
+
+def _mode(
+    run: Replicate, name: str, is_monitored: bool, mode: Literal["min", "max"] | None
+) -> Literal["min", "max"]:
+    if not is_monitored:
+        if mode is None:
             raise ConfigurationError(
                 f"metric={name!r} also needs mode. Write mode='max' if large values are good, as for an accuracy, "
                 "or mode='min' if small values are good, as for a loss."
             )
-        mode = "max" if first.mode == "max" else "min"
-    if reach is not None and first.monitor is None:
-        raise ConfigurationError(f"reach={reach!r} is a value of the monitored metric, but nothing was monitored.")
-    is_test = not is_monitored and name not in logged
-    at = at or ("best" if is_monitored else "end")
-    if at == "best" and not is_monitored and not is_test:
+        return mode
+    own: Literal["min", "max"] = "max" if run.mode == "max" else "min"
+    if mode not in (None, own):
         raise ConfigurationError(
-            f"at='best' is only known for the monitored metric {first.monitor!r} and on the test set. Write "
-            f"verdict({name!r}, at='end')."
+            f"mode={mode!r} contradicts the runs, which monitored {name!r} with mode={own!r}."
         )
-    return Question(name, mode, at, is_test, is_monitored, tolerance, reach, confidence)
+    return own
 
 
 def _logged(runs: Runs) -> dict[str, None]:
@@ -91,16 +127,26 @@ def _order(runs: Runs) -> list[RoundId]:
 
 def _training(entry: RoundId, runs: Runs, question: Question) -> Training:
     records = {seed: record for seed, run in runs.items() if (record := _record(run, entry)) is not None}
-    found = {seed: _value(runs[seed], record, question) for seed, record in records.items()}
+    if question.is_test:
+        measured = {seed: record for seed, record in records.items() if _metrics(runs[seed], record, question)}
+    else:
+        measured = records
+    found = {seed: _value(runs[seed], record, question) for seed, record in measured.items()}
     values = {seed: value for seed, value in found.items() if value is not None and isfinite(value)}
+    curves = {seed: record for seed, record in records.items() if record.curve}
     steps = {}
     if question.reach is not None:
-        for seed, record in records.items():
+        for seed, record in curves.items():
             if (step := record.first_reached(question.reach, runs[seed].mode or "min")) is not None:
                 steps[seed] = float(step)
-    density = next(iter(records.values())).density
-    missing = [seed for seed in records if seed not in values]
-    return Training(entry, density, values, steps, missing)
+    return Training(
+        id=entry,
+        density=next(iter(records.values())).density,
+        values=values,
+        missing=[seed for seed in measured if seed not in values],
+        steps=steps,
+        curves=list(curves),
+    )
 
 
 def _record(run: Replicate, entry: RoundId) -> RoundRecord | None:
@@ -108,11 +154,17 @@ def _record(run: Replicate, entry: RoundId) -> RoundRecord | None:
 
 
 def _value(run: Replicate, record: RoundRecord, question: Question) -> float | None:
-    if question.is_test:
-        test = run.tests.get(record.id)
-        metrics = None if test is None else test.best if question.at == "best" else test.last
-        return None if metrics is None else metrics.get(question.metric)
-    return record.best_value if question.at == "best" else record.metrics.get(question.metric)
+    if question.at == "best" and not question.is_test:
+        return record.best_value
+    return _metrics(run, record, question).get(question.metric)
+
+
+def _metrics(run: Replicate, record: RoundRecord, question: Question) -> Mapping[str, float]:
+    """The metrics at the end, or those on the test set; empty if that was not measured."""
+    if not question.is_test:
+        return record.metrics
+    test = run.tests.get(record.id)
+    return {} if test is None else (test.best if question.at == "best" else test.last) or {}
 
 
 def rows_of(run: Replicate) -> Iterator[dict[str, Any]]:
@@ -120,7 +172,7 @@ def rows_of(run: Replicate) -> Iterator[dict[str, Any]]:
     for record in run.records:
         numbers = {name: value for name, value in asdict(record).items() if isinstance(value, (int, float, str))}
         test = run.tests.get(record.id)
-        last = {} if test is None else test.last or {}
-        best = {} if test is None else {f"{name} (best)": value for name, value in (test.best or {}).items()}
+        measured = {} if test is None else {"last": test.last or {}, "best": test.best or {}}
+        tests = {f"{name} (test, {at})": value for at, part in measured.items() for name, value in part.items()}
         row: dict[str, Any] = {"seed": run.seed, **numbers}
-        yield row | {name: v for name, v in {**record.metrics, **last, **best}.items() if name not in row}
+        yield row | {name: v for name, v in {**record.metrics, **tests}.items() if name not in row}
