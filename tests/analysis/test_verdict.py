@@ -12,7 +12,7 @@ from lightning_lottery.tickets import RoundId
 DENSE = {0: 0.90, 1: 0.91, 2: 0.89, 3: 0.92}
 BETTER = {0: 0.95, 1: 0.955, 2: 0.945, 3: 0.96}
 ABOUT = {0: 0.91, 1: 0.90, 2: 0.90, 3: 0.91}
-ALMOST = {0: 0.91, 1: 0.90, 2: 0.90, 3: 0.905}
+ALMOST = {0: 0.91, 1: 0.90, 2: 0.90, 3: 0.911}
 WORSE = {0: 0.80, 1: 0.82, 2: 0.79, 3: 0.81}
 SAME = Question("acc", "max", "end", tolerance=0.02)
 
@@ -44,7 +44,7 @@ def test_every_training_is_compared_with_the_dense_one_and_every_control_with_it
     control = verdict["shuffle_mask"][1].metric
     assert control.to_dense.mean == pytest.approx(-0.1)
     assert control.from_ticket.mean == pytest.approx(0.1475), "ticket - control"
-    assert verdict["shuffle_mask"][2].metric.from_ticket.mean == pytest.approx(0.00125)
+    assert verdict["shuffle_mask"][2].metric.from_ticket.mean == pytest.approx(-0.00025)
     assert (list(verdict), len(verdict), verdict.branches()) == ([0, 1, 2], 3, ["ticket", "shuffle_mask"])
     with pytest.raises(KeyError, match=r"no ticket of round 7; the rounds are \[0, 1, 2\]"):
         verdict[7]

@@ -125,8 +125,8 @@ def _notes(verdict: Verdict) -> list[str]:
             notes.append(f"{row.id} was {what} with {row.metric.n} of {len(verdict.seeds)} seeds.")
     if any(row.steps is not None and row.steps.n < len(row.curves) for row in verdict.rows):
         notes.append(
-            "Where not all seeds reach the value, steps and differences are those of the seeds that do. That favours "
-            "the training that fails more often."
+            "Where not all seeds reach the value, steps and differences are those of the seeds that do. That "
+            "favours the training that fails more often."
         )
     return notes
 
