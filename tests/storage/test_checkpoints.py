@@ -1,7 +1,9 @@
 """Which checkpoints a run folder remembers, and whether their files still are what they were."""
 
 import json
+import math
 
+import fsspec
 import pytest
 import torch
 
@@ -78,6 +80,29 @@ def test_a_file_that_another_training_has_overwritten_is_not_the_checkpoint(save
         saved.save("a.ckpt", **{"number": 0, "step": 10, **changes})
         (saved.path / "run" / "newest.json").write_text(json.dumps(entries))
         assert saved.at(0, 10) is None
+
+
+def test_an_incomplete_file_is_not_the_checkpoint(saved):
+    saved.save("a.ckpt", 0, 10)
+    content = (saved.path / "a.ckpt").read_bytes()
+    for damaged in (content[: len(content) // 2], b""):
+        (saved.path / "a.ckpt").write_bytes(damaged)
+        assert saved.at(0, 10) is None
+
+
+def test_a_checkpoint_with_foreign_objects_is_left_to_the_trainer(saved):
+    saved.save("a.ckpt", 0, 10, Custom=math.sqrt)
+    assert saved.at(0, 10) == "a.ckpt"
+
+
+def test_a_checkpoint_at_a_url(saved):
+    saved.save("a.ckpt", 0, 10)
+    url = "memory://bucket/a.ckpt"
+    with fsspec.open(url, "wb") as file:
+        file.write((saved.path / "a.ckpt").read_bytes())
+    saved.folder.note_checkpoint(url, "round_00", 10)
+    (saved.path / "a.ckpt").unlink()
+    assert saved.folder.checkpoint_at(RoundId(0), 10) == url
 
 
 def test_a_moved_folder_has_every_file_once(saved, tmp_path):

@@ -99,12 +99,12 @@ def has_weights_of(path: str, run: str, entry: RoundId, step: int) -> bool:
         entry: The round.
         step: ``global_step`` of the weights.
     """
-    files, inside = url_to_fs(path)
     try:
-        with files.open(inside, "rb") as file:
-            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        checkpoint = _loaded(path)
     except pickle.UnpicklingError:  # other callbacks may store any object; the Trainer may still load it
         return True
+    except (RuntimeError, EOFError, OSError, ValueError):  # incomplete, or not a checkpoint
+        return False
     if checkpoint.get("global_step") != step:
         return False
     states = [state for state in checkpoint.get("callbacks", {}).values() if isinstance(state, dict)]
@@ -112,6 +112,16 @@ def has_weights_of(path: str, run: str, entry: RoundId, step: int) -> bool:
         (state["run"], state["round"], state["branch"]) for state in states if {"run", "branch"} <= state.keys()
     ]
     return all(state == (run, entry.number, entry.branch) for state in ours)
+
+
+def _loaded(path: str) -> dict[str, Any]:
+    if "://" not in path:
+        local: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return local
+    files, inside = url_to_fs(path)
+    with files.open(inside, "rb") as file:
+        remote: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    return remote
 
 
 def _is_file(path: str) -> bool:

@@ -113,8 +113,7 @@ def _known(runs: Runs) -> str:
 
 def trainings_of(runs: Runs, question: Question) -> list[Training]:
     """What all seeds have measured, by training, in the order of training."""
-    ids = dict.fromkeys(record.id for run in runs.values() for record in run.records)
-    return [_training(entry, runs, question) for entry in sorted(ids, key=list(_order(runs)).index)]
+    return [_training(entry, runs, question) for entry in _order(runs)]
 
 
 def _order(runs: Runs) -> list[RoundId]:
