@@ -40,7 +40,7 @@ WITHOUT_LIGHTNING = [
 # Names that users import from a room; other rooms need not take them.
 PUBLIC = {
     "analysis": {
-        "Difference",
+        "PairedDifference",
         "Quantity",
         "Verdict",
         "VerdictRow",

@@ -87,8 +87,19 @@ def test_every_round_is_tested_with_its_last_and_its_best_weights(digits):
 @pytest.mark.parametrize(("kept", "there"), [(0, "best"), (1, "last")])
 def test_what_was_not_kept_is_left_out(digits, kept, there):
     fitted(digits, BOTH[kept](), controls=[])
-    for test in record_tests("run", evaluate(digits)).values():
+    tests = record_tests("run", evaluate(digits))
+    for test in tests.values():
         assert {name for name in ("last", "best") if getattr(test, name) is not None} == {there}
+
+
+def test_a_second_time_replaces_only_what_is_measured_again(digits):
+    fitted(digits, *(make() for make in BOTH), controls=[])
+    first = record_tests("run", evaluate(digits))
+    for path in Path("kept").glob("*/epoch=1-*"):  # the best ones
+        path.unlink()
+    again = record_tests("run", lambda path: {"test_acc": 2.0})
+    assert [test.best for test in again.values()] == [test.best for test in first.values()]
+    assert [test.last for test in again.values()] == [{"test_acc": 2.0}] * 2
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,15 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
 from lightning_lottery import ConfigurationError
-from lightning_lottery.analysis import Difference, Question, Training, Verdict, holm, paired_difference, word_for
-from lightning_lottery.analysis.statistics import deviation
+from lightning_lottery.analysis import (
+    PairedDifference,
+    Question,
+    Training,
+    Verdict,
+    holm,
+    paired_difference,
+    word_for,
+)
 from lightning_lottery.tickets import RoundId
 
 values = st.floats(-100, 100, allow_subnormal=False)
@@ -40,15 +47,13 @@ def test_an_interval_by_hand():
     half = 2.7764451 * math.sqrt(2.5) / math.sqrt(5)
     assert (found.n, found.mean) == (5, 3.0)
     assert (found.low, found.high) == (pytest.approx(3 - half, rel=1e-6), pytest.approx(3 + half, rel=1e-6))
-    assert deviation([1, 2, 3, 4, 5]) == pytest.approx(math.sqrt(2.5))
-    assert deviation([1.0]) is None
 
 
 def test_only_seeds_in_both_are_paired():
     found = paired_difference({0: 1.0, 1: 5.0, 2: 2.5}, {2: 1.0, 0: 0.0, 7: 9.0})
     assert (found.n, found.mean) == (2, 1.25)
     assert paired_difference({0: 1.0}, {1: 1.0}) is None
-    assert paired_difference({0: 1.0}, {0: 0.25}) == Difference(1, 0.75)
+    assert paired_difference({0: 1.0}, {0: 0.25}) == PairedDifference(1, 0.75)
 
 
 @pytest.mark.parametrize("step", [0.1, 0.0])
@@ -115,7 +120,7 @@ def test_words_do_not_depend_on_rounding():
 
 
 def test_one_seed_is_inconclusive():
-    assert word_for(Difference(1, 0.5), "max", 10.0) == "inconclusive"
+    assert word_for(PairedDifference(1, 0.5), "max", 10.0) == "inconclusive"
 
 
 def test_without_scipy_the_error_names_the_extra(monkeypatch):

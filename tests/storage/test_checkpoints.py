@@ -97,7 +97,7 @@ def test_a_checkpoint_with_foreign_objects_is_left_to_the_trainer(saved):
 
 def test_a_checkpoint_at_a_url(saved):
     saved.save("a.ckpt", 0, 10)
-    url = "memory://bucket/a.ckpt"
+    url = "memory://tested/a.ckpt"
     with fsspec.open(url, "wb") as file:
         file.write((saved.path / "a.ckpt").read_bytes())
     saved.folder.note_checkpoint(url, "round_00", 10)

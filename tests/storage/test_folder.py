@@ -30,7 +30,7 @@ def test_records_are_written_one_per_line_and_read_back(tmp_path):
 
 def test_an_invalid_line_is_reported(tmp_path):
     (tmp_path / "rounds.jsonl").write_text('{"round": 0}\n')
-    with pytest.raises(LotteryError, match=r"Line 1 of .*rounds.jsonl is not a record"):
+    with pytest.raises(LotteryError, match=r"Line 1 of .*rounds.jsonl cannot be read"):
         RunFolder(tmp_path).read_records()
 
 
@@ -132,7 +132,7 @@ def test_test_metrics_are_read_as_they_were_written(tmp_path):
     assert math.isnan(read[RoundId(1, "x")].last["acc"])
     assert read[RoundId(1, "x")].best == {"acc": math.inf}
     (tmp_path / "run" / "tests.jsonl").write_text('{"round": 0}\n')
-    with pytest.raises(LotteryError, match=r"Line 1 of .*tests.jsonl is not a record"):
+    with pytest.raises(LotteryError, match=r"Line 1 of .*tests.jsonl cannot be read"):
         folder.read_tests()
     folder.clear()
     assert folder.read_tests() == {}

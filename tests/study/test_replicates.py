@@ -77,7 +77,7 @@ def test_what_cannot_be_read():
             Study.read("good")
     run("a", 0)
     Path("a/rounds.jsonl").write_text("{}\nnothing\n")
-    with pytest.raises(LotteryError, match=r"Line 1 of a/rounds.jsonl is not a record"):
+    with pytest.raises(LotteryError, match=r"Line 1 of a/rounds.jsonl cannot be read"):
         Study.read("a")
 
 

@@ -55,7 +55,7 @@ class DataOrder:
         self._resumption: _Resumption | None = None
         self._reload_epoch: float | None = None
         # In a round with other random numbers, their seed, and the seed of samplers in the rounds before.
-        self._own_seed: int | None = None
+        self._round_seed: int | None = None
         self._sampler_seed: str | None = None
 
     def watch(self) -> list[Callable[[], None]]:
@@ -95,8 +95,8 @@ class DataOrder:
             self._generators.update(found)
             if self._repeat is not None:  # generators that were unknown before the request
                 generators.restore_own(self._repeat, found)
-            elif self._own_seed is not None:  # the user may create them with the same seed again and again
-                generators.reseed_own(self._own_seed + self._trainer.current_epoch, new)
+            elif self._round_seed is not None:  # a hook may create a generator with a fixed seed in every epoch
+                generators.reseed_own(self._round_seed + self._trainer.current_epoch, new)
             states = self._capture().own
             # A loader that had not been requested at that moment had the same generator state as now.
             for known in (moment, self._before_loading, self._after_loading):
@@ -188,17 +188,17 @@ class DataOrder:
         """Sets the seed of samplers that Lightning creates; ``None`` for that of the other rounds."""
         self._use_common_seed()
         if seed is not None:
-            self._own_seed, self._sampler_seed = seed, os.environ.get(_SEED)
+            self._round_seed, self._sampler_seed = seed, os.environ.get(_SEED)
             os.environ[_SEED] = str(seed % 2**32)
 
     def _use_common_seed(self) -> None:
-        if self._own_seed is None:
+        if self._round_seed is None:
             return
         if self._sampler_seed is None:
             os.environ.pop(_SEED, None)
         else:
             os.environ[_SEED] = self._sampler_seed
-        self._own_seed = self._sampler_seed = None
+        self._round_seed = self._sampler_seed = None
 
     def rewind(self, same_order: bool, point: DataMoment | None = None, seed: int | None = None) -> None:
         """Loads the data of another round.

@@ -2,11 +2,18 @@
 
 from lightning_lottery.analysis.held_out import is_validation, record_tests
 from lightning_lottery.analysis.question import Question
-from lightning_lottery.analysis.statistics import Difference, Word, has_scipy, holm, paired_difference, word_for
+from lightning_lottery.analysis.statistics import (
+    PairedDifference,
+    Word,
+    has_scipy,
+    holm,
+    paired_difference,
+    word_for,
+)
 from lightning_lottery.analysis.verdict import Quantity, Training, Verdict, VerdictRow
 
 __all__ = [
-    "Difference",
+    "PairedDifference",
     "Quantity",
     "Question",
     "Training",

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
@@ -25,8 +26,8 @@ def record_tests(
 
     Args:
         dirpath: The run folder.
-        evaluate: Is called with the path of a checkpoint, and returns its test metrics by name, or a list of them
-            for each data loader, as ``trainer.test`` does:
+        evaluate: Is called with the path of a checkpoint, and returns its test metrics by name, or a list with one
+            dictionary per data loader, as ``trainer.test`` does:
             ``lambda path: trainer.test(model, data, ckpt_path=path)``.
 
     Returns:
@@ -49,8 +50,12 @@ def record_tests(
     for entry, (last, best) in paths.items():
         measured = {path: _measured(evaluate, path) for path in dict.fromkeys((last, best)) if path is not None}
         if measured:
-            both = [None if path is None else measured[path] for path in (last, best)]
-            tests[entry] = RoundTest(entry.number, entry.branch, *both)
+            known = tests.get(entry, RoundTest(entry.number, entry.branch))
+            tests[entry] = replace(  # what was measured before stays if its checkpoint is gone now
+                known,
+                last=known.last if last is None else measured[last],
+                best=known.best if best is None else measured[best],
+            )
             folder.write_tests(tests.values())
     if is_validation(records, tests):
         rank_zero_warn(
@@ -61,10 +66,10 @@ def record_tests(
 
 def _checkpoints(folder: RunFolder, record: RoundRecord) -> tuple[str | None, str | None]:
     """The checkpoints with the last and the best weights of a round."""
-    # Where Lightning counts no steps, those of different moments cannot be told apart.
-    is_known = record.best_step is not None and record.last_step > 0
     last = folder.checkpoint_at(record.id, record.last_step)
-    return last, folder.checkpoint_at(record.id, int(record.best_step or 0)) if is_known else None
+    if record.best_step is None or record.last_step <= 0:  # where Lightning counts no steps, all look alike
+        return last, None
+    return last, folder.checkpoint_at(record.id, record.best_step)
 
 
 def _measured(evaluate: Callable[[str], Metrics | Sequence[Metrics]], path: str) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """Paired differences over seeds: means, intervals, p-values, and what they mean in words."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,7 +14,7 @@ _ENOUGH = 3  # seeds for anything but "inconclusive"
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """The mean difference of two trainings over the seeds that have both, and how certain it is.
 
     Attributes:
@@ -39,7 +38,7 @@ class Difference:
 
 def paired_difference(
     first: Mapping[int, float], second: Mapping[int, float], confidence: float = 0.95
-) -> Difference | None:
+) -> PairedDifference | None:
     """Compares two trainings of the same seeds.
 
     The differences of the seeds are taken as a sample from a normal distribution.
@@ -61,17 +60,17 @@ def paired_difference(
     differences = [first[seed] - second[seed] for seed in seeds]
     center = mean(differences)
     if len(seeds) == 1:
-        return Difference(1, center)
+        return PairedDifference(1, center)
     equal = rounding(*(value for seed in seeds for value in (first[seed], second[seed])))
     if max(differences) - min(differences) <= equal:
         center = 0.0 if abs(center) <= equal else center
-        return Difference(len(seeds), center, center, center)
+        return PairedDifference(len(seeds), center, center, center)
     check_scipy()
     from scipy.stats import ttest_1samp
 
     result = ttest_1samp(differences, 0.0)
     interval = result.confidence_interval(confidence)
-    return Difference(len(seeds), center, float(interval.low), float(interval.high), float(result.pvalue))
+    return PairedDifference(len(seeds), center, float(interval.low), float(interval.high), float(result.pvalue))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -94,7 +93,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def word_for(difference: Difference, mode: str, tolerance: float, equal: float = 0.0) -> Word:
+def word_for(difference: PairedDifference, mode: str, tolerance: float, equal: float = 0.0) -> Word:
     """Says in a word how a training compares with the dense one.
 
     Args:
@@ -116,14 +115,6 @@ def word_for(difference: Difference, mode: str, tolerance: float, equal: float =
     if low >= -tolerance - equal:
         return "matching"
     return "worse" if high < -equal else "inconclusive"
-
-
-def deviation(values: Sequence[float]) -> float | None:
-    """The sample standard deviation; ``None`` for fewer than two values."""
-    if len(values) < 2:
-        return None
-    center = mean(values)
-    return math.sqrt(sum((value - center) ** 2 for value in values) / (len(values) - 1))
 
 
 def check_scipy() -> None:

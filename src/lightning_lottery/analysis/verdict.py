@@ -4,11 +4,11 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any, overload
 
 from lightning_lottery.analysis.question import Question
-from lightning_lottery.analysis.statistics import Difference, Word, deviation, holm, paired_difference, word_for
+from lightning_lottery.analysis.statistics import PairedDifference, Word, holm, paired_difference, word_for
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.files import local_path, write_atomically
 from lightning_lottery.storage import rounding
@@ -26,7 +26,7 @@ class Training:
         missing: The seeds whose metric is NaN, infinite or was not logged. Seeds that have not trained or tested
             the round are neither here nor among the values.
         steps: By seed, the step at which the value to reach was first reached.
-        curves: The seeds that could have reached it, since the curve of their metric is known.
+        seeds_with_curve: The seeds that could have reached it, since the curve of their metric is known.
     """
 
     id: RoundId
@@ -34,7 +34,7 @@ class Training:
     values: Mapping[int, float]
     missing: Sequence[int] = ()
     steps: Mapping[int, float] = field(default_factory=dict)
-    curves: Sequence[int] = ()
+    seeds_with_curve: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Quantity:
     Attributes:
         values: The numbers by seed.
         to_dense: This training minus round 0; ``None`` for round 0, and without a common seed.
-        from_ticket: For a control, the ticket of the same round minus this training.
+        from_ticket: For a control of a later round, the ticket of the round minus this training.
     """
 
     values: Mapping[int, float]
-    to_dense: Difference | None = None
-    from_ticket: Difference | None = None
+    to_dense: PairedDifference | None = None
+    from_ticket: PairedDifference | None = None
 
     @property
     def n(self) -> int:
@@ -64,7 +64,7 @@ class Quantity:
     @property
     def deviation(self) -> float | None:
         """Sample standard deviation over the seeds; ``None`` for fewer than two."""
-        return deviation(list(self.values.values()))
+        return stdev(self.values.values()) if self.n > 1 else None
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values."""
@@ -82,7 +82,7 @@ class VerdictRow:
         metric: The metric.
         steps: The steps at which the value to reach was first reached, over the seeds that reached it; ``None`` if
             that was not asked.
-        curves: The seeds that could have reached it.
+        seeds_with_curve: The seeds that could have reached it.
         word: Winning, matching (within the tolerance), worse or inconclusive, against round 0. ``None`` for
             round 0 itself, and if there is none.
         missing: The seeds whose metric is NaN, infinite or was not logged. If there are any, here or in round 0,
@@ -94,7 +94,7 @@ class VerdictRow:
     density: float
     metric: Quantity
     steps: Quantity | None
-    curves: Sequence[int]
+    seeds_with_curve: Sequence[int]
     word: Word | None
     missing: Sequence[int]
 
@@ -106,7 +106,7 @@ class VerdictRow:
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values."""
         steps = None if self.steps is None else self.steps.to_json()
-        plain = {**vars(self), "curves": list(self.curves), "missing": list(self.missing)}
+        plain = {**vars(self), "seeds_with_curve": list(self.seeds_with_curve), "missing": list(self.missing)}
         return {**plain, "metric": self.metric.to_json(), "steps": steps}
 
 
@@ -149,7 +149,7 @@ class Verdict(Mapping[int, VerdictRow]):
                 density=training.density,
                 metric=metrics[entry],
                 steps=steps.get(entry),
-                curves=training.curves,
+                seeds_with_curve=training.seeds_with_curve,
                 word=_word(training, by_id.get(RoundId(0)), metrics[entry], question),
                 missing=training.missing,
             )
@@ -215,19 +215,20 @@ def _compared(
     dense = take(trainings[RoundId(0)]) if RoundId(0) in trainings else {}
     made = {}
     for entry, training in trainings.items():
-        values, ticket = take(training), trainings.get(entry.ticket)
-        is_control = not entry.is_ticket and ticket is not None
+        values = take(training)
+        # A control of round 0 is compared with round 0 already.
+        ticket = trainings.get(entry.ticket) if not entry.is_ticket and entry.number > 0 else None
         made[entry] = Quantity(
             values=dict(values),
             to_dense=None if entry == RoundId(0) else paired_difference(values, dense, confidence),
-            from_ticket=paired_difference(take(ticket), values, confidence) if is_control and ticket else None,
+            from_ticket=None if ticket is None else paired_difference(take(ticket), values, confidence),
         )
     return _adjusted(made)
 
 
 def _adjusted(quantities: dict[RoundId, Quantity]) -> dict[RoundId, Quantity]:
     """Adjusts p-values, separately for tickets to dense, controls to dense, and tickets to controls."""
-    kinds: dict[tuple[str, bool], list[tuple[RoundId, Difference]]] = {}
+    kinds: dict[tuple[str, bool], list[tuple[RoundId, PairedDifference]]] = {}
     for entry, quantity in quantities.items():
         for name in ("to_dense", "from_ticket"):
             difference = getattr(quantity, name)

@@ -210,7 +210,7 @@ class LotteryTicketCallback(Resumable):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Tells logged values from those of the last validation."""
+        """Counts values of the monitored metric that are logged from now on as new."""
         if self._run is not None:
             self._run.round.metric.begin_batch(trainer)
 

@@ -18,6 +18,11 @@ from lightning_lottery.study import VERDICT, Replicate, Study
 # Makes Trainer, network and data from the command line after "fit".
 Build = Callable[[list[str]], tuple[Trainer, LightningModule, LightningDataModule | None]]
 
+_SUMMARIES = {
+    "verdict": "Compares tickets and controls with the dense network, over seeds.",
+    "test": "Measures the checkpoints of all rounds on the test set.",
+}
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the commands below ``analyse``, with their arguments."""
@@ -25,10 +30,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     verdict = ArgumentParser(description=_SUMMARIES["verdict"])
     _add_runs(verdict)
     verdict.add_argument("--metric", type=str | None, help="What to compare (default: the monitored metric).")
+    verdict.add_argument("--on", type=Literal["fit", "test"] | None, help="If both have this metric.")
     verdict.add_argument(
-        "--on", type=Literal["fit", "test"] | None, help="Where a metric of this name was measured."
+        "--mode", type=Literal["min", "max"] | None, help="Which values are better (monitored: known)."
     )
-    verdict.add_argument("--mode", type=Literal["min", "max"] | None, help="Needed for other metrics.")
     verdict.add_argument("--at", type=Literal["best", "end"] | None, help="Best value, or value at the end.")
     verdict.add_argument("--tolerance", type=float, default=0.0, help="How much worse than dense still matches.")
     verdict.add_argument("--reach", type=float | None, help="Also compare when this value is first reached.")
@@ -42,12 +47,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     test.add_argument("--override", default=[], action="append", help="Such as data.batch_size=10 (repeatable).")
     commands.add_subcommand("test", test, help=_SUMMARIES["test"])
-
-
-_SUMMARIES = {
-    "verdict": "Compares tickets and controls with the dense network, over seeds.",
-    "test": "Measures the checkpoints of all rounds on the test set.",
-}
 
 
 def _add_runs(parser: ArgumentParser) -> None:

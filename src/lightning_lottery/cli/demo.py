@@ -24,7 +24,7 @@ _TOLERANCE = 0.005
 _NOTE = """\
 Accuracies: at the end of each training, on 1,000 held-out images. Nothing was selected by them.
 Differences: in percentage points, paired by seed, with 95 % intervals.
-winning: the interval is above 0. matching: no part of it is below -0.5. worse: it is below 0."""
+winning: the interval is above 0. matching: else, no part of it is below -0.5. worse: else, it is below 0."""
 
 
 def demo(dirpath: Path = Path("lottery_demo"), seeds: int = 5) -> Path:
@@ -134,9 +134,9 @@ def _table(verdict: Verdict) -> str:
     controls = [verdict[branch] for branch in ("reinitialize", "shuffle_mask")]
     for number in verdict:
         ticket = verdict[number]
-        difference = report.interval_text(ticket.metric.to_dense, lambda value: f"{100 * value:.2f}")
+        difference = report.interval_text(ticket.metric.to_dense, lambda value: f"{value:.2f}", scale=100)
         cells = [_percent(control[number]) if number in control else "" for control in controls]
-        word = report.word_text(ticket, verdict.question).replace(f"{_TOLERANCE:g}", f"{100 * _TOLERANCE:g}")
+        word = report.word_text(ticket, verdict.question, scale=100)
         rows.append([f"{100 * ticket.density:.1f} %", _percent(ticket), difference, word, *cells])
     return report.aligned(rows, left={3})
 

@@ -1,4 +1,4 @@
-"""Commands with a line of their own for each training or test, instead of Lightning's messages."""
+"""Mutes Lightning's messages in commands that print a line of their own for each training or test."""
 
 import logging
 import warnings
@@ -15,5 +15,5 @@ def quiet() -> Iterator[None]:
             stack.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.ERROR)
         stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", module=r"lightning\.")
         yield

@@ -12,7 +12,7 @@ from lightning_lottery.cli.one_folder import lottery_of
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import check_integer
 from lightning_lottery.report import verdict_text
-from lightning_lottery.study import FIT_OPTIONS, VERDICT, Engine, Processes, Ray, Study
+from lightning_lottery.study import FIT_OPTIONS, VERDICT, Engine, Processes, Ray, Replicates, Study
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -83,10 +83,18 @@ def study(parse: Callable[[list[str]], Namespace], options: Namespace) -> None:
         runs = experiment.run(engine)
     except KeyboardInterrupt:
         sys.exit(130)
-    if has_scipy() and next(iter(runs.values())).monitor is not None:
-        verdict = runs.verdict()
-        verdict.save(experiment.dirpath / VERDICT)
-        print(f"\n{verdict_text(verdict)}\n\nOther questions: lightning-lottery analyse verdict {dirpath}")
+    if next(iter(runs.values())).monitor is not None:
+        _print_verdict(runs, experiment.dirpath)
+
+
+def _print_verdict(runs: Replicates, dirpath: Path) -> None:
+    if not has_scipy():
+        print("No verdict, since SciPy is not installed. Write pip install 'lightning-lottery[study]'.")
+        return
+    verdict = runs.verdict()
+    verdict.save(dirpath / VERDICT)
+    print(f"\n{verdict_text(verdict)}\n\n{dirpath / VERDICT}")
+    print(f"Other questions: lightning-lottery analyse verdict {dirpath}")
 
 
 def _check_overrides(words: Sequence[str]) -> None:

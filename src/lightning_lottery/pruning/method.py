@@ -127,6 +127,10 @@ class Pruner:
         never = sum(layer.alive for name, layer in self.layers.items() if name not in pooled)
         return [never + sum(kept) for kept in zip(*(pool.keep for pool in self.pools), strict=True)]
 
+    def removes(self, number: int) -> bool:
+        """Whether a round, from 1, keeps fewer units than the round before."""
+        return any(pool.keep[number] < pool.keep[number - 1] for pool in self.pools)
+
     def masks(self, number: int, masks: Masks, context: Callable[[Masks], Context]) -> tuple[Masks, list[str]]:
         """The masks of a round.
 
@@ -141,7 +145,7 @@ class Pruner:
         Raises:
             TrainingError: Scores are NaN, or do not have the shape of the weights.
         """
-        if all(pool.keep[number - 1] == pool.keep[number] for pool in self.pools):
+        if not self.removes(number):  # nothing to score
             return dict(masks), []
         iterations = self.method.criterion.iterations
         rescued = [name for name, first in self.empty_without_keep_alive.items() if first <= number]

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from math import floor, log10
 
-from lightning_lottery.analysis import Difference, Quantity, Question, Verdict, VerdictRow
+from lightning_lottery.analysis import PairedDifference, Quantity, Question, Verdict, VerdictRow
 from lightning_lottery.plain import first_of
 from lightning_lottery.report.text import aligned
 
@@ -26,19 +26,25 @@ def verdict_text(verdict: Verdict) -> str:
     return "\n\n".join([*parts, "\n".join(textwrap.fill(note, _WIDTH) for note in _notes(verdict))])
 
 
-def word_text(row: VerdictRow, question: Question) -> str:
-    """The word of a row, with its tolerance; empty without a word."""
+def word_text(row: VerdictRow, question: Question, scale: float = 1.0) -> str:
+    """The word of a row, with its tolerance times a scale; empty without a word."""
     if row.word == "matching":
-        return f"matching within {question.tolerance:g}"
+        return f"matching within {scale * question.tolerance:g}"
     return row.word or ""
 
 
-def interval_text(difference: Difference | None, show: Show) -> str:
-    """A difference with its interval, such as ``+0.0050 [+0.0010, +0.0090]``; empty without a difference."""
+def interval_text(difference: PairedDifference | None, show: Show, scale: float = 1.0) -> str:
+    """A difference with its interval, such as ``+0.0050 [+0.0010, +0.0090]``; empty without a difference.
+
+    Args:
+        difference: The difference.
+        show: Formats a number.
+        scale: What numbers are multiplied by, such as 100 for percentage points.
+    """
     if difference is None:
         return ""
-    ends = [_signed(end, show) for end in (difference.low, difference.high) if end is not None]
-    return _signed(difference.mean, show) + (f" [{', '.join(ends)}]" if ends else "")
+    ends = [_signed(scale * end, show) for end in (difference.low, difference.high) if end is not None]
+    return _signed(scale * difference.mean, show) + (f" [{', '.join(ends)}]" if ends else "")
 
 
 def _heading(verdict: Verdict) -> str:
@@ -89,10 +95,10 @@ def _steps(verdict: Verdict, controls: Sequence[VerdictRow]) -> list[str]:
     table[0] += [f"- {_base(verdict)}", "p", "p (Holm)"] if is_compared else []
     for row in verdict.rows:
         if (steps := row.steps) is not None:
-            reached = f"{steps.n} of {len(row.curves)}" if row.curves else "unknown"
+            reached = f"{steps.n} of {len(row.seeds_with_curve)}" if row.seeds_with_curve else "unknown"
             cells = [str(row.round), row.branch, f"{row.density:.4f}", reached, _spread(steps, _whole)]
             if is_compared:
-                cells += [_paired(steps.to_dense, len(row.curves), _whole), *_p_values(steps.to_dense)]
+                cells += [_paired(steps.to_dense, len(row.seeds_with_curve), _whole), *_p_values(steps.to_dense)]
             table.append(cells)
     parts = [
         f"Step at which the monitored metric first reaches {question.reach:g} (negative differences: earlier):",
@@ -123,7 +129,7 @@ def _notes(verdict: Verdict) -> list[str]:
         elif row.metric.n < len(verdict.seeds):
             what = "tested" if question.is_test else "trained"
             notes.append(f"{row.id} was {what} with {row.metric.n} of {len(verdict.seeds)} seeds.")
-    if any(row.steps is not None and row.steps.n < len(row.curves) for row in verdict.rows):
+    if any(row.steps is not None and row.steps.n < len(row.seeds_with_curve) for row in verdict.rows):
         notes.append(
             "Where not all seeds reach the value, steps and differences are those of the seeds that do. That "
             "favours the training that fails more often."
@@ -135,13 +141,13 @@ def _meaning(verdict: Verdict) -> list[str]:
     question = verdict.question
     if 0 not in verdict:
         return ["Round 0 was not trained, so nothing is compared with the dense network."]
-    better = "above" if question.mode == "max" else "below"
+    better, worse = ("above", "below") if question.mode == "max" else ("below", "above")
     notes = [
-        "Differences are paired: of the same seed, with Student's t intervals of their mean. n in brackets: fewer "
-        "seeds have both.",
-        f"winning: the interval lies {better} 0. matching: no part of it is worse than 0 by more than the "
-        "tolerance. worse: it lies on the other side of 0. inconclusive: none of these, fewer than 3 seeds, or a "
-        "value is missing.",
+        "Differences are paired: of the same seed, with Student's t intervals of their mean. (n=4): only 4 seeds "
+        "have both trainings.",
+        f"The first that applies: winning: the interval lies {better} 0. matching: no part of it is worse than 0 "
+        f"by more than the tolerance. worse: it lies {worse} 0. inconclusive: none of these, fewer than 3 seeds, "
+        "or a value is missing.",
     ]
     if not question.tolerance:
         notes.append("No tolerance was given, so hardly any ticket can match: use tolerance=0.005, for example.")
@@ -150,22 +156,20 @@ def _meaning(verdict: Verdict) -> list[str]:
 
 def _many_tests(verdict: Verdict) -> list[str]:
     """How many words of tickets survive the adjustment for their number."""
-    compared = [row for row in verdict.rows if row.id.is_ticket and row.metric.to_dense is not None]
-    if len(compared) < 2:
+    tested = [
+        (row.word, row.metric.to_dense.p_holm)
+        for row in verdict.rows
+        if row.id.is_ticket and row.metric.to_dense is not None and row.metric.to_dense.p_holm is not None
+    ]
+    if len(tested) < 2:
         return []
-    limit = 1 - verdict.question.confidence
-    adjusted = [row.metric.to_dense.p_holm for row in compared if row.metric.to_dense is not None]
-    words = [row.word for row in compared]
-    survive = [
-        word
-        for word, p_value in zip(words, adjusted, strict=True)
-        if word in ("winning", "worse") and p_value is not None and p_value < limit
-    ]
-    parts = [
-        f"{survive.count(word)} of {words.count(word)} {word}" for word in ("winning", "worse") if word in words
-    ]
+    limit, parts = 1 - verdict.question.confidence, []
+    for word in ("winning", "worse"):
+        p_values = [p_value for other, p_value in tested if other == word]
+        if p_values:
+            parts.append(f"{sum(p_value < limit for p_value in p_values)} of {len(p_values)} {word}")
     note = (
-        f"{len(compared)} tickets are {len(compared)} tests. Intervals and words hold for one of them at a time; "
+        f"{len(tested)} tickets are {len(tested)} tests. Intervals and words hold for one of them at a time; "
         "p (Holm) is adjusted for all tests of its kind (tickets, controls, tickets against controls)."
     )
     return [note + (f" With it, p < {limit:g} for {' and '.join(parts)}." if parts else "")]
@@ -177,13 +181,13 @@ def _spread(quantity: Quantity, show: Show) -> str:
     return show(quantity.mean) + ("" if quantity.deviation is None else f" ± {show(quantity.deviation)}")
 
 
-def _paired(difference: Difference | None, expected: int, show: Show) -> str:
+def _paired(difference: PairedDifference | None, expected: int, show: Show) -> str:
     """A difference with its interval, and the number of pairs if that is not the expected one."""
     text = interval_text(difference, show)
     return text if difference is None or difference.n == expected else f"{text} (n={difference.n})"
 
 
-def _p_values(difference: Difference | None) -> list[str]:
+def _p_values(difference: PairedDifference | None) -> list[str]:
     values = [None, None] if difference is None else [difference.p, difference.p_holm]
     return ["" if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}" for value in values]
 

@@ -58,8 +58,8 @@ class NextMasks:
         return self._pruner.counts
 
     def removes(self, number: int) -> bool:
-        """Whether a round, from 1, has fewer units than the round before."""
-        return self.counts[number] < self.counts[number - 1]
+        """Whether a round, from 1, keeps fewer units than the round before."""
+        return self._pruner.removes(number)
 
     def make(self, number: int, masks: Masks, start: Mapping[str, Tensor], is_final: bool = True) -> Masks:
         """Computes the masks of a round. The network contains the weights to score.

@@ -130,7 +130,6 @@ class Settings:
                         f"{type(control).__name__} moves single weights and would break up the units of "
                         f"{self.method.pattern}, so it is not a fair control. Write controls=[Reinitialize()]."
                     )
-        self._check_where_controls_start()
         for branch in self.branches:
             if branch in _RESERVED or not isinstance(branch, str) or not re.fullmatch(r"\w{1,50}", branch):
                 raise ConfigurationError(
@@ -139,9 +138,10 @@ class Settings:
                     + " in records, files and loggers. Use up to 50 letters, digits, underscores: name='other'."
                 )
         self._check_control_rounds()
+        self._check_trainings_of_controls()
 
-    def _check_where_controls_start(self) -> None:
-        """Checks that what controls start from exists, and differs from what tickets start from."""
+    def _check_trainings_of_controls(self) -> None:
+        """Checks that the rounds of controls exist, and that none only repeats the training of its ticket."""
         for control in self.controls:
             name = type(control).__name__
             rounds = list(control.rounds(self.controlled_rounds))
@@ -150,7 +150,7 @@ class Settings:
                     f"{name}.rounds returns {rounds}, but {odd[0]!r} is not a round of this search. The rounds "
                     f"are 0 to {self.sizes.last_round}."
                 )
-            if self.prune_at_init and 0 in control.rounds([1]):
+            if self.prune_at_init and 0 in rounds:
                 raise ConfigurationError(
                     f"{name} repeats the dense round, but prune_at_init=True trains none. Leave out one of them."
                 )
@@ -161,6 +161,7 @@ class Settings:
                 )
 
     def _check_control_rounds(self) -> None:
+        """Checks the argument ``control_rounds``."""
         rounds, last = self.control_rounds, self.sizes.last_round
         if rounds is None:
             return

@@ -300,7 +300,7 @@ class RunFolder:
             try:
                 found.append(convert(json.loads(line)))
             except (ValueError, TypeError, AttributeError, KeyError) as error:
-                raise LotteryError(f"Line {number} of {path} is not a record: {error}") from error
+                raise LotteryError(f"Line {number} of {path} cannot be read: {error}") from error
         return found
 
     def has_last_ticket(self) -> bool:

@@ -144,7 +144,7 @@ def _training(entry: RoundId, runs: Runs, question: Question) -> Training:
         values=values,
         missing=[seed for seed in measured if seed not in values],
         steps=steps,
-        curves=list(curves),
+        seeds_with_curve=list(curves),
     )
 
 
