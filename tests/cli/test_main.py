@@ -90,7 +90,7 @@ def test_help_names_the_demo(monkeypatch, capsys):
     assert "Finds winning tickets of a small network" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(SystemExit):
         run(monkeypatch, "dmeo")
-    assert "'predict', 'demo'" in capsys.readouterr().err
+    assert "'predict', 'analyse', 'demo'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["demo", "--help"])
     assert "--seeds" in capsys.readouterr().out

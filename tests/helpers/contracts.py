@@ -10,10 +10,13 @@ from lightning_lottery import (
     Control,
     CoupledChannels,
     Criterion,
+    DenseAgain,
     EarlyBird,
     FineTune,
     Global,
     GraSP,
+    InitialTicket,
+    KeepSign,
     LargeFinalSameSign,
     Layerwise,
     LearningRate,
@@ -23,10 +26,12 @@ from lightning_lottery import (
     NofM,
     Pattern,
     Random,
+    RandomMask,
     Reinitialize,
     Rewind,
     Scope,
     ShuffleMask,
+    SignOnly,
     Stop,
     SynFlow,
     Taylor,
@@ -70,7 +75,16 @@ REWINDS = [
     LearningRate("2 epochs"),
     FineTune(2, 0.1),
 ]
-CONTROLS = [Reinitialize(), ShuffleMask()]
+CONTROLS = [
+    Reinitialize(),
+    ShuffleMask(),
+    RandomMask(),
+    RandomMask(ERK()),
+    KeepSign(),
+    SignOnly(),
+    DenseAgain(),
+    InitialTicket(),
+]
 STOPS = [Tolerance(drop=0.01), EarlyBird(), EarlyBird(window=2, tolerance=0.0)]
 BASES = {
     Criterion: CRITERIA,

@@ -7,6 +7,7 @@ from typing import Literal
 from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_lottery.analysis import record_tests
 from lightning_lottery.cli.quiet import quiet
@@ -100,7 +101,7 @@ def _test(build: Build, options: Namespace) -> None:
         except ConfigurationError as error:  # the others may have what this run lacks
             failed.append(str(error))
     if failed:
-        raise ConfigurationError("\n".join(failed))
+        raise ConfigurationError("\n".join(dict.fromkeys(failed)))
 
 
 def _words(configs: Sequence[str], overrides: Sequence[str], replicate: Replicate) -> list[str]:
@@ -117,6 +118,10 @@ def _words(configs: Sequence[str], overrides: Sequence[str], replicate: Replicat
 def _test_run(build: Build, replicate: Replicate, words: list[str]) -> None:
     with quiet():
         trainer, model, data = build(words)
+    source = model if data is None else data
+    if not is_overridden("test_dataloader", source):  # Lightning's own error would leave its changes to DataLoader
+        name = f"{type(source).__module__}.{type(source).__qualname__}"
+        raise ConfigurationError(f"{name} has no test_dataloader, so there is nothing to test.")
 
     def evaluate(path: str) -> list[dict[str, float]]:
         with quiet():
