@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from tests.helpers.fits import make_optimizer
 from tests.helpers.reference import prune
+
+PRUNABLE = ["convolution.weight", "hidden.weight", "output.weight"]  # of tests.helpers.fits.Net
+EPOCHS = 3
 
 
 @dataclass
@@ -130,3 +134,17 @@ class Experiment:
             self.train(masks, point, fresh_optimizer, epochs, lr)
             done.append((masks, start, copy.deepcopy(network.state_dict())))
         return done
+
+
+def experiment(network, train, val, optimizer, scheduler):
+    """The same training as of ``Model(network, optimizer, scheduler)`` in ``EPOCHS`` epochs with seed 11."""
+    return Experiment(
+        copy.deepcopy(network),
+        PRUNABLE,
+        train,
+        val,
+        lambda module: make_optimizer(optimizer, module.parameters()),
+        (lambda o: torch.optim.lr_scheduler.StepLR(o, 5, 0.7)) if scheduler == "step" else None,
+        epochs=EPOCHS,
+        seed=11,
+    )

@@ -1,8 +1,5 @@
 """Rewinding rules are bit-equal to plain PyTorch."""
 
-import copy
-import warnings
-
 import pytest
 import torch
 from hypothesis import given
@@ -25,18 +22,11 @@ from lightning_lottery import (
 )
 from lightning_lottery.rules.rewind import Point, Rewind, rewind_of
 from tests.helpers.contracts import concrete
-from tests.helpers.fits import LateSpy, Model, Net, loaders, make_optimizer, quiet_trainer, same_bits
-from tests.helpers.reference_rewind import Experiment
+from tests.helpers.fits import LateSpy, Model, loaders, quiet_trainer, same_bits
+from tests.helpers.reference_rewind import EPOCHS, experiment
+from tests.helpers.resuming import Dropout
 
-PRUNABLE = ["convolution.weight", "hidden.weight", "output.weight"]
-STEPS_OF_AN_EPOCH, EPOCHS = 7, 3
-
-
-class Dropout(Net):
-    """Draws random numbers in every step."""
-
-    def forward(self, images):
-        return nn.functional.dropout(super().forward(images), 0.1, self.training)
+STEPS_OF_AN_EPOCH = 7
 
 
 CASES = {
@@ -54,19 +44,6 @@ CASES = {
     "LearningRate to a step": (LearningRate(to=9), {"keep_weights": True, "step": 9}, (1, 9)),
     "FineTune": (FineTune(2, 0.01), {"keep_weights": True, "fine_tune": (2, 0.01)}, (0, 0)),
 }
-
-
-def experiment(network, train, val, optimizer, scheduler):
-    return Experiment(
-        copy.deepcopy(network),
-        PRUNABLE,
-        train,
-        val,
-        lambda module: make_optimizer(optimizer, module.parameters()),
-        (lambda o: torch.optim.lr_scheduler.StepLR(o, 5, 0.7)) if scheduler == "step" else None,
-        epochs=EPOCHS,
-        seed=11,
-    )
 
 
 @pytest.mark.parametrize(("optimizer", "scheduler"), [("sgd", "step"), ("adam", "none"), ("rmsprop", "step")])
@@ -97,47 +74,6 @@ def test_every_rule_is_that_of_plain_pytorch_in_every_round(digits, case, optimi
 def test_every_rule_is_compared_with_plain_pytorch():
     compared = {type(rewind_of(rule)) for rule, _, _ in CASES.values()}
     assert compared == concrete(Rewind)
-
-
-def test_cyclic_training_is_that_of_plain_pytorch(digits):
-    """Rounds of equal density train the same weights again from the start of the schedule (arXiv:2406.02773)."""
-    network = Dropout()
-    train, val = loaders(digits)
-    expected = experiment(network, train, val, "sgd", "step").run([0.5, 0.0, 0.0, 0.5], 4, keep_weights=True)
-
-    spy = LateSpy()
-    lottery = LotteryTicketCallback(densities=[0.5, 0.5, 0.5, 0.25], rewind=LearningRate(), verbose=False)
-    seed_everything(11, verbose=False)
-    quiet_trainer(max_epochs=EPOCHS, callbacks=[lottery, spy]).fit(Model(network, "sgd", "step"), train, val)
-    assert [record.kept for record in lottery.records] == [6484, 3242, 3242, 3242, 1621]
-    for number, (masks, start, end) in enumerate(expected):
-        assert same_bits(lottery.tickets[number].masks, {f"network.{name}": mask for name, mask in masks.items()})
-        assert same_bits(spy.starts[number], {f"network.{name}": tensor for name, tensor in start.items()})
-        assert same_bits(spy.ends[number], {f"network.{name}": tensor for name, tensor in end.items()})
-
-
-def test_rounds_that_only_repeat_the_training_before_are_said(digits):
-    lottery = LotteryTicketCallback(densities=[0.5, 0.5, 0.2, 0.2], verbose=False)
-    with pytest.warns(UserWarning, match=r"rounds \[2, 4\] have the density.*write rewind=LearningRate\(\)"):
-        quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Model(), *loaders(digits))
-    ends = [record.metrics for record in lottery.records]
-    assert (ends[1], ends[3]) == (ends[2], ends[4])
-    assert ends[1] != ends[3]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="The rounds")
-        lottery = LotteryTicketCallback(densities=[0.5, 0.5], same_data_order=False, verbose=False)
-        quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Model(), *loaders(digits))
-    assert lottery.records[1].metrics != lottery.records[2].metrics
-    assert same_bits(lottery.tickets[1].masks, lottery.tickets[2].masks)
-
-
-def test_a_first_round_with_the_density_of_the_given_ticket_repeats_it(digits):
-    lottery = LotteryTicketCallback(densities=[0.5], verbose=False)
-    quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Model(), *loaders(digits))
-    further = LotteryTicketCallback(start=lottery.tickets[1], densities=[0.5, 0.5], verbose=False)
-    with pytest.warns(UserWarning, match=r"rounds \[1, 2\] have the density of the round before"):
-        quiet_trainer(callbacks=[further], max_epochs=1).fit(Model(), *loaders(digits))
-    assert further.records[0].metrics == further.records[1].metrics == further.records[2].metrics
 
 
 def test_controls_take_the_weights_of_the_point(digits):

@@ -2,6 +2,7 @@
 
 import copy
 import os
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from lightning_lottery import (
     LearningRate,
     LotteryTicketCallback,
     ShuffleMask,
+    SignOnly,
     TicketCallback,
     ToInit,
     ToStep,
@@ -24,9 +26,6 @@ from lightning_lottery import (
 from tests.helpers.controlled import fitted
 from tests.helpers.fits import LateSpy, Model, Net, Spy, copied, loaders, quiet_trainer, same_bits
 from tests.helpers.resuming import Dropout
-
-PRUNABLE = ["network.convolution.weight", "network.hidden.weight", "network.output.weight"]
-OTHERS = ["network.convolution.bias", "network.norm.weight", "network.norm.bias", "network.hidden.bias"]
 
 
 def test_dense_again_is_the_dense_training_in_another_order(digits):
@@ -187,3 +186,20 @@ def test_the_initial_ticket_of_a_shortened_round_trains_to_the_same_step(digits,
     assert lottery.records[1].is_cut_short
     assert lottery.records["initial_ticket"][1].steps == steps
     assert lottery.records[1].last_step == (21 if rewind == "1 epoch" else 14)
+
+
+@dataclass(frozen=True)
+class DenseSigns(SignOnly):
+    """The dense network with the signs of its values alone."""
+
+    def rounds(self, controlled):
+        return [0]
+
+
+def test_a_control_of_round_0_gets_initial_values_whatever_the_rewinding(digits):
+    spy = LateSpy()
+    lottery, initial = fitted(digits, DenseSigns(), spy=spy, rewind="5 steps", densities=[0.4])
+    assert spy.began[-1] == (0, 0)
+    made = lottery.tickets["dense_signs"][0].weights["network.hidden.weight"].numpy()
+    values = initial["network.hidden.weight"]
+    np.testing.assert_allclose(made, np.sign(values) * np.sqrt(np.mean(values.astype(np.float64) ** 2)), rtol=1e-6)

@@ -34,7 +34,7 @@ def record_tests(
         What was recorded, by training; also in ``tests.jsonl``.
 
     Raises:
-        ConfigurationError: There is no run with finished rounds, none of them has a checkpoint, or ``evaluate``
+        ConfigurationError: The folder contains no finished round, no checkpoint of a round exists, or ``evaluate``
             returns no metrics.
     """
     folder = RunFolder.at(local_path(os.fspath(dirpath), "record_tests('runs/exp/seed_0', ...)"))
@@ -85,7 +85,7 @@ def _measured(evaluate: Callable[[str], Metrics | Sequence[Metrics]], path: str)
 
 
 def is_validation(records: Records, tests: Mapping[RoundId, RoundTest]) -> bool:
-    """Whether the test set seems to be the validation set: metrics of like names are equal in all rounds."""
+    """Whether ``test`` metrics equal ``val`` metrics in all rounds, so that both sets are probably the same."""
     pairs = [
         (value, record.metrics[other])
         for record in records

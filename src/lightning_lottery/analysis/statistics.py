@@ -21,7 +21,7 @@ class PairedDifference:
         n: Number of seeds.
         mean: Mean of the differences.
         low: Lower end of the confidence interval of the mean, by Student's t distribution; ``None`` for one
-            seed. If all differences are equal, there is no variance to estimate, and the interval is their value.
+            seed. If all differences are equal, both ends are equal to them.
         high: Upper end.
         p: Two-sided p-value of the hypothesis that the true mean is 0 (paired t-test); ``None`` for one seed, and
             if all differences are equal.
@@ -41,7 +41,7 @@ def paired_difference(
 ) -> PairedDifference | None:
     """Compares two trainings of the same seeds.
 
-    The differences of the seeds are taken as a sample from a normal distribution.
+    Assumes that the differences of the seeds are independent and normally distributed.
 
     Args:
         first: Finite values by seed.
@@ -82,8 +82,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
         p_values: The p-values of all tests.
 
     Returns:
-        The adjusted p-values, in the same order. Whoever rejects all hypotheses with values below 5 % rejects any
-        true one with a probability of at most 5 %.
+        The adjusted p-values, in the same order. If all hypotheses with adjusted values below 5 % are rejected,
+        the probability that a true one is among them is at most 5 %.
     """
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted, largest = [0.0] * len(p_values), 0.0

@@ -31,11 +31,21 @@ def add_arguments(parser: ArgumentParser) -> None:
     verdict = ArgumentParser(description=_SUMMARIES["verdict"])
     _add_runs(verdict)
     verdict.add_argument("--metric", type=str | None, help="What to compare (default: the monitored metric).")
-    verdict.add_argument("--on", type=Literal["fit", "test"] | None, help="If both have this metric.")
     verdict.add_argument(
-        "--mode", type=Literal["min", "max"] | None, help="Which values are better (monitored: known)."
+        "--on",
+        type=Literal["fit", "test"] | None,
+        help="Where the metric was measured, if both have one of this name (default: fit).",
     )
-    verdict.add_argument("--at", type=Literal["best", "end"] | None, help="Best value, or value at the end.")
+    verdict.add_argument(
+        "--mode",
+        type=Literal["min", "max"] | None,
+        help="Whether small or large values are better; needed unless the metric was monitored.",
+    )
+    verdict.add_argument(
+        "--at",
+        type=Literal["best", "end"] | None,
+        help="The best value of each training (default for the monitored metric), or the one at its end.",
+    )
     verdict.add_argument("--tolerance", type=float, default=0.0, help="How much worse than dense still matches.")
     verdict.add_argument("--reach", type=float | None, help="Also compare when this value is first reached.")
     verdict.add_argument("--confidence", type=float, default=0.95, help="Of the intervals (default: 0.95).")

@@ -45,7 +45,7 @@ def demo(dirpath: Path = Path("lottery_demo"), seeds: int = 5) -> Path:
     Raises:
         ConfigurationError: ``seeds`` is below 1, or matplotlib, mlxtend or SciPy is missing.
     """
-    check_integer("seeds", seeds, 1, "seeds=3")
+    check_integer("seeds", seeds, 1, "seeds=5")
     missing = [
         name for name, is_there in (("matplotlib", report.can_draw()), ("SciPy", has_scipy())) if not is_there
     ]

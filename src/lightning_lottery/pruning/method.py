@@ -334,6 +334,6 @@ def _check(pools: Sequence[Pool], layers: Sequence[Layer], sizes: Sizes, method:
     pairs = enumerate(itertools.pairwise(totals), start=1)
     if not pools or not all(sizes.allows(number, *pair, is_sparse) for number, pair in pairs):
         raise ConfigurationError(
-            f"Each round must remove at least one unit, but with {scope} the rounds keep {totals or 'all'}. Use "
-            "fewer rounds or other sizes."
+            f"Each round must remove at least one unit, unless densities repeats the density before, but with "
+            f"{scope} the rounds keep {totals or 'all'}. Use fewer rounds or other sizes."
         )

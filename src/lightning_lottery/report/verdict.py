@@ -27,14 +27,20 @@ def verdict_text(verdict: Verdict) -> str:
 
 
 def word_text(row: VerdictRow, question: Question, scale: float = 1.0) -> str:
-    """The word of a row, with its tolerance times a scale; empty without a word."""
+    """The word of a row, such as ``matching within 0.005``; an empty string if it has none.
+
+    Args:
+        row: The row.
+        question: What was asked.
+        scale: What the tolerance is multiplied by, such as 100 for percentage points.
+    """
     if row.word == "matching":
         return f"matching within {scale * question.tolerance:g}"
     return row.word or ""
 
 
 def interval_text(difference: PairedDifference | None, show: Show, scale: float = 1.0) -> str:
-    """A difference with its interval, such as ``+0.0050 [+0.0010, +0.0090]``; empty without a difference.
+    """A difference with its interval, such as ``+0.0050 [+0.0010, +0.0090]``; an empty string for ``None``.
 
     Args:
         difference: The difference.
@@ -204,7 +210,7 @@ def _whole(value: float) -> str:
 
 
 def _format(quantities: Sequence[Quantity]) -> Show:
-    """Formats numbers so that small deviations have two digits, but not that of every outlier."""
+    """Chooses the number of decimals: two digits for the lower quartile of the deviations."""
     deviations = sorted(quantity.deviation for quantity in quantities if quantity.deviation)
     sizes = deviations or [abs(quantity.mean) / 100 for quantity in quantities if quantity.mean] or [1.0]
     decimals = max(1 - floor(log10(sizes[len(sizes) // 4])), 0)

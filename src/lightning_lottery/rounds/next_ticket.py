@@ -67,7 +67,8 @@ class NextTicket:
     def _control(self, entry: RoundId) -> Ticket:
         tensors, dense = tensors_of(self._module), self._rewind_point.dense()
         control = self._settings.branches[entry.branch]
-        if control.from_init and not self._settings.prune_at_init:  # which has neither round 0 nor a later point
+        is_initial = control.from_init or entry.number == 0
+        if is_initial and not self._settings.prune_at_init:  # which has neither round 0 nor a later point
             dense = self._folder.read_ticket(self._folder.ticket_name(RoundId(0)))
         seed = derived_seed(dense.provenance["seed"], entry.branch, entry.number)
         ticket = self._folder.read_ticket(self._folder.ticket_name(entry.ticket))

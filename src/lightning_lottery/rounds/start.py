@@ -167,7 +167,7 @@ def _continue(
 
 
 def _try_controls(prepared: Prepared, pruner: Pruner, dense: Ticket) -> None:
-    """Tries every control on random masks of its first and last round, to fail now not after the tickets."""
+    """Tries every control before any training, on random masks of its first and last round."""
     module, controls = prepared.module, prepared.settings.branches.values()
     if not controls:
         return

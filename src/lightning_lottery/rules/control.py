@@ -24,9 +24,9 @@ class Control(ABC):
 
     Attributes:
         moves_mask: Whether the mask moves to other single weights, which would break up the units of a pattern.
-        keeps_size: Whether its tickets keep as many weights as those of the rounds. Then it is checked.
+        keeps_size: Whether its tickets have as many weights as those of the rounds, which is checked.
         from_init: Whether it trains from initialisation, with the schedule at its start, even if the search
-            rewinds to a later point.
+            rewinds to a later point. A control of round 0 always does.
         other_data_order: Whether it trains with other random numbers, and so in another order of the data.
         name: The name of the control in records, logs and files: letters, digits and underscores. By default the
             class name in snake_case, followed by the arguments if there are several controls of the class.
@@ -48,7 +48,7 @@ class Control(ABC):
         return self.name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
     def rounds(self, controlled: Sequence[int]) -> Sequence[int]:
-        """The rounds whose tickets it trains instead.
+        """Chooses the rounds whose tickets it replaces. By default all that are controlled.
 
         Args:
             controlled: The argument ``control_rounds``; by default all rounds except 0.
@@ -63,7 +63,7 @@ class Control(ABC):
             ticket: The ticket of the same round.
             dense: The ticket of round 0, with the values that rounds return to: those of initialisation or of the
                 later point; with rules that keep the trained weights, such as :class:`LearningRate`, those at the
-                end of round 0; with ``from_init``, always those of initialisation. All weights survive in it,
+                end of round 0; if the control trains from initialisation, those. All weights survive in it,
                 unless the search starts from a ticket.
             module: The network. Its weights may be changed; the caller restores them.
             seed: Seed for all random choices; it differs between rounds.

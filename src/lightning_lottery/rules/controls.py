@@ -190,7 +190,6 @@ class DenseAgain(Control):
     as round 0 of its branch. The order stays the same if your own sampler has a seed of its own.
     """
 
-    from_init: ClassVar[bool] = True
     other_data_order: ClassVar[bool] = True
 
     def rounds(self, controlled: Sequence[int]) -> Sequence[int]:

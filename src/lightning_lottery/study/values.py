@@ -42,12 +42,12 @@ def question_about(runs: Runs, metric: str | None, options: VerdictOptions) -> Q
             "Nothing was monitored in these runs, so name a metric and its mode, as in metric='val_acc', "
             f"mode='max'. There are {_known(runs)}."
         )
-    is_test = _is_test(runs, name, options.get("on"))
+    is_test = _is_test(runs, name, options["on"])
     is_monitored = name == first.monitor and not is_test
-    mode = _mode(first, name, is_monitored, options.get("mode"))
-    if options.get("reach") is not None and first.monitor is None:
+    mode = _mode(first, name, is_monitored, options["mode"])
+    if options["reach"] is not None and first.monitor is None:
         raise ConfigurationError("reach is a value of the monitored metric, but nothing was monitored.")
-    at = options.get("at") or ("best" if is_monitored else "end")
+    at = options["at"] or ("best" if is_monitored else "end")
     if at == "best" and not is_monitored and not is_test:
         raise ConfigurationError(
             f"at='best' is only known for the monitored metric {first.monitor!r} and on the test set. Use "
@@ -60,9 +60,9 @@ def question_about(runs: Runs, metric: str | None, options: VerdictOptions) -> Q
         is_test=is_test,
         is_validation=is_test and all(is_validation(run.records, run.tests) for run in runs.values() if run.tests),
         is_monitored=is_monitored,
-        tolerance=options.get("tolerance", 0.0),
-        reach=options.get("reach"),
-        confidence=options.get("confidence", 0.95),
+        tolerance=options["tolerance"],
+        reach=options["reach"],
+        confidence=options["confidence"],
     )
 
 
