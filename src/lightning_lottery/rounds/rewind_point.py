@@ -214,10 +214,10 @@ class RewindPoint:
 
     def rewind(self, ticket: Ticket, same_data_order: bool) -> None:
         """Rewinds network and Trainer to the start of a round."""
-        entry, seed = ticket.id, self.data_seed(ticket)
+        entry, state = ticket.id, self._state.read()
+        seed = _data_seed(state, ticket)
         if not same_data_order and seed is None:
             self._continue_generators(entry.name)
-        state = self._state.read()
         state.module_at(entry).restore(self._module)
         ticket.apply(self._module)
         length = None if state.is_initial(entry) else self._rule.length
@@ -225,9 +225,7 @@ class RewindPoint:
 
     def data_seed(self, ticket: Ticket) -> int | None:
         """The seed of all random numbers in the training of a ticket, if they differ from those of round 0."""
-        if ticket.branch not in self._state.read().other_data_order:
-            return None
-        return derived_seed(ticket.provenance["seed"], f"data of {ticket.branch}", ticket.round)
+        return _data_seed(self._state.read(), ticket)
 
     def _continue_generators(self, name: str) -> None:
         """Saves the random generators, or restores them if the round was started before."""
@@ -241,6 +239,12 @@ class RewindPoint:
         """Sets the length of a resumed round as the rule requires."""
         if self._rule.length is not None and not self._state.read().is_initial(entry):
             self._fit.fine_tune(*self._rule.length)
+
+
+def _data_seed(state: RewindState, ticket: Ticket) -> int | None:
+    if ticket.branch not in state.other_data_order:
+        return None
+    return derived_seed(ticket.provenance["seed"], f"data of {ticket.branch}", ticket.round)
 
 
 def pending_points(rule: Rewind, fit: RoundsFit) -> Points:
