@@ -65,6 +65,22 @@ def test_the_figure_shows_every_branch_against_density(tmp_path):
     assert len(list((tmp_path / "new").iterdir())) == 1
 
 
+def test_rounds_of_equal_density_are_drawn_by_round():
+    needs("matplotlib")
+    densities = [1.0, 0.1, 0.1, 0.1]
+    found = Records([record(n, density=d, metrics={"acc": 0.9 + 0.01 * n}) for n, d in enumerate(densities)])
+    assert report.has_equal_densities(found)
+    assert not report.has_equal_densities(Records(list(found)[:2]))
+    drawn = report.figure(report.curves(found, "acc", by_round=True), "acc", by_round=True)
+    (axes,) = drawn.axes
+    line, dense = axes.get_lines()
+    assert list(line.get_xdata()) == [0, 1, 2, 3]
+    assert list(dense.get_ydata()) == [0.9, 0.9]
+    assert axes.get_xscale() == "linear"
+    assert "round" in axes.get_xlabel()
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
+
+
 def test_tick_labels_do_not_run_into_each_other():
     densities = [0.8**number for number in range(25)]
     shown = figures._apart(sorted(densities))

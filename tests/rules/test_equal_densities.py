@@ -1,6 +1,7 @@
 """Rounds of equal density: cyclic training, and rounds that only repeat."""
 
 import warnings
+from pathlib import Path
 
 import pytest
 from lightning.pytorch import seed_everything
@@ -29,12 +30,15 @@ def test_cyclic_training_is_that_of_plain_pytorch(digits):
 
 
 def test_rounds_that_only_repeat_the_training_before_are_said(digits):
-    lottery = LotteryTicketCallback(densities=[0.5, 0.5, 0.2, 0.2], verbose=False)
+    lottery = LotteryTicketCallback(
+        densities=[0.5, 0.5, 0.2, 0.2], monitor="val_acc", mode="max", dirpath="run", verbose=False
+    )
     with pytest.warns(UserWarning, match=r"rounds \[2, 4\] have the density.*write rewind=LearningRate\(\)"):
         quiet_trainer(callbacks=[lottery], max_epochs=1).fit(Model(), *loaders(digits))
     ends = [record.metrics for record in lottery.records]
     assert (ends[1], ends[3]) == (ends[2], ends[4])
     assert ends[1] != ends[3]
+    assert Path("run/report.png").exists(), "drawn by round"
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="The rounds")
         lottery = LotteryTicketCallback(densities=[0.5, 0.5], same_data_order=False, verbose=False)

@@ -1,6 +1,6 @@
 """What people read and look at: lines of text, tables, figures."""
 
-from lightning_lottery.report.figures import can_draw, curves, figure, save_figure
+from lightning_lottery.report.figures import can_draw, curves, figure, has_equal_densities, save_figure
 from lightning_lottery.report.text import aligned, line, progress, scalars, table
 from lightning_lottery.report.verdict import interval_text, verdict_text, word_text
 
@@ -9,6 +9,7 @@ __all__ = [
     "can_draw",
     "curves",
     "figure",
+    "has_equal_densities",
     "interval_text",
     "line",
     "progress",

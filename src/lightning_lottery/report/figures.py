@@ -30,11 +30,23 @@ _OTHER_STYLES = (
 )
 
 
-def curves(records: Records, metric: str) -> dict[str, list[tuple[float, float]]]:
-    """The final values of a metric: (density, value) pairs by branch, starting with the dense round."""
+def has_equal_densities(records: Records) -> bool:
+    """Whether tickets have the same density, so that a figure must tell them apart by their rounds."""
+    densities = [record.density for record in records[TICKET_BRANCH].values()]
+    return len(set(densities)) < len(densities)
+
+
+def curves(records: Records, metric: str, by_round: bool = False) -> dict[str, list[tuple[float, float]]]:
+    """The final values of a metric: (density, value) pairs by branch, starting with the dense round.
+
+    Args:
+        records: The records.
+        metric: The name of the metric.
+        by_round: Whether to return (round, value) pairs instead.
+    """
     return {
         branch: [
-            (record.density, record.metrics[metric])
+            (record.round if by_round else record.density, record.metrics[metric])
             for record in records[branch].values()
             if isfinite(record.metrics.get(metric, nan))
         ]
@@ -49,6 +61,7 @@ def figure(
     title: str | None = None,
     is_wide: bool = True,
     start: float = 1.0,
+    by_round: bool = False,
 ) -> Figure:
     """Draws a metric against density, one curve per branch, with the dense network on the left.
 
@@ -62,6 +75,7 @@ def figure(
         title: The title of the figure.
         is_wide: Whether there is room for a second panel. Otherwise the figure is square, for loggers.
         start: The density of round 0; a dotted line marks its value.
+        by_round: Whether the first number of a pair is the round, not the density.
 
     Returns:
         A matplotlib figure that is not shown in a window.
@@ -77,7 +91,7 @@ def figure(
     size = (6.5 * len(panels), 4.4) if is_wide else (5.0, 5.0)
     drawing = Figure(figsize=size, dpi=120, layout="constrained")
     for axes, shown in zip(drawing.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        _draw(axes, shown, spread or {}, start)
+        _draw(axes, shown, spread or {}, start, by_round)
         axes.set_ylabel(metric)
         if len(panels) > 1:
             axes.set_title("tickets and controls" if shown is points else "tickets alone", fontsize="medium")
@@ -91,8 +105,9 @@ def _draw(
     points: Mapping[str, Sequence[tuple[float, float]]],
     spread: Mapping[str, Sequence[float]],
     start: float,
+    by_round: bool,
 ) -> None:
-    from matplotlib.ticker import FuncFormatter, NullLocator
+    from matplotlib.ticker import MaxNLocator
 
     others = cycle(_OTHER_STYLES)
     for branch, pairs in points.items():
@@ -105,19 +120,30 @@ def _draw(
             low = [value - half for value, half in zip(values, spread[branch], strict=True)]
             high = [value + half for value, half in zip(values, spread[branch], strict=True)]
             axes.fill_between(densities, low, high, color=colour, alpha=0.15, linewidth=0)
-    first = [value for density, value in points.get(TICKET_BRANCH, ()) if density == start]
+    first = [value for place, value in points.get(TICKET_BRANCH, ()) if place == (0 if by_round else start)]
     if first:
         label = "dense network" if start == 1 else "starting ticket"
         axes.axhline(first[0], color="0.5", linewidth=1, linestyle=":", label=label)
-    axes.set_xscale("log")
-    axes.invert_xaxis()
-    axes.set_xticks(_apart(sorted({density for pairs in points.values() for density, _ in pairs})))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("density (weights kept / prunable weights)")
+    if by_round:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("round (several have the same density)")
+    else:
+        _scale_densities(axes, sorted({density for pairs in points.values() for density, _ in pairs}))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
+
+
+def _scale_densities(axes: Axes, densities: Sequence[float]) -> None:
+    """Makes the horizontal axis one of densities: logarithmic, and falling."""
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.set_xticks(_apart(densities))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("density (weights kept / prunable weights)")
 
 
 def save_figure(drawing: Figure, path: Path) -> None:

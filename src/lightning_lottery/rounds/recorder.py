@@ -75,7 +75,9 @@ class Recorder:
     def _draw(self, is_wide: bool) -> Any:
         metric = str(self._settings.monitor)
         start = next((record.density for record in self._records if record.round == 0), 1.0)
-        return report.figure(report.curves(self._records, metric), metric, is_wide=is_wide, start=start)
+        by_round = report.has_equal_densities(self._records)
+        points = report.curves(self._records, metric, by_round)
+        return report.figure(points, metric, is_wide=is_wide, start=start, by_round=by_round)
 
     def close(self) -> None:
         """Draws the figure into the run folder, and prints what stop rules have saved."""
