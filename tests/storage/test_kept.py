@@ -111,6 +111,10 @@ def test_a_damaged_or_missing_ticket_is_named(tmp_path):
         KeptTicket(folder, "a.safetensors", nn.Linear(2, 1)).weights()
     metadata = {"format": "lightning-lottery ticket", "version": "1", "shapes": '{"weight": [1, 2]}'}
     save_file({"weight.weight": torch.ones(1)}, path, metadata)
+    with pytest.raises(LotteryError, match=r"a\.safetensors is a damaged ticket file"):
+        KeptTicket(folder, "a.safetensors", nn.Linear(2, 1)).weights()
+    Ticket({}, {"weight": torch.ones(1, 2)}).save(path)
     weights = KeptTicket(folder, "a.safetensors", nn.Linear(2, 1)).weights()
+    path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(LotteryError, match=r"a\.safetensors is .*damaged"):
         weights["weight"]

@@ -3,12 +3,13 @@
 import itertools
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from lightning_lottery import LotteryTicketCallback, ShuffleMask, Ticket, TicketError, ToStep
-from lightning_lottery.tickets.tensors import moved_like, put, put_together, take_apart, values_of
+from lightning_lottery.tickets.tensors import bytes_of, moved_like, put, put_together, take_apart, values_of
 from tests.helpers.fits import Model, Net, loaders, quiet_trainer
 from tests.helpers.resuming import Stop
 from tests.helpers.rounds import PRUNED
@@ -58,6 +59,21 @@ def test_tickets_store_unusual_tensors(kind, tmp_path):
     ticket.apply(layer)
     assert same(layer.kept, KINDS[kind])
     assert torch.equal(layer.weight, mask.float())
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.tensor(3.0),
+        torch.tensor(3.0).expand(1),
+        torch.from_numpy(np.zeros(0, np.float32)),
+        torch.ones(2, 3).t(),
+        torch.tensor([True, False]),
+        torch.ones(3, dtype=torch.complex64),
+    ],
+)
+def test_bytes_of_any_strides(tensor):
+    assert bytes(bytes_of(tensor)) == tensor.numpy().tobytes()
 
 
 def test_nan_is_found_in_unusual_tensors():

@@ -1,16 +1,15 @@
-"""Counting, packing and comparing masks.
+"""Counting and comparing masks.
 
 A mask is ``True`` where a weight survives.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from lightning_lottery.masks import sharding
+from lightning_lottery.masks.packing import pack
 
 Masks = dict[str, Tensor]
 
@@ -26,40 +25,8 @@ def prunable(masks: Mapping[str, Tensor]) -> int:
 
 
 def density(masks: Mapping[str, Tensor]) -> float:
-    """Kept / prunable, in [0, 1]."""
-    return kept(masks) / prunable(masks)
-
-
-def pack(mask: Tensor) -> Tensor:
-    """Packs a mask to bits.
-
-    Args:
-        mask: Boolean, any shape, n entries.
-
-    Returns:
-        ``uint8`` of shape (ceil(n / 8),) on the CPU; the first entry is the highest bit of the first byte.
-    """
-    return torch.from_numpy(np.packbits(mask.detach().cpu().numpy().reshape(-1)))
-
-
-def unpack(packed: Tensor, shape: Sequence[int]) -> Tensor:
-    """Undoes :func:`pack`.
-
-    Args:
-        packed: ``uint8`` of shape (ceil(n / 8),).
-        shape: The mask's shape, of n entries in all.
-
-    Returns:
-        The boolean mask.
-
-    Raises:
-        ValueError: The number of bytes does not fit the shape.
-    """
-    size = torch.Size(shape).numel()
-    if packed.dtype != torch.uint8 or packed.shape != ((size + 7) // 8,):
-        raise ValueError(f"{tuple(packed.shape)} bytes of {packed.dtype} cannot be a mask of {tuple(shape)}")
-    bits = np.unpackbits(packed.cpu().numpy(), count=size)
-    return torch.from_numpy(bits).bool().reshape(tuple(shape))
+    """Kept / prunable, in [0, 1]; 1 if nothing is prunable."""
+    return kept(masks) / prunable(masks) if prunable(masks) else 1.0
 
 
 def fingerprint(masks: Mapping[str, Tensor]) -> str:

@@ -7,6 +7,7 @@ called by all processes.
 from collections.abc import Sequence
 from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor, distributed
 
@@ -82,10 +83,16 @@ def counts_here(tensor: Tensor) -> bool:
 def count(masks: Sequence[Tensor]) -> list[int]:
     """The number of true entries of each mask. Collective if any mask is sharded."""
     if not any(map(is_sharded, masks)):
-        return [int(mask.count_nonzero()) for mask in masks]
+        return list(map(_count, masks))
     counts = torch.stack([local(mask).count_nonzero() * counts_here(mask) for mask in masks])
     distributed.all_reduce(counts)
     return [int(number) for number in counts]
+
+
+def _count(mask: Tensor) -> int:
+    if mask.device.type == "cpu":  # NumPy counts booleans ten times as fast
+        return int(np.count_nonzero(mask.numpy()))
+    return int(mask.count_nonzero())
 
 
 def positions(tensor: Tensor, places: Tensor) -> Tensor:

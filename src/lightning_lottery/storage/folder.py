@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from io import BytesIO
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -206,7 +207,7 @@ class RunFolder:
             LotteryError: The file is missing or damaged.
         """
         try:
-            return Ticket.load(self.path / name)
+            return Ticket.load(self.path / name, max_bytes=inf)  # a run may go below any density
         except FileNotFoundError as error:
             raise self._missing(name) from error
 

@@ -1,13 +1,12 @@
-"""The ticket file: safetensors with the surviving values and the masks packed to bits."""
+"""The ticket file: safetensors with the surviving values, and the masks as compressed bits."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -15,123 +14,166 @@ from torch import Tensor
 
 from lightning_lottery.errors import TicketError
 from lightning_lottery.files import write_atomically
-from lightning_lottery.masks import density, pack, unpack
-from lightning_lottery.tickets.tensors import put_together, take_apart
+from lightning_lottery.masks import CodedMask
+from lightning_lottery.tickets.header import FORMAT, READABLE, Header, owner
+from lightning_lottery.tickets.masked_weights import MaskedWeights
+from lightning_lottery.tickets.tensors import bytes_of, put_together, take_apart
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_FORMAT = "lightning-lottery ticket"
-_VERSION = "1"
+# What safetensors, NumPy and PyTorch raise for content that cannot be.
+_FAULTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, SafetensorError)
+# What a file may take in memory, so that a hostile one cannot ask for more than the machine has.
+_SMALL, _EXPANSION = 2**28, 2**10
+_FROM_CHECKPOINT = "To make a ticket of a checkpoint, write Ticket.from_state_dict(path)."
 
 
-@dataclass(frozen=True)
-class TicketFile:
-    """The content of a ticket file.
+def write_file(path: Path, ticket: MaskedWeights) -> None:
+    """Writes a ticket file under a temporary name and renames it.
+
+    Args:
+        path: The file.
+        ticket: The ticket. It is not sharded.
+
+    Raises:
+        FolderError: The file cannot be written.
+        TicketError: The ticket has a tensor or a description that a file cannot store.
+    """
+    tensors: dict[str, Tensor] = {}
+    kinds = {}
+    for name, weight in ticket.weights.items():
+        if (mask := ticket.masks.get(name)) is not None:
+            coded = CodedMask.of(mask)
+            coding, stored = coded.encode()
+            tensors |= {f"weight.{name}": _survivors(name, weight, coded), f"{coding}.{name}": stored}
+            continue
+        try:
+            parts, kind = take_apart(weight)
+        except TypeError as error:
+            raise TicketError(
+                f"{name!r} is {error}, which a ticket file cannot store. Register it with persistent=False."
+            ) from error
+        if kind is None:
+            tensors[f"weight.{name}"] = parts[""]
+        else:
+            tensors |= {f"part.{part}.{name}": tensor for part, tensor in parts.items()}
+            kinds[name] = kind
+    header = Header(
+        round=ticket.round,
+        branch=ticket.branch,
+        shapes={name: tuple(mask.shape) for name, mask in ticket.masks.items()},
+        kinds=kinds,
+        following=list(ticket.following),
+        provenance=ticket.provenance,
+        checksums={key: crc32(bytes_of(tensor)) for key, tensor in tensors.items()},
+    )
+    write_atomically(path, save(_unshared(tensors), header.to_metadata(ticket.density)))
+
+
+def read_file(path: Path, max_bytes: float | None = None) -> MaskedWeights:
+    """Reads a ticket file of any version and checks all of it, before memory is allocated for any weight.
+
+    Args:
+        path: The file.
+        max_bytes: The largest size of masks and masked weights in memory. By default 256 MiB, or 1024 times the
+            length of the file if that is more: enough for any network with a density of at least 0.1 %.
+
+    Returns:
+        The content, on the CPU. It shares no memory with the file.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        TicketError: The file is damaged or not a ticket, or takes more than ``max_bytes``.
+    """
+    limit = max(_SMALL, _EXPANSION * path.stat().st_size) if max_bytes is None and path.exists() else max_bytes
+    with open_ticket(path) as ticket:
+        header = ticket.header
+        if limit is not None and ticket.memory() > limit:
+            raise TicketError(
+                f"{path} says that it takes {ticket.memory():,} bytes of memory, which is much for its "
+                f"{path.stat().st_size:,} bytes. If you trust it, write Ticket.load(path, "
+                f"max_bytes={ticket.memory()})."
+            )
+        coded = {name: ticket.mask(name) for name in header.shapes}
+        masks, weights = {}, {}
+        for name, mask in coded.items():
+            masks[name], weights[name] = mask.mask(), ticket.weight(name, mask)
+        for name in ticket.names:
+            if name not in masks:
+                weights[name] = ticket.unmasked(name).clone()
+        return MaskedWeights(
+            masks, weights, header.round, header.branch, header.provenance, header.following, is_masked=True
+        )
+
+
+class OpenTicket:
+    """An open ticket file, of any version.
+
+    Args:
+        file: The open safetensors file. It has checked that the tensors fill the file exactly.
+        metadata: Its metadata, of a version that can be read.
 
     Attributes:
-        masks: A boolean tensor for each prunable parameter, by name.
-        weights: The starting values of all parameters and persistent buffers, by name.
-        round: The number of prunings behind the masks.
-        branch: ``"ticket"``, or the name of the control.
-        provenance: How the ticket was found, as strings.
-        following: The names of the masks that density does not count.
+        header: The description of its tensors.
+        names: The names of all weights and buffers.
+
+    Raises:
+        ValueError: Its header is invalid, or does not describe its tensors.
     """
 
-    masks: dict[str, Tensor]
-    weights: dict[str, Tensor]
-    round: int
-    branch: str
-    provenance: dict[str, str]
-    following: list[str]
+    def __init__(self, file: Any, metadata: Mapping[str, str]) -> None:
+        self._file, keys = file, list(file.keys())
+        self.header = Header.from_metadata(metadata)
+        self._codings = self.header.check_tensors(keys)
+        self._parts: dict[str, list[str]] = {}
+        for key in keys:
+            if (name := owner(key)) is not None:
+                self._parts.setdefault(name, []).append(key)
+        self.names = list(self._parts)
 
-    def write(self, path: Path) -> None:
-        """Writes the file under a temporary name and renames it.
-
-        Args:
-            path: The file.
-
-        Raises:
-            TicketError: A buffer is quantised or nested and cannot be written.
-        """
-        tensors, shapes, kinds = {}, {}, {}
-        for name, weight in self.weights.items():
-            if (mask := self.masks.get(name)) is not None:
-                tensors[f"weight.{name}"] = _survivors(weight, mask)
-                tensors[f"mask.{name}"] = pack(mask)
-                shapes[name] = list(mask.shape)
-                continue
-            try:
-                parts, kind = take_apart(weight)
-            except TypeError as error:
-                raise TicketError(
-                    f"{name!r} is {error}, which a ticket file cannot store. Register it with persistent=False."
-                ) from error
-            if kind is None:
-                tensors[f"weight.{name}"] = parts[""]
-            else:
-                tensors |= {f"part.{part}.{name}": tensor for part, tensor in parts.items()}
-                kinds[name] = kind
-        metadata = {
-            **self.provenance,
-            "format": _FORMAT,
-            "version": _VERSION,
-            "round": str(self.round),
-            "branch": self.branch,
-            "density": repr(density({n: mask for n, mask in self.masks.items() if n not in self.following})),
-            "shapes": json.dumps(shapes),
-            **({"kinds": json.dumps(kinds)} if kinds else {}),
-            **({"following": json.dumps(self.following)} if self.following else {}),
-        }
-        write_atomically(path, save(tensors, metadata))
-
-    @classmethod
-    def read(cls, path: Path) -> "TicketFile":
-        """Reads a file and checks all of it.
-
-        Returns:
-            The content, on the CPU.
+    def tensor(self, key: str) -> Tensor:
+        """One tensor of the file, in the file's memory.
 
         Raises:
-            FileNotFoundError: The file does not exist.
-            TicketError: The file is damaged or not a ticket.
+            ValueError: It does not have its checksum.
         """
-        with _opened(path) as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        _check_format(path, metadata)
-        return cls._from_tensors(path, metadata, tensors)
+        tensor: Tensor = self._file.get_tensor(key)
+        if self.header.version > 1 and crc32(bytes_of(tensor)) != self.header.checksums[key]:
+            raise ValueError(f"{key!r} does not have its checksum")
+        return tensor
 
-    @classmethod
-    def _from_tensors(cls, path: Path, metadata: dict[str, str], tensors: Mapping[str, Tensor]) -> "TicketFile":
-        name = "its metadata"
+    def mask(self, name: str) -> CodedMask:
+        """A mask, not expanded yet.
+
+        Raises:
+            ValueError: It does not fit the shape in the header, or the number of values.
+        """
+        coding = self._codings[name]
+        values = self._file.get_slice(f"weight.{name}").get_shape()
+        if len(values) != 1:
+            raise ValueError(f"{name!r} has values of shape {tuple(values)} instead of one dimension")
         try:
-            shapes: dict[str, list[int]] = json.loads(metadata.pop("shapes"))
-            number = int(metadata.pop("round"))
-            branch = metadata.pop("branch")
-            masks, weights = {}, {}
-            for name, shape in shapes.items():
-                mask = unpack(tensors[f"mask.{name}"], shape)
-                survivors = tensors[f"weight.{name}"]
-                if survivors.shape != (int(mask.count_nonzero()),):
-                    raise ValueError(f"{tuple(survivors.shape)} values for {int(mask.count_nonzero())} survivors")
-                masks[name] = mask
-                weights[name] = _scattered(survivors, mask)
-            for name, kind in json.loads(metadata.pop("kinds", "{}")).items():
-                keys = {key: key.split(".", 2) for key in tensors if key.startswith("part.")}
-                parts = {part: tensors[key] for key, (_, part, owner) in keys.items() if owner == name}
-                weights[name] = put_together(parts, kind)
-            name = "following"
-            following = [str(follower) for follower in json.loads(metadata.pop("following", "[]"))]
-            if unknown := set(following) - set(masks):
-                raise ValueError(f"no masks of {sorted(unknown)}")
-            for key, tensor in tensors.items():
-                name = key.removeprefix("weight.")
-                if key.startswith("weight.") and name not in weights:
-                    weights[name] = tensor
-        except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-            raise TicketError(f"{path} is damaged at {name!r}: {error!r}") from error
-        for key in ("format", "version", "density"):
-            metadata.pop(key, None)
-        return cls(masks, weights, number, branch, metadata, following)
+            stored = self.tensor(f"{coding}.{name}")
+            return CodedMask.decode(coding, stored, self.header.shapes[name], values[0])
+        except ValueError as error:
+            raise ValueError(f"{name!r}: {error}") from error
+
+    def unmasked(self, name: str) -> Tensor:
+        """A weight or buffer without a mask."""
+        if name not in self.header.kinds:
+            return self.tensor(f"weight.{name}")
+        parts = {key.split(".", 2)[1]: self.tensor(key) for key in self._parts[name]}
+        return put_together(parts, self.header.kinds[name])
+
+    def weight(self, name: str, mask: CodedMask) -> Tensor:
+        """A masked weight, with zeros where it is pruned."""
+        survivors = self.tensor(f"weight.{name}")
+        integers = survivors.view(_INTEGERS[survivors.element_size()]).numpy()
+        return torch.from_numpy(mask.scatter(integers)).view(survivors.dtype).reshape(mask.shape)
+
+    def memory(self) -> int:
+        """Bytes of all masked weights and their masks in memory, as far as the header says."""
+        sizes = {name: prod(shape) for name, shape in self.header.shapes.items()}
+        return sum(n * (1 + self._file.get_tensor(f"weight.{name}").element_size()) for name, n in sizes.items())
 
 
 class StoredWeights(Mapping[str, Tensor]):
@@ -139,34 +181,23 @@ class StoredWeights(Mapping[str, Tensor]):
 
     Args:
         path: The file.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        TicketError: The file is damaged or not a ticket.
     """
 
     def __init__(self, path: Path) -> None:
-        with _opened(path) as file:
-            metadata, self._keys = file.metadata() or {}, list(file.keys())
-        _check_format(path, metadata)
+        with open_ticket(path) as ticket:
+            self._names = dict.fromkeys(ticket.names)
         self._path = path
-        self._shapes = json.loads(metadata.get("shapes", "{}"))
-        self._kinds = json.loads(metadata.get("kinds", "{}"))
-        self._names = dict.fromkeys(owner for key in self._keys if (owner := _owner(key)) is not None)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
             raise KeyError(name)
-        try:
-            with _opened(self._path) as file:
-                return self._read(file, name)
-        except (KeyError, RuntimeError) as error:
-            raise TicketError(f"{self._path} is damaged at {name!r}: {error!r}") from error
-
-    def _read(self, file: Any, name: str) -> Tensor:
-        if name in self._kinds:
-            parts = {key.split(".", 2)[1]: key for key in self._keys if _owner(key) == name}
-            return put_together({part: file.get_tensor(key) for part, key in parts.items()}, self._kinds[name])
-        weight: Tensor = file.get_tensor(f"weight.{name}")
-        if name not in self._shapes:
-            return weight
-        return _scattered(weight, unpack(file.get_tensor(f"mask.{name}"), self._shapes[name]))
+        with open_ticket(self._path) as ticket:
+            is_masked = name in ticket.header.shapes
+            return ticket.weight(name, ticket.mask(name)) if is_masked else ticket.unmasked(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -176,22 +207,6 @@ class StoredWeights(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._names)
-
-
-def _owner(key: str) -> str | None:
-    """The parameter or buffer that a tensor in the file is a value of; ``None`` for masks."""
-    if key.startswith("part."):
-        return key.split(".", 2)[2]
-    return key.removeprefix("weight.") if key.startswith("weight.") else None
-
-
-def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
-    if metadata.get("format") != _FORMAT or metadata.get("version") != _VERSION:
-        raise TicketError(
-            f"{path} has format {metadata.get('format', 'none')!r}, version "
-            f"{metadata.get('version', 'none')!r}. Only {_FORMAT!r}, version {_VERSION!r}, is supported. To make "
-            "a ticket of another file, such as a checkpoint, write Ticket.from_state_dict(path)."
-        )
 
 
 def check_is_file(path: Path, what: str) -> None:
@@ -219,40 +234,66 @@ def is_ticket_file(path: Path) -> bool:
     """Whether a file says that it is a ticket, of any version."""
     try:
         with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("format") == _FORMAT
+            return (file.metadata() or {}).get("format") == FORMAT
     except (SafetensorError, OSError, ValueError):
         return False
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Opens a safetensors file.
+def open_ticket(path: Path) -> Iterator[OpenTicket]:
+    """Opens a ticket file.
+
+    Args:
+        path: The file.
 
     Raises:
         FileNotFoundError: The file does not exist.
-        TicketError: It is damaged, or not a safetensors file.
+        TicketError: The file is not a ticket, or it, or what is read from it, is damaged.
     """
     check_is_file(path, "ticket file")
+    metadata: dict[str, str] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, OSError, ValueError) as error:
+            metadata = file.metadata() or {}
+            _check_format(path, metadata)
+            yield OpenTicket(file, metadata)
+    except TicketError:
+        raise
+    except MemoryError as error:
+        raise TicketError(f"{path} takes more memory than there is: {error}") from error
+    except (*_FAULTS, OSError) as error:
+        if metadata.get("format") == FORMAT:
+            raise TicketError(f"{path} is a damaged ticket file: {error}. Copy or save it again.") from error
+        raise TicketError(f"{path} is not a ticket file, or it is damaged: {error}. {_FROM_CHECKPOINT}") from error
+
+
+def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
         raise TicketError(
-            f"{path} is not a ticket file, or it is damaged: {error}. To make a ticket of a checkpoint, write "
-            "Ticket.from_state_dict(path)."
-        ) from error
+            f"{path} is not a ticket file: it has format {metadata.get('format', 'none')!r:.80} instead of "
+            f"{FORMAT!r}. {_FROM_CHECKPOINT}"
+        )
+    if (version := metadata.get("version")) not in READABLE:
+        raise TicketError(
+            f"{path} is a ticket file of version {version!r:.80}, but this version of lightning-lottery reads "
+            f"only {', '.join(READABLE)}. Write pip install --upgrade lightning-lottery."
+        )
 
 
-def _scattered(survivors: Tensor, mask: Tensor) -> Tensor:
-    """A weight with its surviving values in order of position, and zeros elsewhere."""
-    weight = torch.zeros(mask.shape, dtype=survivors.dtype)
-    weight[mask] = survivors
-    return weight
+def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, of which no two share memory, since safetensors refuses that."""
+    seen: set[int] = set()
+    made = {}
+    for key, tensor in tensors.items():
+        address = tensor.untyped_storage().data_ptr()
+        made[key] = tensor.clone() if address in seen else tensor
+        seen.add(address)
+    return made
 
 
-def _survivors(weight: Tensor, mask: Tensor) -> Tensor:
+def _survivors(name: str, weight: Tensor, mask: CodedMask) -> Tensor:
     """The surviving values in order of position, on the CPU."""
-    # NumPy has no bfloat16, but it compresses integers five times faster than PyTorch indexes by booleans.
-    integers = weight.detach().cpu().contiguous().view(-1).view(_INTEGERS[weight.element_size()])
-    chosen = np.compress(mask.cpu().contiguous().view(-1).numpy(), integers.numpy())
-    return torch.from_numpy(chosen).view(weight.dtype)
+    if (kind := _INTEGERS.get(weight.element_size())) is None:
+        raise TicketError(f"{name!r} is a masked tensor of {weight.dtype}, which a ticket file cannot store.")
+    integers = weight.detach().cpu().contiguous().view(-1).view(kind)  # NumPy has no bfloat16
+    return torch.from_numpy(mask.gather(integers.numpy())).view(weight.dtype)

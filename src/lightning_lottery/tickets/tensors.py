@@ -109,6 +109,14 @@ def take_apart(tensor: Tensor) -> tuple[dict[str, Tensor], dict[str, Any] | None
     return {"": plain}, None
 
 
+def bytes_of(tensor: Tensor) -> memoryview:
+    """The bytes of a plain CPU tensor, without copying them unless they are in another order."""
+    flat = tensor.contiguous().view(-1)
+    if flat.numel() < 2:  # PyTorch calls any stride of these contiguous, but does not view them as bytes
+        flat = torch.empty(flat.shape, dtype=flat.dtype).copy_(flat)
+    return flat.view(torch.uint8).numpy().data
+
+
 def put_together(parts: Mapping[str, Tensor], kind: Mapping[str, Any] | None) -> Tensor:
     """Reassembles a tensor from the result of :func:`take_apart`.
 

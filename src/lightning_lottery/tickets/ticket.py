@@ -1,8 +1,7 @@
 """A ticket: which weights survive, and the values they start from."""
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,17 @@ from torch import Tensor, nn
 
 from lightning_lottery.errors import TicketError
 from lightning_lottery.files import local_path
-from lightning_lottery.masks import arithmetic, sharding
-from lightning_lottery.tickets.file import TicketFile
+from lightning_lottery.tickets.file import read_file, write_file
 from lightning_lottery.tickets.foreign import check_masks, masks_in_state_dict, masks_of_zeros, read_checkpoint
+from lightning_lottery.tickets.masked_weights import MaskedWeights
 from lightning_lottery.tickets.network import check_is_network, misfits, starting_values, tensors_of, unset_buffers
 from lightning_lottery.tickets.provenance import provenance, structure_of
-from lightning_lottery.tickets.round_id import TICKET_BRANCH, RoundId
-from lightning_lottery.tickets.tensors import put, take_apart
+from lightning_lottery.tickets.tensors import put
 from lightning_lottery.tickets.transfer import Carried, StartFrom, carry
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Ticket:
+class Ticket(MaskedWeights):
     """Masks with the weights to start from, and the provenance of both.
 
     Attributes:
@@ -36,113 +34,19 @@ class Ticket:
         following: The names of masked parameters that density does not count, since they only follow the prunable
             ones: the biases and normalisations of removed channels (:class:`CoupledChannels`).
 
+    Args:
+        is_masked: Whether pruned weights are exactly zero already, which saves copying the weights.
+
     Raises:
         TicketError: A mask is not boolean, or has no weight of its name and shape; or ``following`` names a
             parameter without a mask.
     """
-
-    masks: dict[str, Tensor]
-    weights: dict[str, Tensor]
-    round: int = 0
-    branch: str = TICKET_BRANCH
-    provenance: dict[str, str] = field(default_factory=dict)
-    following: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        if unknown := [name for name in self.following if name not in self.masks]:
-            raise TicketError(f"following contains {unknown}, but the ticket has no masks of these names.")
-        weights = dict(self.weights)
-        for name, mask in self.masks.items():
-            if name not in weights:
-                raise TicketError(f"There is a mask for {name!r}, but no weight of that name.")
-            if not isinstance(mask, Tensor):
-                raise TicketError(f"The mask of {name!r} is {type(mask).__name__}; it must be a boolean tensor.")
-            if mask.dtype != torch.bool or mask.shape != weights[name].shape:
-                raise TicketError(
-                    f"The mask of {name!r} is {mask.dtype} of shape {tuple(mask.shape)}; it must be boolean "
-                    f"(write mask.bool()), of the weight's shape {tuple(weights[name].shape)}."
-                )
-            kept = sharding.local(weights[name]).masked_fill(~sharding.local(mask), 0)
-            weights[name] = sharding.like(kept, weights[name])
-        object.__setattr__(self, "weights", weights)
 
     def __repr__(self) -> str:
         return (
             f"Ticket(round={self.round}, branch={self.branch!r}, density={self.density:.4f}, "
             f"kept={self.kept} of {self.prunable})"
         )
-
-    @property
-    def id(self) -> RoundId:
-        """The training that starts from this ticket."""
-        return RoundId(self.round, self.branch)
-
-    @property
-    def prunable_masks(self) -> dict[str, Tensor]:
-        """The masks that density counts: all except those of ``following``."""
-        return {name: mask for name, mask in self.masks.items() if name not in self.following}
-
-    @property
-    def kept(self) -> int:
-        """Number of surviving prunable weights."""
-        return arithmetic.kept(self.prunable_masks)
-
-    @property
-    def prunable(self) -> int:
-        """Number of prunable weights, surviving or not."""
-        return arithmetic.prunable(self.prunable_masks)
-
-    @property
-    def density(self) -> float:
-        """Kept / prunable, in (0, 1]."""
-        return arithmetic.density(self.prunable_masks)
-
-    def layer_densities(self) -> dict[str, float]:
-        """The density of each prunable parameter, in [0, 1], by name."""
-        masks = self.prunable_masks
-        kept = sharding.count(list(masks.values()))
-        return {name: number / mask.numel() for (name, mask), number in zip(masks.items(), kept, strict=True)}
-
-    def to(self, like: Mapping[str, Tensor]) -> "Ticket":
-        """Moves masks and weights to the devices of other tensors.
-
-        Args:
-            like: Tensors by name. Weights without such a tensor are moved to the device of the first one. Weights
-                are sharded like these tensors.
-
-        Returns:
-            A ticket with the same values.
-        """
-        first = sharding.local(next(iter(like.values())))
-        return self.mapped(lambda name, tensor: sharding.place(tensor, like.get(name, first)))
-
-    def to_cpu(self) -> "Ticket":
-        """Moves masks and weights to the CPU, unless they are sharded."""
-        return self.mapped(lambda _, tensor: tensor if sharding.is_sharded(tensor) else tensor.cpu())
-
-    def mapped(self, change: Callable[[str, Tensor], Tensor]) -> "Ticket":
-        """Applies a function to every mask and weight, given its name. Returns a new ticket."""
-        masks = {name: change(name, mask) for name, mask in self.masks.items()}
-        return replace(self, masks=masks, weights={name: change(name, w) for name, w in self.weights.items()})
-
-    def whole(self, keep: bool = True) -> "Ticket | None":
-        """Gathers a sharded ticket, one tensor after the other. Every process must call it.
-
-        Args:
-            keep: Whether this process needs the ticket.
-
-        Returns:
-            The ticket with plain tensors, on the CPU if it was sharded; ``None`` unless ``keep``.
-        """
-        if not any(map(sharding.is_sharded, self.weights.values())):
-            return self if keep else None
-        gathered: list[dict[str, Tensor]] = [{}, {}]
-        for kind, tensors in zip(gathered, (self.masks, self.weights), strict=True):
-            for name, tensor in tensors.items():
-                full = sharding.whole(tensor)
-                if keep:
-                    kind[name] = full.cpu()
-        return replace(self, masks=gathered[0], weights=gathered[1]) if keep else None
 
     @torch.no_grad()
     def apply(self, module: nn.Module) -> None:
@@ -215,18 +119,6 @@ class Ticket:
         ticket = replace(self, masks=masks, weights=values, following=following, provenance=described)
         return Transfer(**vars(carried), ticket=ticket)
 
-    @property
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits that differ between tickets with other masks or weights, except quantised ones."""
-        digest = hashlib.sha256(arithmetic.fingerprint(self.masks).encode())
-        for name in sorted(self.weights):
-            weight = sharding.whole(self.weights[name])
-            parts = {} if weight.is_quantized or weight.is_nested else take_apart(weight)[0]
-            for part, tensor in sorted(parts.items()):
-                digest.update(f"{name}:{part}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
-                digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
-
     def save(self, path: str | Path) -> None:
         """Writes the ticket as a safetensors file: the surviving values, and the masks packed to bits.
 
@@ -237,27 +129,26 @@ class Ticket:
             ConfigurationError: The path is a URL.
             TicketError: A buffer is quantised or nested and cannot be written.
         """
-        content = TicketFile(
-            self.masks, self.weights, self.round, self.branch, self.provenance, list(self.following)
-        )
-        content.write(local_path(path, "'ticket.safetensors'"))
+        write_file(local_path(path, "'ticket.safetensors'"), self)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Ticket":
-        """Reads a ticket file and checks all of it.
+    def load(cls, path: str | Path, max_bytes: float | None = None) -> "Ticket":
+        """Reads a ticket file and checks all of it, before it allocates memory. Executes no code in the file.
 
         Args:
-            path: A file written by :meth:`save`.
+            path: A file written by :meth:`save`, also by an older version.
+            max_bytes: The largest size of masks and masked weights in memory. By default 256 MiB, or 1024 times
+                the length of the file if that is more: enough for any network with a density of at least 0.1 %.
 
         Returns:
             The ticket, on the CPU, equal to the saved one bit for bit.
 
         Raises:
             FileNotFoundError: The file does not exist.
-            TicketError: The file is damaged or not a ticket.
+            TicketError: The file is damaged or not a ticket, or takes more than ``max_bytes``.
         """
-        content = TicketFile.read(local_path(path, "'ticket.safetensors'"))
-        return cls(**vars(content))
+        content = read_file(local_path(path, "'ticket.safetensors'"), max_bytes)
+        return cls(**vars(content), is_masked=True)
 
     @classmethod
     def from_model(cls, module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> "Ticket":
