@@ -230,6 +230,7 @@ def test_exports():
         "LotteryTicketCallback",
         "Magnitude",
         "MagnitudeIncrease",
+        "ModelCard",
         "Movement",
         "NofM",
         "Pattern",

@@ -58,7 +58,7 @@ from lightning_lottery.rules import (
 )
 from lightning_lottery.storage import Records, RoundRecord
 from lightning_lottery.study import Study
-from lightning_lottery.tickets import Ticket, Transfer
+from lightning_lottery.tickets import ModelCard, Ticket, Transfer
 
 __all__ = [
     "ERK",
@@ -87,6 +87,7 @@ __all__ = [
     "LotteryTicketCallback",
     "Magnitude",
     "MagnitudeIncrease",
+    "ModelCard",
     "Movement",
     "NofM",
     "Pattern",

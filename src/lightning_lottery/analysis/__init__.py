@@ -1,6 +1,7 @@
-"""What the runs of a study show: statistics over seeds, and the verdict."""
+"""What runs and tickets show: statistics over seeds, the verdict, the overlap of two tickets."""
 
 from lightning_lottery.analysis.held_out import is_validation, record_tests
+from lightning_lottery.analysis.overlap import Overlap, TicketOverlap, overlap
 from lightning_lottery.analysis.question import Question
 from lightning_lottery.analysis.statistics import (
     PairedDifference,
@@ -13,9 +14,11 @@ from lightning_lottery.analysis.statistics import (
 from lightning_lottery.analysis.verdict import Quantity, Training, Verdict, VerdictRow
 
 __all__ = [
+    "Overlap",
     "PairedDifference",
     "Quantity",
     "Question",
+    "TicketOverlap",
     "Training",
     "Verdict",
     "VerdictRow",
@@ -23,6 +26,7 @@ __all__ = [
     "has_scipy",
     "holm",
     "is_validation",
+    "overlap",
     "paired_difference",
     "record_tests",
     "word_for",

@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 
 from lightning.pytorch.cli import LightningArgumentParser
@@ -18,6 +19,8 @@ from lightning_lottery.cli.demo import demo
 from lightning_lottery.cli.one_folder import write_into
 from lightning_lottery.cli.study import add_arguments as add_study_arguments
 from lightning_lottery.cli.study import study
+from lightning_lottery.cli.ticket import add_arguments as add_ticket_arguments
+from lightning_lottery.cli.ticket import ticket
 from lightning_lottery.errors import ConfigurationError, LotteryError
 
 # Imported classes can be given by their short names in YAML and on the command line.
@@ -35,6 +38,7 @@ class LotteryCLI(CommandLine):
             "analyse": Command("Compares and tests the runs of a study.", add_analyse_arguments, run_analyse),
             "demo": Command.of(demo),
             "study": Command("Runs the same fit with several seeds.", add_study_arguments, run_study),
+            "ticket": Command("Shows, compares, converts and ships tickets.", add_ticket_arguments, ticket),
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -90,6 +94,8 @@ def main(args: Sequence[str] | None = None) -> None:
         "class_path": f"{TensorBoardLogger.__module__}.TensorBoardLogger",
         "init_args": {"save_dir": ".", "default_hp_metric": False},
     }
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # rather than fail in terminals that lack a character
     sys.path.insert(0, str(Path.cwd()))  # as with python -m, so that classes in the user's files are found
     try:
         LotteryCLI(args=None if args is None else list(args), trainer_defaults={"logger": logger})

@@ -1,28 +1,35 @@
 """Tickets: masks with the weights to start from, their file, and masking and module state during training."""
 
+from lightning_lottery.tickets.card import ModelCard, meaning_of_values, printable
 from lightning_lottery.tickets.dense import dense_ticket
-from lightning_lottery.tickets.file import StoredWeights
+from lightning_lottery.tickets.file import StoredWeights, is_ticket_file
 from lightning_lottery.tickets.masking import Masking, masked_parameters
 from lightning_lottery.tickets.module_state import ModuleState, is_metric
 from lightning_lottery.tickets.network import starting_values, tensors_of
 from lightning_lottery.tickets.provenance import structure_of
 from lightning_lottery.tickets.round_id import TICKET_BRANCH, RoundId
+from lightning_lottery.tickets.summary import TicketSummary
 from lightning_lottery.tickets.tensors import is_finite, moved_like, put, values_of
 from lightning_lottery.tickets.ticket import Ticket, Transfer
 
 __all__ = [
     "TICKET_BRANCH",
     "Masking",
+    "ModelCard",
     "ModuleState",
     "RoundId",
     "StoredWeights",
     "Ticket",
+    "TicketSummary",
     "Transfer",
     "dense_ticket",
     "is_finite",
     "is_metric",
+    "is_ticket_file",
     "masked_parameters",
+    "meaning_of_values",
     "moved_like",
+    "printable",
     "put",
     "starting_values",
     "structure_of",

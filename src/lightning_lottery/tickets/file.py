@@ -24,7 +24,9 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _FAULTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, SafetensorError)
 # What a file may take in memory, so that a hostile one cannot ask for more than the machine has.
 _SMALL, _EXPANSION = 2**28, 2**10
-_FROM_CHECKPOINT = "To make a ticket of a checkpoint, write Ticket.from_state_dict(path)."
+_FROM_CHECKPOINT = (
+    "To make a ticket of a checkpoint, write Ticket.from_state_dict(path), or lightning-lottery ticket convert."
+)
 
 
 def write_file(path: Path, ticket: MaskedWeights) -> None:

@@ -1,21 +1,16 @@
 """Masks from elsewhere: zeros in a network or state dict, masks of torch.nn.utils.prune, dictionaries of masks."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lightning_lottery.errors import TicketError
-from lightning_lottery.files import local_path
-from lightning_lottery.masks import Masks, sharding
+from lightning_lottery.masks import Masks
 from lightning_lottery.pruning import check_and_select, has_prunable_type, names_matching
-from lightning_lottery.tickets.file import check_is_file, is_ticket_file
 from lightning_lottery.tickets.network import check_is_network, first_names
-
-Weights = dict[str, Tensor]
+from lightning_lottery.tickets.state_dict import Weights, tensors_in
 
 
 def masks_of_zeros(module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Masks:
@@ -81,35 +76,11 @@ def _fault(name: str, mask: object, parameter: Tensor | None) -> str | None:
     return None
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a file of PyTorch, Lightning or safetensors to the CPU, without executing code in it.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        TicketError: It cannot be read in this way.
-    """
-    file = local_path(path, "'checkpoint.ckpt'")
-    check_is_file(file, "checkpoint")
-    if is_ticket_file(file):
-        raise TicketError(f"{file} is a ticket file. Write Ticket.load(path).")
-    try:
-        if file.suffix == ".safetensors":
-            return dict(load_file(file))
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # Damaged files cause exceptions of many kinds.
-        raise TicketError(
-            f"{file} cannot be read as a checkpoint: it is damaged, or contains more than tensors and plain "
-            f"values ({type(error).__name__}). Code in it is never executed (weights_only=True). If you trust the "
-            "file, load it yourself and pass its state dict."
-        ) from error
-    if not isinstance(content, dict):
-        raise TicketError(f"{file} contains {type(content).__name__}. Save the state_dict of the network instead.")
-    return content
-
-
 def masks_in_state_dict(
-    state_dict: Mapping[str, Any], include: Sequence[str] = (), exclude: Sequence[str] = ()
+    state_dict: Mapping[str, Any],
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    masks: Mapping[str, Any] | None = None,
 ) -> tuple[Masks, Weights]:
     """Finds the masks in a state dict: pairs of ``*_orig`` and ``*_mask``; without any, the exact zeros.
 
@@ -117,6 +88,7 @@ def masks_in_state_dict(
         state_dict: A state dict, or a checkpoint of Lightning with one.
         include: Patterns of names of tensors that are prunable, as they are without masks.
         exclude: Patterns of names of tensors that are not.
+        masks: The masks, if they are not in the state dict.
 
     Returns:
         The masks and all weights, on the CPU, under the names that the network has without masks.
@@ -125,25 +97,43 @@ def masks_in_state_dict(
         ConfigurationError: A pattern matches nothing.
         TicketError: A key does not fit; the message names all of them.
     """
-    inner = state_dict.get("state_dict", state_dict) if isinstance(state_dict, Mapping) else None
-    named = inner.items() if isinstance(inner, Mapping) else ()
-    tensors = {str(name): sharding.whole(tensor.detach()) for name, tensor in named if isinstance(tensor, Tensor)}
-    if not tensors:
-        raise TicketError(f"Pass a state dict of tensors by name, or a path, but got {state_dict!r:.200}.")
-    tensors = {name: tensor.to("cpu", copy=True) for name, tensor in _without_tied(tensors).items()}
+    tensors = tensors_in(state_dict)
     pairs, weights = _from_pairs(tensors)
+    pairs |= {} if masks is None else _by_name(masks, weights)
     included, excluded = names_matching(weights, include, "include"), names_matching(weights, exclude, "exclude")
-    masks = {}
+    found = {}
     for name, tensor in weights.items():
         if name not in excluded and (name in pairs or name in included or (not pairs and _is_matrix(tensor))):
-            masks[name] = pairs[name] if name in pairs else _nonzero(tensor)
-    if not masks:
+            found[name] = pairs[name] if name in pairs else _nonzero(tensor)
+    if not found:
         raise TicketError(
             "The state dict contains nothing prunable: no floating-point tensor of two or more dimensions. Its "
             f"keys are {', '.join(tensors)}. Name others in include=['…']."
         )
-    _check_not_empty(masks)
-    return masks, weights
+    _check_not_empty(found)
+    return found, weights
+
+
+def _by_name(masks: Mapping[str, Any], weights: Weights) -> Masks:
+    """Masks from a file or dictionary, under the names of the weights that they are for."""
+    made: Masks = {}
+    faults = []
+    for given, mask in tensors_in(masks).items():
+        candidates = (given, given.removesuffix("_mask"), f"{given}.weight")
+        name = next((name for name in candidates if name in weights), None)
+        if name is None:
+            faults.append(f"there is no weight {given!r}")
+        elif mask.shape != weights[name].shape:
+            faults.append(f"the mask of {name!r} has shape {tuple(mask.shape)}, not {tuple(weights[name].shape)}")
+        elif not bool(((mask == 0) | (mask == 1)).all()):
+            faults.append(f"the mask of {name!r} has other values than 0 and 1")
+        elif name in made:
+            faults.append(f"there are two masks of {name!r}")
+        else:
+            made[name] = mask.bool()
+    if faults:
+        raise TicketError(f"The masks do not fit: {'; '.join(faults)}. The weights are {', '.join(weights)}.")
+    return made
 
 
 def _from_pairs(tensors: Weights) -> tuple[Masks, Weights]:
@@ -180,16 +170,6 @@ def _originals(tensors: Weights) -> list[str]:
     """The names of weights that are stored as ``*_orig``; spectral_norm also stores ``*_u`` and is not a mask."""
     found = [key.removesuffix("_orig") for key in tensors if key.endswith("_orig")]
     return [name for name in found if f"{name}_u" not in tensors]
-
-
-def _without_tied(tensors: Weights) -> Weights:
-    """The tensors without tied ones, which share memory and the last part of their name with an earlier one."""
-    first: dict[object, str] = {}
-    for name, tensor in tensors.items():
-        is_plain = tensor.layout == torch.strided and not tensor.is_nested and tensor.numel() > 0
-        key = (tensor.data_ptr(), tensor.shape, tensor.stride(), name.rpartition(".")[2]) if is_plain else name
-        first.setdefault(key, name)
-    return {name: tensors[name] for name in first.values()}
 
 
 def _is_matrix(tensor: Tensor) -> bool:

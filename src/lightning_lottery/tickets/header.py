@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from lightning_lottery.errors import TicketError
 from lightning_lottery.masks import Coding
+from lightning_lottery.plain import first_of
 
 FORMAT = "lightning-lottery ticket"
 VERSION = 2
@@ -101,7 +102,7 @@ class Header:
             shapes=shapes,
             kinds=_field(metadata, "kinds", "{}", _kind_of),
             following=following,
-            provenance={name: value for name, value in metadata.items() if name not in _RESERVED},
+            provenance=_provenance(metadata),
             checksums=_field(metadata, "crc32", "{}", _integer),
             version=version,
         )
@@ -145,6 +146,12 @@ def owner(key: str) -> str | None:
     if kind == "part":
         return name.partition(".")[2]
     return name if kind == "weight" else None
+
+
+def _provenance(metadata: Mapping[str, str]) -> dict[str, str]:
+    """All other fields; safetensors does not keep their order."""
+    names = sorted(set(metadata) - set(_RESERVED), key=lambda name: (name.endswith("_version"), name))
+    return {name: metadata[name] for name in names}
 
 
 def _checksum(metadata: Mapping[str, str]) -> str:
@@ -211,5 +218,4 @@ def _kind_of(value: Any) -> dict[str, Any]:
 
 
 def _some(names: Collection[str | None]) -> str:
-    shown = sorted(map(repr, names))
-    return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
+    return first_of(sorted(map(repr, names)), most=5)

@@ -10,13 +10,19 @@ from torch import Tensor, nn
 
 from lightning_lottery.errors import TicketError
 from lightning_lottery.files import local_path
+from lightning_lottery.tickets.card import ModelCard
 from lightning_lottery.tickets.file import read_file, write_file
-from lightning_lottery.tickets.foreign import check_masks, masks_in_state_dict, masks_of_zeros, read_checkpoint
+from lightning_lottery.tickets.foreign import check_masks, masks_in_state_dict, masks_of_zeros
+from lightning_lottery.tickets.hub import find_file, push, write_folder
 from lightning_lottery.tickets.masked_weights import MaskedWeights
 from lightning_lottery.tickets.network import check_is_network, misfits, starting_values, tensors_of, unset_buffers
 from lightning_lottery.tickets.provenance import provenance, structure_of
+from lightning_lottery.tickets.state_dict import read_checkpoint
 from lightning_lottery.tickets.tensors import put
 from lightning_lottery.tickets.transfer import Carried, StartFrom, carry
+from lightning_lottery.tickets.values import values_for
+
+_NO_CARD = ModelCard()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -150,6 +156,90 @@ class Ticket(MaskedWeights):
         content = read_file(local_path(path, "'ticket.safetensors'"), max_bytes)
         return cls(**vars(content), is_masked=True)
 
+    def with_weights(self, source: nn.Module | Mapping[str, Any] | str | Path) -> "Ticket":
+        """The same masks and provenance with other values, for example those of the trained network.
+
+        Args:
+            source: A network, a state dict, a Lightning checkpoint, or the path of a file that contains one of the
+                latter. Pruned weights must be zero in it, as after a round or with :class:`TicketCallback`.
+
+        Returns:
+            The ticket, on the CPU. It shares no memory with the source.
+
+        Raises:
+            FileNotFoundError: The file does not exist.
+            TicketError: Names or shapes differ, or pruned weights are not zero.
+        """
+        weights = values_for(self.masks, self.weights, source)
+        return replace(self, weights=weights, provenance={**self.provenance, "weights": "with_weights"})
+
+    def save_pretrained(self, folder: str | Path, card: ModelCard = _NO_CARD) -> None:
+        """Writes a folder that can be uploaded to a model hub as it is.
+
+        It contains ``ticket.safetensors``, ``config.json`` with all numbers of the ticket, and the model card
+        ``README.md``. These files are replaced if they belong to a ticket. Other files stay.
+
+        Args:
+            folder: The folder.
+            card: Results, a description, and entries of the header for the model card.
+
+        Raises:
+            ConfigurationError: The path is a URL.
+            FolderError: A file cannot be written. Existing files stay as they are.
+            TicketError: The path is a file, the folder has another ``README.md`` or ``config.json``, or the
+                ticket cannot be written.
+        """
+        write_folder(self, folder, card)
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, revision: str | None = None, token: str | None = None
+    ) -> "Ticket":
+        """Reads a ticket from a folder of :meth:`save_pretrained`, or from a model hub.
+
+        Args:
+            source: The folder. If there is no such folder, the name of a repository on the Hugging Face hub, such
+                as ``"user/name"`` (needs the extra ``hub``).
+            revision: A branch, tag or commit of the repository.
+            token: For repositories that are not public; by default the one of ``hf auth login``.
+
+        Returns:
+            The ticket, on the CPU.
+
+        Raises:
+            ConfigurationError: The path is a URL, or huggingface_hub is not installed.
+            FileNotFoundError: The folder does not exist.
+            TicketError: There is no ticket, or it is damaged, or the hub does not give it.
+        """
+        return cls.load(find_file(source, revision, token))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        card: ModelCard = _NO_CARD,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Add the ticket",
+    ) -> str:
+        """Uploads the folder of :meth:`save_pretrained` to the Hugging Face hub (needs the extra ``hub``).
+
+        Args:
+            repo_id: The repository, such as ``"user/name"``. It is made if it does not exist.
+            card: Results, a description, and entries of the header for the model card.
+            private: Whether a new repository is private; by default as the user has chosen there.
+            token: By default the one of ``hf auth login``.
+            commit_message: Of the upload.
+
+        Returns:
+            The URL of the commit.
+
+        Raises:
+            ConfigurationError: huggingface_hub is not installed.
+            LotteryError: The hub refuses, or cannot be reached.
+        """
+        return push(self, repo_id, card, private, token, commit_message)
+
     @classmethod
     def from_model(cls, module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> "Ticket":
         """Makes a ticket of a network that something else has pruned: weights that are exactly zero are pruned.
@@ -195,7 +285,11 @@ class Ticket(MaskedWeights):
 
     @classmethod
     def from_state_dict(
-        cls, state_dict: Mapping[str, Any] | str | Path, include: Sequence[str] = (), exclude: Sequence[str] = ()
+        cls,
+        state_dict: Mapping[str, Any] | str | Path,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        masks: Mapping[str, Any] | str | Path | None = None,
     ) -> "Ticket":
         """Makes a ticket of a state dict, without its network.
 
@@ -208,6 +302,8 @@ class Ticket(MaskedWeights):
                 loaded with ``weights_only=True``, so that no code in them is executed.
             include: Patterns of names of tensors that are prunable, too.
             exclude: Patterns of names of tensors that are not.
+            masks: The masks, if they are elsewhere: tensors of booleans, or of zeros and ones, by the names of
+                weights or layers, or the path of a file that contains them.
 
         Returns:
             The ticket, on the CPU, with the names that the network has without masks.
@@ -219,8 +315,9 @@ class Ticket(MaskedWeights):
                 all keys that do not fit.
         """
         content = read_checkpoint(state_dict) if isinstance(state_dict, (str, Path)) else state_dict
-        masks, weights = masks_in_state_dict(content, include, exclude)
-        return cls(masks, weights, provenance=provenance(None, None, {"source": "from_state_dict"}))
+        given = read_checkpoint(masks) if isinstance(masks, (str, Path)) else masks
+        found, weights = masks_in_state_dict(content, include, exclude, given)
+        return cls(found, weights, provenance=provenance(None, None, {"source": "from_state_dict"}))
 
 
 @dataclass(frozen=True)
