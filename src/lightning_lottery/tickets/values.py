@@ -45,7 +45,10 @@ def values_for(
         *shapes,
     ]
     if faults:
-        raise TicketError(f"The values do not fit the ticket: {'; '.join(faults)}.")
+        raise TicketError(
+            f"The values do not fit the ticket: {'; '.join(faults)}. If only names differ, load the checkpoint into "
+            "the network and pass that."
+        )
     if alive := [name for name, mask in masks.items() if bool(values[name].masked_select(~mask.cpu()).any())]:
         raise TicketError(
             f"Pruned weights are not zero in {', '.join(map(repr, alive))}, so it was trained without its "
