@@ -36,7 +36,7 @@ def test_the_python_of_readme_runs(digits, capsys):
     """With the Trainers that it makes kept short, and the other networks and files that it expects."""
     usage, preview, resume = blocks("python")[:3]
     section = README.split("## What to do with a ticket")[1].split("\n## ")[0]
-    train, search, start, elsewhere, transfer, smaller = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    train, search, start, elsewhere, transfer, ship, smaller = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     names: dict[str, Any] = {"model": two_layers(), "train": loaders(digits)[0], "val": loaders(digits)[1]}
 
     def run(code):
@@ -47,6 +47,9 @@ def test_the_python_of_readme_runs(digits, capsys):
     run(preview)
     run(resume)
     assert len(names["lottery"].records) == 11
+    trained = copied(names["model"])
+    run(ship)
+    assert same_bits(Ticket.from_pretrained("shipped").weights, trained)
     run(train)
     ticket = Ticket.load(names["path"])
     assert ticket.round == 3
@@ -104,6 +107,30 @@ def test_the_studies_of_readme_are_valid_commands(monkeypatch, capsys):
     assert printed[1][2].endswith(
         "--trainer.max_epochs 2 --seed_everything=42 --dirpath=runs/short/seed_42 --resume"
     )
+
+
+def test_the_ticket_commands_of_readme_run(capsys):
+    (block,) = [block for block in blocks("sh") if "lightning-lottery ticket" in block]
+    net = two_layers()
+    masks = {"network.0.weight": torch.rand(30, 784) < 0.3}
+    for path in ("lottery_demo/seed_0", "lottery_demo/seed_1", "run"):
+        for number in (3, 5):
+            Ticket(masks, copied(net), number).save(f"{path}/tickets/round_0{number}.safetensors")
+    Ticket(masks, copied(net)).save("old.safetensors")
+    torch.save(net.state_dict(), "dense.pt")
+    torch.save(masks, "masks.pt")
+    for path in ("pruned.pt", "trained.ckpt"):
+        torch.save(Ticket(masks, copied(net)).weights, path)
+    rows = re.findall(r"^\| `(ticket convert .*?)` \|", README, re.M)
+    assert len(rows) == 4
+    for line in [*block.splitlines(), *(f"lightning-lottery {row}" for row in rows)]:
+        _, *words = shlex.split(line)
+        main(words)
+        if "convert" in words:
+            assert Ticket.load("new.safetensors").masks.keys() >= masks.keys()
+            Path("new.safetensors").unlink()
+    assert Ticket.from_pretrained("shipped_digits").round == 5
+    assert "IoU" in capsys.readouterr().out
 
 
 class Data(LightningDataModule):

@@ -140,11 +140,10 @@ class CodedMask:
 
 
 def _gaps(positions: Positions) -> Bytes:
-    escapes, rest = np.divmod(np.diff(positions, prepend=-1) - 1, _ESCAPE)
-    ends = np.cumsum(escapes + 1)
-    gaps = np.full(ends[-1] if ends.size else 0, _ESCAPE, np.uint8)
-    gaps[ends - 1] = rest
-    return gaps
+    gaps = np.diff(positions, prepend=-1) - 1
+    large = np.flatnonzero(gaps >= _ESCAPE)
+    escapes, gaps[large] = np.divmod(gaps[large], _ESCAPE)
+    return np.insert(gaps.astype(np.uint8), np.repeat(large, escapes), _ESCAPE)
 
 
 def _positions(gaps: Bytes, size: int, kept: int) -> Positions:

@@ -46,8 +46,8 @@ def values_for(
     ]
     if faults:
         raise TicketError(
-            f"The values do not fit the ticket: {'; '.join(faults)}. If only names differ, load the checkpoint into "
-            "the network and pass that."
+            f"The values do not fit the ticket: {'; '.join(faults)}. If only names differ, load the checkpoint "
+            "into the network and pass that."
         )
     if alive := [name for name, mask in masks.items() if bool(values[name].masked_select(~mask.cpu()).any())]:
         raise TicketError(
