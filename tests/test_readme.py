@@ -36,7 +36,8 @@ def test_the_python_of_readme_runs(digits, capsys):
     """With the Trainers that it makes kept short, and the other networks and files that it expects."""
     usage, preview, resume = blocks("python")[:3]
     section = README.split("## What to do with a ticket")[1].split("\n## ")[0]
-    train, search, start, elsewhere, transfer, ship, smaller = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    found = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    train, search, start, elsewhere, transfer, ship, smaller = found
     names: dict[str, Any] = {"model": two_layers(), "train": loaders(digits)[0], "val": loaders(digits)[1]}
 
     def run(code):
