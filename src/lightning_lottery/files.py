@@ -49,7 +49,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         raise FolderError(
             f"{path} cannot be written: {error.strerror or error}. All files written before are intact. Free "
-            "some space, or make the folder writable; then resume the run (README, 'Resuming')."
+            "some space, or make the folder writable, and try again. A run can be resumed (README, 'Resuming')."
         ) from error
 
 

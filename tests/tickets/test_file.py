@@ -150,15 +150,17 @@ def test_a_loaded_ticket_does_not_depend_on_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("provenance", "message"),
+    ("fields", "message"),
     [
-        ({"round": "3"}, "cannot have the names round"),
-        ({"seed": 5}, "strings only, but got 'seed': 5"),
+        ({"provenance": {"round": "3"}}, "cannot have the names round"),
+        ({"provenance": {"seed": 5}}, "strings only, but got 'seed': 5"),
+        ({"round": -1}, "cannot be of round -1"),
+        ({"branch": None}, "and branch None"),
     ],
 )
-def test_a_provenance_that_cannot_be_stored_is_refused(tmp_path, provenance, message):
+def test_what_cannot_be_stored_is_refused(tmp_path, fields, message):
     with pytest.raises(TicketError, match=message):
-        ticket_of(Net(), provenance=provenance).save(tmp_path / "ticket.safetensors")
+        ticket_of(Net(), **fields).save(tmp_path / "ticket.safetensors")
 
 
 def test_a_mask_of_double_complex_numbers_cannot_be_stored(tmp_path):

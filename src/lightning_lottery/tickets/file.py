@@ -1,7 +1,8 @@
 """The ticket file: safetensors with the surviving values, and the masks as compressed bits."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from lightning_lottery.errors import TicketError
 from lightning_lottery.files import write_atomically
-from lightning_lottery.masks import CodedMask
+from lightning_lottery.masks import CodedMask, Coding
 from lightning_lottery.tickets.header import FORMAT, READABLE, Header, owner
 from lightning_lottery.tickets.masked_weights import MaskedWeights
 from lightning_lottery.tickets.tensors import bytes_of, put_together, take_apart
@@ -86,20 +87,20 @@ def read_file(path: Path, max_bytes: float | None = None) -> MaskedWeights:
         FileNotFoundError: The file does not exist.
         TicketError: The file is damaged or not a ticket, or takes more than ``max_bytes``.
     """
-    limit = max(_SMALL, _EXPANSION * path.stat().st_size) if max_bytes is None and path.exists() else max_bytes
     with open_ticket(path) as ticket:
-        header = ticket.header
-        if limit is not None and ticket.memory() > limit:
+        header, size = ticket.layout.header, path.stat().st_size
+        allowed = max(_SMALL, _EXPANSION * size) if max_bytes is None else max_bytes
+        needed = ticket.memory()
+        if needed > allowed:
             raise TicketError(
-                f"{path} says that it takes {ticket.memory():,} bytes of memory, which is much for its "
-                f"{path.stat().st_size:,} bytes. If you trust it, write Ticket.load(path, "
-                f"max_bytes={ticket.memory()})."
+                f"{path} has {size:,} bytes, but says that it takes {needed:,} bytes of memory, more than is "
+                f"allowed. If you trust it, write Ticket.load(path, max_bytes={needed})."
             )
         coded = {name: ticket.mask(name) for name in header.shapes}
         masks, weights = {}, {}
         for name, mask in coded.items():
             masks[name], weights[name] = mask.mask(), ticket.weight(name, mask)
-        for name in ticket.names:
+        for name in ticket.layout.keys:
             if name not in masks:
                 weights[name] = ticket.unmasked(name).clone()
         return MaskedWeights(
@@ -107,30 +108,47 @@ def read_file(path: Path, max_bytes: float | None = None) -> MaskedWeights:
         )
 
 
-class OpenTicket:
-    """An open ticket file, of any version.
-
-    Args:
-        file: The open safetensors file. It has checked that the tensors fill the file exactly.
-        metadata: Its metadata, of a version that can be read.
+@dataclass(frozen=True)
+class Layout:
+    """Where in a ticket file everything is.
 
     Attributes:
         header: The description of its tensors.
-        names: The names of all weights and buffers.
-
-    Raises:
-        ValueError: Its header is invalid, or does not describe its tensors.
+        codings: How the mask of each masked weight is coded, by name.
+        keys: The names of the tensors in the file that each weight or buffer consists of, by its name.
     """
 
-    def __init__(self, file: Any, metadata: Mapping[str, str]) -> None:
-        self._file, keys = file, list(file.keys())
-        self.header = Header.from_metadata(metadata)
-        self._codings = self.header.check_tensors(keys)
-        self._parts: dict[str, list[str]] = {}
-        for key in keys:
+    header: Header
+    codings: dict[str, Coding]
+    keys: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, str], tensors: Sequence[str]) -> "Layout":
+        """Reads the metadata of a file of a version that can be read, and checks them against its tensors.
+
+        Raises:
+            ValueError: The metadata are invalid, or do not describe the tensors.
+        """
+        header = Header.from_metadata(metadata)
+        codings = header.check_tensors(tensors)
+        keys: dict[str, list[str]] = {}
+        for key in tensors:
             if (name := owner(key)) is not None:
-                self._parts.setdefault(name, []).append(key)
-        self.names = list(self._parts)
+                keys.setdefault(name, []).append(key)
+        return cls(header, codings, keys)
+
+
+@dataclass(frozen=True)
+class OpenTicket:
+    """An open ticket file, of any version.
+
+    Attributes:
+        file: The open safetensors file. It has checked that its tensors fill it exactly.
+        layout: Where in it everything is.
+    """
+
+    file: Any
+    layout: Layout
 
     def tensor(self, key: str) -> Tensor:
         """One tensor of the file, in the file's memory.
@@ -138,8 +156,8 @@ class OpenTicket:
         Raises:
             ValueError: It does not have its checksum.
         """
-        tensor: Tensor = self._file.get_tensor(key)
-        if self.header.version > 1 and crc32(bytes_of(tensor)) != self.header.checksums[key]:
+        tensor: Tensor = self.file.get_tensor(key)
+        if self.layout.header.version > 1 and crc32(bytes_of(tensor)) != self.layout.header.checksums[key]:
             raise ValueError(f"{key!r} does not have its checksum")
         return tensor
 
@@ -149,22 +167,22 @@ class OpenTicket:
         Raises:
             ValueError: It does not fit the shape in the header, or the number of values.
         """
-        coding = self._codings[name]
-        values = self._file.get_slice(f"weight.{name}").get_shape()
+        coding = self.layout.codings[name]
+        values = self.file.get_slice(f"weight.{name}").get_shape()
         if len(values) != 1:
             raise ValueError(f"{name!r} has values of shape {tuple(values)} instead of one dimension")
         try:
             stored = self.tensor(f"{coding}.{name}")
-            return CodedMask.decode(coding, stored, self.header.shapes[name], values[0])
+            return CodedMask.decode(coding, stored, self.layout.header.shapes[name], values[0])
         except ValueError as error:
             raise ValueError(f"{name!r}: {error}") from error
 
     def unmasked(self, name: str) -> Tensor:
         """A weight or buffer without a mask."""
-        if name not in self.header.kinds:
+        if name not in self.layout.header.kinds:
             return self.tensor(f"weight.{name}")
-        parts = {key.split(".", 2)[1]: self.tensor(key) for key in self._parts[name]}
-        return put_together(parts, self.header.kinds[name])
+        parts = {key.split(".", 2)[1]: self.tensor(key) for key in self.layout.keys[name]}
+        return put_together(parts, self.layout.header.kinds[name])
 
     def weight(self, name: str, mask: CodedMask) -> Tensor:
         """A masked weight, with zeros where it is pruned."""
@@ -174,8 +192,8 @@ class OpenTicket:
 
     def memory(self) -> int:
         """Bytes of all masked weights and their masks in memory, as far as the header says."""
-        sizes = {name: prod(shape) for name, shape in self.header.shapes.items()}
-        return sum(n * (1 + self._file.get_tensor(f"weight.{name}").element_size()) for name, n in sizes.items())
+        sizes = {name: prod(shape) for name, shape in self.layout.header.shapes.items()}
+        return sum(n * (1 + self.file.get_tensor(f"weight.{name}").element_size()) for name, n in sizes.items())
 
 
 class StoredWeights(Mapping[str, Tensor]):
@@ -191,24 +209,24 @@ class StoredWeights(Mapping[str, Tensor]):
 
     def __init__(self, path: Path) -> None:
         with open_ticket(path) as ticket:
-            self._names = dict.fromkeys(ticket.names)
+            self._layout = ticket.layout
         self._path = path
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
+        if name not in self._layout.keys:
             raise KeyError(name)
-        with open_ticket(self._path) as ticket:
-            is_masked = name in ticket.header.shapes
+        with open_ticket(self._path, self._layout) as ticket:
+            is_masked = name in self._layout.codings
             return ticket.weight(name, ticket.mask(name)) if is_masked else ticket.unmasked(name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names
+        return name in self._layout.keys
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._layout.keys)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._layout.keys)
 
 
 def check_is_file(path: Path, what: str) -> None:
@@ -242,11 +260,12 @@ def is_ticket_file(path: Path) -> bool:
 
 
 @contextmanager
-def open_ticket(path: Path) -> Iterator[OpenTicket]:
+def open_ticket(path: Path, layout: Layout | None = None) -> Iterator[OpenTicket]:
     """Opens a ticket file.
 
     Args:
         path: The file.
+        layout: Its layout, if it is known already: reading it takes longer than reading a small tensor.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -258,7 +277,7 @@ def open_ticket(path: Path) -> Iterator[OpenTicket]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             _check_format(path, metadata)
-            yield OpenTicket(file, metadata)
+            yield OpenTicket(file, layout or Layout.of(metadata, list(file.keys())))
     except TicketError:
         raise
     except MemoryError as error:

@@ -19,6 +19,7 @@ _RESERVED = (
     *("format", "version", "round", "branch", "density", "shapes", "kinds", "following"),
     *("crc32", "header_crc32"),
 )
+_DIGITS = 9
 _LARGEST = 2**62  # PyTorch counts entries in 63 bits
 
 Shape = tuple[int, ...]
@@ -56,8 +57,14 @@ class Header:
             density: Kept / prunable, for other readers. It is not read again.
 
         Raises:
-            TicketError: The provenance has values that are not strings, or names of other fields.
+            TicketError: The round is not a count, the branch is not a string, or the provenance has values that are
+                not strings, or names of other fields.
         """
+        if not 0 <= self.round < 10**_DIGITS or not isinstance(self.branch, str):
+            raise TicketError(
+                f"A ticket cannot be of round {self.round!r} and branch {self.branch!r}: rounds count from 0, and "
+                "branches have names."
+            )
         if reserved := sorted(set(_RESERVED) & set(self.provenance)):
             raise TicketError(f"The provenance of a ticket cannot have the names {', '.join(reserved)}.")
         for name, value in self.provenance.items():
@@ -168,7 +175,7 @@ def _text(metadata: Mapping[str, str], name: str) -> str:
 
 def _count(metadata: Mapping[str, str], name: str) -> int:
     text = _text(metadata, name)
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
         raise ValueError(f"its {name!r} is {text!r:.80}, which is not a count")
     return int(text)
 
