@@ -57,8 +57,8 @@ class Header:
             density: Kept / prunable, for other readers. It is not read again.
 
         Raises:
-            TicketError: The round is not a count, the branch is not a string, or the provenance has values that are
-                not strings, or names of other fields.
+            TicketError: The round is not a count, the branch is not a string, or the provenance has values that
+                are not strings, or names of other fields.
         """
         if not 0 <= self.round < 10**_DIGITS or not isinstance(self.branch, str):
             raise TicketError(
