@@ -3,6 +3,8 @@
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lightning_lottery.errors import ConfigurationError, FolderError
@@ -44,28 +46,50 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         FolderError: The file cannot be written, for example because the disk is full or the folder is read-only.
     """
-    try:
-        _write_and_rename(path, content)
-    except OSError as error:
-        raise FolderError(
-            f"{path} cannot be written: {error.strerror or error}. All files written before are intact. Free "
-            "some space, or make the folder writable, and try again. A run can be resumed (README, 'Resuming')."
-        ) from error
+    with written_atomically(path) as temporary:
+        temporary.write_bytes(content)
 
 
-def _write_and_rename(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+@contextmanager
+def written_atomically(path: Path) -> Iterator[Path]:
+    """Gives the temporary name under which a file is to be written; at the end it is renamed.
+
+    After a crash at any moment, the file has either its old content or the new one.
+
+    Args:
+        path: The file. A missing folder is created.
+
+    Raises:
+        FolderError: The file cannot be written, for example because the disk is full or the folder is read-only.
+    """
+    temporary = None
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp creates files that only their owner can read
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        _sync(temporary)
+        temporary.chmod(0o666 & ~_umask())  # mkstemp creates files that only their owner can read
+        temporary.replace(path)
+    except BaseException as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise FolderError(
+                f"{path} cannot be written: {error.strerror or error}. All files written before are intact. Free "
+                "space, or make the folder writable, and try again. A run can be resumed (README, 'Resuming')."
+            ) from error
         raise
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file is on the disk."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

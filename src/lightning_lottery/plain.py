@@ -66,6 +66,11 @@ def first_of(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error, for a message; the name of its class if it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def check_list(what: str, value: object, example: str) -> None:
     """Checks that an argument is a list or another sequence, and not a string.
 

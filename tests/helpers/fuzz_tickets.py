@@ -4,6 +4,7 @@ python -m tests.helpers.fuzz_tickets --files 10000
 """
 
 import argparse
+import functools
 import json
 import pickle
 import random
@@ -24,6 +25,7 @@ from safetensors.torch import save
 from torch import nn
 
 from lightning_lottery import Ticket, TicketError
+from lightning_lottery.tickets.tensors import bytes_of
 from tests.helpers.tickets import ticket_of
 
 # Bytes by which the memory of the process may grow: twice what Ticket.load allows for files as small as these.
@@ -181,6 +183,13 @@ def _mutated_json(text: str, luck: random.Random) -> str:
     return json.dumps(values)
 
 
+@functools.cache
+def zeros(count: int) -> bytes:
+    """So many zeros, compressed, without having them in memory."""
+    stream = zlib.compressobj(1)
+    return b"".join(stream.compress(bytes(2**20)) for _ in range(count // 2**20)) + stream.flush()
+
+
 def sealed_lie(content: bytes, luck: random.Random) -> bytes:
     """Other tensors and shapes, with checksums that are right."""
     file = Parsed.of(content)
@@ -189,7 +198,7 @@ def sealed_lie(content: bytes, luck: random.Random) -> bytes:
     masked = [name for name in file.tensors if name.partition(".")[0] in ("mask", "bits", "gaps")]
     name = luck.choice(masked if luck.random() < 0.7 else list(parts))
     layer = name.partition(".")[2]
-    bomb = zlib.compress(luck.choice([b"\0", b"\xff", b"\x80"]) * luck.choice([0, 100, 10**6, 10**8]))
+    bomb = zeros(2**30) if luck.random() < 0.1 else zlib.compress(luck.choice([b"\0", b"\xff"]) * 10**6)
     parts[name] = luck.choice(
         [bomb, flipped(parts[name], luck) if parts[name] else b"", luck.randbytes(20), parts[name][:-1]]
     )
@@ -200,7 +209,7 @@ def sealed_lie(content: bytes, luck: random.Random) -> bytes:
         file.tensors[name]["shape"] = [len(parts[name])]
     else:
         size = len(file.part(name))
-        parts[name] = (parts[name] * (1 + size))[:size]
+        parts[name] = parts[name][:size].ljust(size, b"\0")
     return file.sealed(parts)
 
 
@@ -233,6 +242,7 @@ def fuzz(files: int, seed: int, folder: Path) -> Outcome:
     for content in valid:
         path.write_bytes(content)
         expected.append(identity(Ticket.load(path)))
+    zeros(2**30)
     before = peak()
     for number in range(files):
         mutate, source = luck.choice(MUTATIONS), luck.randrange(len(valid))
@@ -274,13 +284,14 @@ def check(ticket: Ticket, path: Path) -> None:
     """Checks that a ticket is valid: it can be used, and saved again."""
     assert 0 <= ticket.density <= 1
     assert all(0 <= density <= 1 for density in ticket.layer_densities().values())
+    if ticket.prunable > 10**6:
+        return  # the checks would take more memory than loading
     for name, mask in ticket.masks.items():
         assert mask.dtype == torch.bool
         assert mask.shape == ticket.weights[name].shape
-        assert int(ticket.weights[name].count_nonzero()) <= int(mask.count_nonzero())
+        pruned = ticket.weights[name][~mask]
+        assert not any(bytes_of(pruned))
     assert repr(ticket).startswith("Ticket(")
-    if ticket.prunable > 10**6:
-        return  # saving would take more memory than loading
     ticket.save(path)
     assert identity(Ticket.load(path)) == identity(ticket)
 

@@ -1,10 +1,9 @@
-"""Ticket files: what is in them, and what is refused."""
+"""Ticket files: what is in them."""
 
 import json
 import resource
 import signal
-import struct
-import warnings
+import threading
 import zlib
 from math import log2
 from pathlib import Path
@@ -12,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -21,7 +18,6 @@ from torch import nn
 from lightning_lottery import FolderError, Ticket, TicketError
 from lightning_lottery.tickets import StoredWeights
 from tests.helpers.fits import Net, same_bits
-from tests.helpers.fuzz_tickets import MEMORY, Parsed, fuzz, seal
 from tests.helpers.tickets import ticket_of
 
 DATA = Path(__file__).parent / "data"
@@ -154,8 +150,9 @@ def test_a_loaded_ticket_does_not_depend_on_the_file(tmp_path):
     [
         ({"provenance": {"round": "3"}}, "cannot have the names round"),
         ({"provenance": {"seed": 5}}, "strings only, but got 'seed': 5"),
-        ({"round": -1}, "cannot be of round -1"),
-        ({"branch": None}, "and branch None"),
+        ({"round": -1}, "cannot be written to .*its 'round' is '-1', which is not a count"),
+        ({"branch": None}, "strings only, but got 'branch': None"),
+        ({"provenance": {"name": "\ud800"}}, "cannot be written"),
     ],
 )
 def test_what_cannot_be_stored_is_refused(tmp_path, fields, message):
@@ -165,139 +162,31 @@ def test_what_cannot_be_stored_is_refused(tmp_path, fields, message):
 
 def test_a_mask_of_double_complex_numbers_cannot_be_stored(tmp_path):
     ticket = Ticket({"w": torch.tensor([True])}, {"w": torch.ones(1, dtype=torch.complex128)})
-    with pytest.raises(TicketError, match=r"'w' is a masked tensor of torch.complex128"):
+    with pytest.raises(
+        TicketError, match=r"'w' is a tensor of torch.complex128 on cpu, which a ticket file cannot store"
+    ):
         ticket.save(tmp_path / "ticket.safetensors")
 
 
-def test_a_missing_file_is_reported():
-    with pytest.raises(FileNotFoundError, match="no ticket file nowhere"):
-        Ticket.load("nowhere.safetensors")
+def test_readers_beside_a_writer_see_whole_tickets(tmp_path):
+    """The file is replaced again and again while it is read."""
+    path, stop = tmp_path / "ticket.safetensors", threading.Event()
+    small, large = ticket_of(nn.Linear(20, 10)), ticket_of(nn.Linear(200, 100))
+    small.save(path)
 
+    def write():
+        while not stop.is_set():
+            large.save(path)
+            small.save(path)
 
-@pytest.mark.parametrize("length", [0, 7, 8, 60, -1])
-def test_a_truncated_file_is_refused(tmp_path, length):
-    path = tmp_path / "ticket.safetensors"
-    ticket_of(Net()).save(path)
-    path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(TicketError, match="not a ticket file, or it is damaged"):
-        Ticket.load(path)
-
-
-def test_a_folder_and_an_empty_file_are_not_tickets(tmp_path):
-    ticket_of(Net()).save(tmp_path / "tickets" / "round_01.safetensors")
-    with pytest.raises(
-        TicketError, match=r"is a folder, not a ticket file. .* for example .*round_01.safetensors"
-    ):
-        Ticket.load(tmp_path)
-    (tmp_path / "empty.safetensors").touch()
-    with pytest.raises(TicketError, match="it is empty"):
-        Ticket.load(tmp_path / "empty.safetensors")
-
-
-@given(st.binary(max_size=200))
-def test_arbitrary_bytes_are_refused(tmp_path_factory, content):
-    path = tmp_path_factory.mktemp("bytes") / "ticket.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(TicketError):
-        Ticket.load(path)
-
-
-def test_a_hostile_header_is_refused(tmp_path):
-    path = tmp_path / "ticket.safetensors"
-    path.write_bytes(struct.pack("<Q", 2**60) + b"{}")
-    with pytest.raises(TicketError):
-        Ticket.load(path)
-
-
-def test_other_safetensors_files_are_refused(tmp_path):
-    path = tmp_path / "model.safetensors"
-    save_file({"weight": torch.ones(2)}, path)
-    with pytest.raises(TicketError, match=r"has format 'none' .* write Ticket.from_state_dict"):
-        Ticket.load(path)
-
-
-def test_every_flipped_bit_is_noticed(tmp_path):
-    """A byte of each tensor, and of each value in the header."""
-    path = tmp_path / "ticket.safetensors"
-    ticket_of(Net(), 0.05, round=3, provenance={"seed": "5"}).save(path)
-    content = path.read_bytes()
-    start = len(content) - len(Parsed.of(content).data)
-    places = [start + begin for begin, _ in (t["data_offsets"] for t in Parsed.of(content).tensors.values())]
-    places += [content.index(word) + len(word) for word in (b'"seed":"', b'"round":"', b'"density":"0.0')]
-    for place in places:
-        changed = bytearray(content)
-        changed[place] ^= 1
-        path.write_bytes(changed)
-        with pytest.raises(TicketError, match=r"is a damaged ticket file: .*checksum.*Copy or save it again"):
-            Ticket.load(path)
-
-
-@pytest.fixture
-def lying(tmp_path):
-    """Writes a small ticket file with another header, whose checksum is right."""
-
-    def write(**changed):
-        path = tmp_path / "ticket.safetensors"
-        Ticket({"w": torch.tensor([[True, True], [False, False]])}, {"w": torch.ones(2, 2)}, 1).save(path)
-        file = Parsed.of(path.read_bytes())
-        file.metadata |= {name: text for name, text in changed.items() if text is not None}
-        file.metadata = {name: text for name, text in file.metadata.items() if changed.get(name, "") is not None}
-        seal(file.metadata)
-        path.write_bytes(file.written())
-        return path
-
-    return write
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"shapes": '{"w": [9, 9]}'}, r"'w': its mask has 1 bytes; a mask of \(9, 9\) has 11"),
-        ({"shapes": '{"w": [1, 1]}'}, "'w': there are 2 values for 1 weights"),
-        ({"shapes": '{"v": [2]}'}, "its masks are not those in its header: 'v', 'w'"),
-        ({"shapes": '{"w": "x"}'}, "its 'shapes' of 'w' is 'x', which is not a list"),
-        ({"shapes": '{"w": [-2, -2]}'}, "of 'w'.*not a count"),
-        ({"shapes": '{"w": [true, 4]}'}, "of 'w'.*not a count"),
-        ({"shapes": '{"w": [4611686018427387904, 0]}'}, "of 'w'.*not a count"),
-        ({"shapes": '{"w": [4294967296, 4294967296]}'}, "of 'w'.*too large"),
-        ({"shapes": "[1]"}, "its 'shapes' is .*not a dict"),
-        ({"shapes": "[" * 100_000}, "its 'shapes' is .*cannot be read"),
-        ({"shapes": None}, "its masks are not those"),
-        ({"kinds": '{"w": {"layout": "sparse_coo"}}'}, "its unusual tensors are not those"),
-        ({"crc32": "{}"}, "its checksums are not those"),
-        ({"round": None}, "has no 'round'"),
-        ({"round": "-1"}, "'round' is '-1', which is not a count"),
-        ({"round": "٣"}, "not a count"),
-        ({"branch": None}, "has no 'branch'"),
-        ({"following": '["v"]'}, r"'following' has no masks of \['v'\]"),
-        ({"following": "3"}, "'following' is '3', which is not a list"),
-        ({"following": '"w'}, "'following' is .*cannot be read"),
-        ({"following": '[["w"]]'}, "'following' has no masks"),
-    ],
-)
-def test_a_header_that_lies_is_refused_naming_the_field(lying, changed, message):
-    with pytest.raises(TicketError, match=message):
-        Ticket.load(lying(**changed))
-
-
-def test_what_would_expand_too_far_is_refused_before_it_is_allocated(tmp_path):
-    path = tmp_path / "ticket.safetensors"
-    masks = {"w": torch.zeros(100_000_000, dtype=torch.bool)}
-    Ticket(masks, {"w": torch.zeros(100_000_000)}).save(path)
-    assert path.stat().st_size < 20_000
-    with pytest.raises(TicketError, match=r"takes 500,000,000 bytes of memory.*max_bytes=500000000\)"):
-        Ticket.load(path)
-    assert Ticket.load(path, max_bytes=500_000_000).prunable == 100_000_000
-
-
-def test_mutated_and_hostile_files_are_tickets_or_errors(tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of PyTorch, about sparse tensors
-        outcome = fuzz(500, 0, tmp_path)
-    assert outcome.failures == []
-    assert outcome.grown <= MEMORY
-    assert sum(outcome.counts.values()) == 500
-    assert min(outcome.counts[f"{kind}: valid"] for kind in ("with_lying_header", "sealed_lie")) > 0
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        seen = {Ticket.load(path).fingerprint for _ in range(300)}
+    finally:
+        stop.set()
+        writer.join()
+    assert seen == {small.fingerprint, large.fingerprint}
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path):
@@ -308,7 +197,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, hard))
     try:
-        with pytest.raises(FolderError, match=r"ticket.safetensors cannot be written: File too large"):
+        with pytest.raises(FolderError, match=r"ticket.safetensors cannot be written: .*File too large"):
             new.save(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -89,7 +89,9 @@ def test_nan_is_found_in_unusual_tensors():
 
 def test_tensors_that_cannot_be_stored_are_named(tmp_path):
     quantised = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
-    with pytest.raises(TicketError, match=r"'q' is a quantised tensor.*persistent=False"):
+    with pytest.raises(
+        TicketError, match=r"'q' is a tensor of torch.qint8 on cpu, which .* \(it is quantised\).*persistent=False"
+    ):
         Ticket({}, {"q": quantised}).save(tmp_path / "t.safetensors")
 
 

@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from lightning_lottery.errors import ConfigurationError, LotteryError
 from lightning_lottery.files import local_path
+from lightning_lottery.masks import is_sharded
 from lightning_lottery.storage.folder import REWIND_STATE, RunFolder
 from lightning_lottery.storage.state import RewindState
 from lightning_lottery.tickets import Ticket
@@ -42,7 +45,7 @@ class GivenTicket:
                     f"{argument} is a ticket without masks, so that it prunes nothing. Make one with masks, for "
                     "example with Ticket.from_masks."
                 )
-            return cls(given.to_cpu())
+            return cls(given.mapped(_copied))
         if not isinstance(given, (str, Path)):
             raise ConfigurationError(
                 f"{argument}={given!r:.200} is neither a Ticket nor a path. Write for example "
@@ -75,3 +78,8 @@ class GivenTicket:
             ) from error
         is_later = state.point is not None or str(self.ticket.round) in state.kept
         return state if is_later and not state.is_initial(self.ticket.id) else None
+
+
+def _copied(_: str, tensor: Tensor) -> Tensor:
+    """A copy on the CPU, which the user cannot change any more; a sharded tensor itself."""
+    return tensor if is_sharded(tensor) else tensor.detach().to("cpu", copy=True)

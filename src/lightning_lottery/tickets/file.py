@@ -10,21 +10,23 @@ from zlib import crc32
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lightning_lottery.errors import TicketError
-from lightning_lottery.files import write_atomically
+from lightning_lottery.files import written_atomically
 from lightning_lottery.masks import CodedMask, Coding
+from lightning_lottery.plain import check_number, first_line
 from lightning_lottery.tickets.header import FORMAT, READABLE, Header, owner
 from lightning_lottery.tickets.masked_weights import MaskedWeights
-from lightning_lottery.tickets.tensors import bytes_of, put_together, take_apart
+from lightning_lottery.tickets.tensors import Kind, bytes_of, put_together, take_apart
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # What safetensors, NumPy and PyTorch raise for content that cannot be.
 _FAULTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, SafetensorError)
-# What a file may take in memory, so that a hostile one cannot ask for more than the machine has.
-_SMALL, _EXPANSION = 2**28, 2**10
+# What a file may take in memory by default: what is small, or a multiple of its length.
+_SMALL, _EXPANSION = 2**28, 2**11
+_ATTEMPTS = 10
 _FROM_CHECKPOINT = (
     "To make a ticket of a checkpoint, write Ticket.from_state_dict(path), or lightning-lottery ticket convert."
 )
@@ -39,26 +41,16 @@ def write_file(path: Path, ticket: MaskedWeights) -> None:
 
     Raises:
         FolderError: The file cannot be written.
-        TicketError: The ticket has a tensor or a description that a file cannot store.
+        TicketError: The path is a folder, or the ticket has a tensor or a description that a file cannot store.
     """
+    if path.is_dir():
+        raise TicketError(f"{path} is a folder. Write the path of a file, such as {path / 'ticket.safetensors'}.")
     tensors: dict[str, Tensor] = {}
-    kinds = {}
+    kinds: dict[str, Kind] = {}
     for name, weight in ticket.weights.items():
-        if (mask := ticket.masks.get(name)) is not None:
-            coded = CodedMask.of(mask)
-            coding, stored = coded.encode()
-            tensors |= {f"weight.{name}": _survivors(name, weight, coded), f"{coding}.{name}": stored}
-            continue
-        try:
-            parts, kind = take_apart(weight)
-        except TypeError as error:
-            raise TicketError(
-                f"{name!r} is {error}, which a ticket file cannot store. Register it with persistent=False."
-            ) from error
-        if kind is None:
-            tensors[f"weight.{name}"] = parts[""]
-        else:
-            tensors |= {f"part.{part}.{name}": tensor for part, tensor in parts.items()}
+        stored, kind = _coded(name, weight, ticket.masks.get(name))
+        tensors |= stored
+        if kind is not None:
             kinds[name] = kind
     header = Header(
         round=ticket.round,
@@ -69,7 +61,37 @@ def write_file(path: Path, ticket: MaskedWeights) -> None:
         provenance=ticket.provenance,
         checksums={key: crc32(bytes_of(tensor)) for key, tensor in tensors.items()},
     )
-    write_atomically(path, save(_unshared(tensors), header.to_metadata(ticket.density)))
+    metadata = header.to_metadata(ticket.density)
+    try:
+        Layout.of(metadata, list(tensors))  # as when it is read
+    except ValueError as error:
+        raise TicketError(f"The ticket cannot be written to {path}: {error}.") from error
+    with written_atomically(path) as temporary:
+        try:
+            save_file(_unshared(tensors), temporary, metadata)
+        except SafetensorError as error:  # such as a full disk
+            raise OSError(first_line(error)) from error
+        except _FAULTS as error:
+            raise TicketError(f"The ticket cannot be written to {path}: {error!r}.") from error
+
+
+def _coded(name: str, weight: Tensor, mask: Tensor | None) -> tuple[dict[str, Tensor], Kind | None]:
+    """The tensors of the file that a weight or buffer consists of, and how to put unusual ones together."""
+    try:
+        if mask is not None:
+            coded = CodedMask.of(mask)
+            coding, stored = coded.encode()
+            return {f"weight.{name}": _survivors(weight, coded), f"{coding}.{name}": stored}, None
+        parts, kind = take_apart(weight)
+    except _FAULTS as error:
+        what = f"a tensor of {weight.dtype} on {weight.device}"
+        raise TicketError(
+            f"{name!r} is {what}, which a ticket file cannot store ({first_line(error)}). If it is a buffer, "
+            "register it with persistent=False."
+        ) from error
+    if kind is None:
+        return {f"weight.{name}": parts[""]}, None
+    return {f"part.{part}.{name}": tensor for part, tensor in parts.items()}, kind
 
 
 def read_file(path: Path, max_bytes: float | None = None) -> MaskedWeights:
@@ -77,35 +99,40 @@ def read_file(path: Path, max_bytes: float | None = None) -> MaskedWeights:
 
     Args:
         path: The file.
-        max_bytes: The largest size of masks and masked weights in memory. By default 256 MiB, or 1024 times the
+        max_bytes: The largest size of masks and masked weights in memory. By default 256 MiB, or 2048 times the
             length of the file if that is more: enough for any network with a density of at least 0.1 %.
 
     Returns:
         The content, on the CPU. It shares no memory with the file.
 
     Raises:
+        ConfigurationError: ``max_bytes`` is not a number of at least 0.
         FileNotFoundError: The file does not exist.
         TicketError: The file is damaged or not a ticket, or takes more than ``max_bytes``.
     """
+    if max_bytes is not None:
+        check_number("max_bytes", max_bytes, "of at least 0", "max_bytes=2**30")
     with open_ticket(path) as ticket:
-        header, size = ticket.layout.header, path.stat().st_size
-        allowed = max(_SMALL, _EXPANSION * size) if max_bytes is None else max_bytes
-        needed = ticket.memory()
-        if needed > allowed:
+        header, size, needed = ticket.layout.header, path.stat().st_size, ticket.memory()
+        if needed > (max(_SMALL, _EXPANSION * size) if max_bytes is None else max_bytes):
             raise TicketError(
                 f"{path} has {size:,} bytes, but says that it takes {needed:,} bytes of memory, more than is "
                 f"allowed. If you trust it, write Ticket.load(path, max_bytes={needed})."
             )
+        values = {name: ticket.values(name) for name in ticket.layout.keys if name in header.shapes}
+        others = {name: ticket.unmasked(name) for name in ticket.layout.keys if name not in header.shapes}
         coded = {name: ticket.mask(name) for name in header.shapes}
-        masks, weights = {}, {}
-        for name, mask in coded.items():
-            masks[name], weights[name] = mask.mask(), ticket.weight(name, mask)
-        for name in ticket.layout.keys:
-            if name not in masks:
-                weights[name] = ticket.unmasked(name).clone()
-        return MaskedWeights(
-            masks, weights, header.round, header.branch, header.provenance, header.following, is_masked=True
-        )
+        masks, weights = {}, {name: other.clone() for name, other in others.items()}
+        for name in header.shapes:
+            masks[name], weights[name] = _expanded(values.pop(name), coded.pop(name))
+    return MaskedWeights.masked(
+        masks=masks,
+        weights=weights,
+        round=header.round,
+        branch=header.branch,
+        provenance=header.provenance,
+        following=header.following,
+    )
 
 
 @dataclass(frozen=True)
@@ -157,7 +184,8 @@ class OpenTicket:
             ValueError: It does not have its checksum.
         """
         tensor: Tensor = self.file.get_tensor(key)
-        if self.layout.header.version > 1 and crc32(bytes_of(tensor)) != self.layout.header.checksums[key]:
+        header = self.layout.header
+        if header.version > 1 and crc32(bytes_of(tensor)) != header.checksums[key]:
             raise ValueError(f"{key!r} does not have its checksum")
         return tensor
 
@@ -167,28 +195,40 @@ class OpenTicket:
         Raises:
             ValueError: It does not fit the shape in the header, or the number of values.
         """
-        coding = self.layout.codings[name]
-        values = self.file.get_slice(f"weight.{name}").get_shape()
-        if len(values) != 1:
-            raise ValueError(f"{name!r} has values of shape {tuple(values)} instead of one dimension")
-        try:
-            stored = self.tensor(f"{coding}.{name}")
-            return CodedMask.decode(coding, stored, self.layout.header.shapes[name], values[0])
-        except ValueError as error:
-            raise ValueError(f"{name!r}: {error}") from error
+        with _naming(name):
+            coding, shape = self.layout.codings[name], self.layout.header.shapes[name]
+            kept = self.file.get_slice(f"weight.{name}").get_shape()
+            return CodedMask.decode(coding, self.tensor(f"{coding}.{name}"), shape, *kept)
+
+    def values(self, name: str) -> Tensor:
+        """The values of the survivors of a masked weight, in the file's memory.
+
+        Raises:
+            ValueError: They have more than one dimension, or not their checksum.
+        """
+        with _naming(name):
+            values = self.tensor(f"weight.{name}")
+            if values.dim() != 1:
+                raise ValueError(f"its values have shape {tuple(values.shape)} instead of one dimension")
+            return values
 
     def unmasked(self, name: str) -> Tensor:
-        """A weight or buffer without a mask."""
-        if name not in self.layout.header.kinds:
-            return self.tensor(f"weight.{name}")
-        parts = {key.split(".", 2)[1]: self.tensor(key) for key in self.layout.keys[name]}
-        return put_together(parts, self.layout.header.kinds[name])
+        """A weight or buffer without a mask, in the file's memory.
 
-    def weight(self, name: str, mask: CodedMask) -> Tensor:
-        """A masked weight, with zeros where it is pruned."""
-        survivors = self.tensor(f"weight.{name}")
-        integers = survivors.view(_INTEGERS[survivors.element_size()]).numpy()
-        return torch.from_numpy(mask.scatter(integers)).view(survivors.dtype).reshape(mask.shape)
+        Raises:
+            ValueError: Its parts do not fit together, or do not have their checksums.
+        """
+        with _naming(name):
+            if name not in self.layout.header.kinds:
+                return self.tensor(f"weight.{name}")
+            parts = {key.split(".", 2)[1]: self.tensor(key) for key in self.layout.keys[name]}
+            return put_together(parts, self.layout.header.kinds[name])
+
+    def weight(self, name: str) -> Tensor:
+        """A weight or buffer, masked or not. It shares no memory with the file."""
+        if name not in self.layout.header.shapes:
+            return self.unmasked(name).clone()
+        return _expanded(self.values(name), self.mask(name))[1]
 
     def memory(self) -> int:
         """Bytes of all masked weights and their masks in memory, as far as the header says."""
@@ -216,8 +256,7 @@ class StoredWeights(Mapping[str, Tensor]):
         if name not in self._layout.keys:
             raise KeyError(name)
         with open_ticket(self._path, self._layout) as ticket:
-            is_masked = name in self._layout.codings
-            return ticket.weight(name, ticket.mask(name)) if is_masked else ticket.unmasked(name)
+            return ticket.weight(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._layout.keys
@@ -238,16 +277,23 @@ def check_is_file(path: Path, what: str) -> None:
 
     Raises:
         FileNotFoundError: The file does not exist.
-        TicketError: The path leads to a folder, or the file is empty.
+        TicketError: The path leads to a folder, or the file is empty or cannot be read.
     """
-    if path.is_dir():
-        inside = sorted(path.glob("*.safetensors")) + sorted(path.glob("*/*.safetensors"))
-        example = f", for example {inside[-1]}" if inside else ""
-        raise TicketError(f"{path} is a folder, not a {what}. Write the path of a file{example}.")
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no {what} {path}.")
-    if path.stat().st_size == 0:
-        raise TicketError(f"{path} is not a {what}, or it is damaged: it is empty. Save it again.")
+    try:
+        if path.is_dir():
+            inside = sorted(path.glob("*.safetensors")) + sorted(path.glob("*/*.safetensors"))
+            example = f", for example {inside[-1]}" if inside else ""
+            raise TicketError(f"{path} is a folder, not a {what}. Write the path of a file{example}.")
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no {what} {path}.")
+        if path.stat().st_size == 0:
+            raise TicketError(f"{path} is not a {what}, or it is damaged: it is empty. Save it again.")
+        with path.open("rb"):
+            pass
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise TicketError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def is_ticket_file(path: Path) -> bool:
@@ -274,18 +320,36 @@ def open_ticket(path: Path, layout: Layout | None = None) -> Iterator[OpenTicket
     check_is_file(path, "ticket file")
     metadata: dict[str, str] = {}
     try:
-        with safe_open(path, framework="pt") as file:
+        with _opened(path) as file:
             metadata = file.metadata() or {}
             _check_format(path, metadata)
             yield OpenTicket(file, layout or Layout.of(metadata, list(file.keys())))
     except TicketError:
         raise
-    except MemoryError as error:
-        raise TicketError(f"{path} takes more memory than there is: {error}") from error
-    except (*_FAULTS, OSError) as error:
+    except (*_FAULTS, MemoryError, OSError) as error:
+        why = first_line(error)
+        if isinstance(error, MemoryError) or "memory" in why:  # PyTorch raises RuntimeErrors
+            raise TicketError(f"{path} takes more memory than there is ({why}).") from error
         if metadata.get("format") == FORMAT:
-            raise TicketError(f"{path} is a damaged ticket file: {error}. Copy or save it again.") from error
-        raise TicketError(f"{path} is not a ticket file, or it is damaged: {error}. {_FROM_CHECKPOINT}") from error
+            raise TicketError(f"{path} is a damaged ticket file: {why}. Copy or save it again.") from error
+        raise TicketError(f"{path} is not a ticket file, or it is damaged: {why}. {_FROM_CHECKPOINT}") from error
+
+
+def _opened(path: Path) -> Any:
+    """Opens a safetensors file.
+
+    Safetensors opens it twice, for its header and for its tensors. If the file is replaced in between, this opens
+    the new one.
+    """
+    for _ in range(_ATTEMPTS):
+        before = path.stat()
+        try:
+            return safe_open(path, framework="pt")
+        except (SafetensorError, OSError, RuntimeError):
+            after = path.stat()
+            if (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns):
+                raise
+    return safe_open(path, framework="pt")
 
 
 def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
@@ -312,9 +376,27 @@ def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return made
 
 
-def _survivors(name: str, weight: Tensor, mask: CodedMask) -> Tensor:
+def _survivors(weight: Tensor, mask: CodedMask) -> Tensor:
     """The surviving values in order of position, on the CPU."""
-    if (kind := _INTEGERS.get(weight.element_size())) is None:
-        raise TicketError(f"{name!r} is a masked tensor of {weight.dtype}, which a ticket file cannot store.")
-    integers = weight.detach().cpu().contiguous().view(-1).view(kind)  # NumPy has no bfloat16
-    return torch.from_numpy(mask.gather(integers.numpy())).view(weight.dtype)
+    plain = weight.detach().cpu().resolve_conj().resolve_neg().contiguous().view(-1)
+    integers = plain.view(_INTEGERS[plain.element_size()])  # NumPy has no bfloat16
+    return torch.from_numpy(mask.gather(integers.numpy())).view(plain.dtype)
+
+
+def _expanded(values: Tensor, mask: CodedMask) -> tuple[Tensor, Tensor]:
+    """A mask as a boolean tensor, and its weight, which is zero where it is pruned."""
+    integers = values.view(_INTEGERS[values.element_size()]).numpy()
+    flat, weight = mask.expand(integers)
+    return torch.from_numpy(flat).reshape(mask.shape), torch.from_numpy(weight).view(values.dtype).reshape(
+        mask.shape
+    )
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Names the weight or buffer in the error of a fault."""
+    try:
+        yield
+    except _FAULTS as error:
+        what = f"{error!r}" if isinstance(error, (LookupError, AttributeError)) else first_line(error)
+        raise ValueError(f"{name!r}: {what}") from error

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from lightning_lottery.errors import TicketError
 from lightning_lottery.masks import Coding
 from lightning_lottery.plain import first_of
+from lightning_lottery.tickets.tensors import KINDS, Kind
 
 FORMAT = "lightning-lottery ticket"
 VERSION = 2
@@ -44,7 +45,7 @@ class Header:
     round: int
     branch: str
     shapes: dict[str, Shape]
-    kinds: dict[str, dict[str, Any]]
+    kinds: dict[str, Kind]
     following: list[str]
     provenance: dict[str, str]
     checksums: dict[str, int]
@@ -57,17 +58,12 @@ class Header:
             density: Kept / prunable, for other readers. It is not read again.
 
         Raises:
-            TicketError: The round is not a count, the branch is not a string, or the provenance has values that
-                are not strings, or names of other fields.
+            TicketError: The branch is not a string, or the provenance has values that are not strings, or names of
+                other fields.
         """
-        if not 0 <= self.round < 10**_DIGITS or not isinstance(self.branch, str):
-            raise TicketError(
-                f"A ticket cannot be of round {self.round!r} and branch {self.branch!r}: rounds count from 0, and "
-                "branches have names."
-            )
         if reserved := sorted(set(_RESERVED) & set(self.provenance)):
             raise TicketError(f"The provenance of a ticket cannot have the names {', '.join(reserved)}.")
-        for name, value in self.provenance.items():
+        for name, value in {**self.provenance, "branch": self.branch}.items():
             if not (isinstance(name, str) and isinstance(value, str)):
                 raise TicketError(
                     f"The provenance of a ticket has strings only, but got {name!r}: {value!r:.100}."
@@ -126,21 +122,24 @@ class Header:
         Raises:
             ValueError: A tensor is missing or unexpected.
         """
-        kinds_and_names = [key.partition(".")[::2] for key in keys]
-        codings = {name: coding for coding, name in kinds_and_names if coding in self._codings()}
-        weights = {name for kind, name in kinds_and_names if kind == "weight"}
-        parts = {owner(key) for key in keys if key.startswith("part.")}
-        for what, expected, there in (
+        there = {key.partition(".")[::2] for key in keys}
+        codings = {name: coding for coding, name in there if coding in self._codings()}
+        plain = {name for kind, name in there if kind == "weight"} - set(self.shapes)
+        described = {("weight", name) for name in (*self.shapes, *plain)}
+        described |= {(coding, name) for name, coding in codings.items() if name in self.shapes}
+        described |= {
+            ("part", name) for kind, name in there if kind == "part" and owner(f"part.{name}") in self.kinds
+        }
+        parts = {owner(f"part.{name}") for kind, name in there if kind == "part"}
+        for what, expected, found in (
+            ("tensors", described, there),
             ("masks", set(self.shapes), set(codings)),
-            ("masked weights", set(self.shapes), set(self.shapes) & weights),
             ("unusual tensors", set(self.kinds), parts),
-            ("tensors of two kinds", set(), parts & weights),
+            ("names", set(), set(self.kinds) & (plain | set(self.shapes))),
             ("checksums", set(keys) if self.version > 1 else set(), set(self.checksums)),
         ):
-            if expected != there:
-                raise ValueError(f"its {what} are not those in its header: {_some(expected ^ there)}")
-        if len(keys) != len(weights) + len(codings) + sum(kind == "part" for kind, _ in kinds_and_names):
-            raise ValueError("it has tensors that are not in its header")
+            if expected != found:
+                raise ValueError(f"its {what} are not those in its header: {_some(expected ^ found)}")
         return codings
 
     def _codings(self) -> tuple[Coding, ...]:
@@ -218,11 +217,15 @@ def _integer(value: Any) -> int:
     return value
 
 
-def _kind_of(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError("which does not describe a tensor")
+def _kind_of(value: Any) -> Kind:
+    if not isinstance(value, dict) or value.get("layout") not in KINDS:
+        raise ValueError(f"which is not a tensor of {', '.join(KINDS)}")
+    if "shape" in value:
+        _shape_of(value["shape"])
+    if (inner := value.get("values")) is not None:
+        _kind_of(inner)
     return value
 
 
-def _some(names: Collection[str | None]) -> str:
+def _some(names: Collection[object]) -> str:
     return first_of(sorted(map(repr, names)), most=5)

@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import InitVar, dataclass, field, replace
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,9 +26,8 @@ class MaskedWeights:
     branch: str = TICKET_BRANCH
     provenance: dict[str, str] = field(default_factory=dict)
     following: Sequence[str] = ()
-    is_masked: InitVar[bool] = False
 
-    def __post_init__(self, is_masked: bool) -> None:
+    def __post_init__(self) -> None:
         if unknown := [name for name in self.following if name not in self.masks]:
             raise TicketError(f"following contains {unknown}, but the ticket has no masks of these names.")
         weights = dict(self.weights)
@@ -42,10 +41,23 @@ class MaskedWeights:
                     f"The mask of {name!r} is {mask.dtype} of shape {tuple(mask.shape)}; it must be boolean "
                     f"(write mask.bool()), of the weight's shape {tuple(weights[name].shape)}."
                 )
-            if not is_masked:
-                kept = sharding.local(weights[name]).masked_fill(~sharding.local(mask), 0)
-                weights[name] = sharding.like(kept, weights[name])
+            kept = sharding.local(weights[name]).masked_fill(~sharding.local(mask), 0)
+            weights[name] = sharding.like(kept, weights[name])
         object.__setattr__(self, "weights", weights)
+
+    @classmethod
+    def masked(cls: type[Self], **fields: Any) -> Self:
+        """Makes an object of masks and weights that were checked before, with zeros for pruned weights.
+
+        It checks nothing and copies nothing: copying all weights takes as long as reading them from a file.
+
+        Args:
+            fields: All fields by name.
+        """
+        made = object.__new__(cls)
+        for name, value in fields.items():
+            object.__setattr__(made, name, value)
+        return made
 
     @property
     def id(self) -> RoundId:
@@ -55,7 +67,8 @@ class MaskedWeights:
     @property
     def prunable_masks(self) -> dict[str, Tensor]:
         """The masks that density counts: all except those of ``following``."""
-        return {name: mask for name, mask in self.masks.items() if name not in self.following}
+        following = set(self.following)
+        return {name: mask for name, mask in self.masks.items() if name not in following}
 
     @property
     def kept(self) -> int:
@@ -87,20 +100,23 @@ class MaskedWeights:
                 are sharded like these tensors.
 
         Returns:
-            A ticket with the same values.
+            A ticket with the same values. Tensors that are on their device already are shared.
         """
         first = sharding.local(next(iter(like.values())))
         return self.mapped(lambda name, tensor: sharding.place(tensor, like.get(name, first)))
 
     def to_cpu(self: Self) -> Self:
-        """Moves masks and weights to the CPU, unless they are sharded."""
+        """Moves masks and weights to the CPU, unless they are sharded. Those that are there already are shared."""
         return self.mapped(lambda _, tensor: tensor if sharding.is_sharded(tensor) else tensor.cpu())
 
     def mapped(self: Self, change: Callable[[str, Tensor], Tensor]) -> Self:
-        """Applies a function to every mask and weight, given its name, which must not change values."""
+        """Moves or shards every mask and weight by a function of its name and itself, which keeps the values.
+
+        The result shares memory with this ticket wherever the function returns the same memory.
+        """
         masks = {name: change(name, mask) for name, mask in self.masks.items()}
         weights = {name: change(name, weight) for name, weight in self.weights.items()}
-        return replace(self, masks=masks, weights=weights, is_masked=True)
+        return self.masked(**{**vars(self), "masks": masks, "weights": weights})
 
     def whole(self: Self, keep: bool = True) -> "Self | None":
         """Gathers a sharded ticket, one tensor after the other. Every process must call it.
@@ -119,7 +135,7 @@ class MaskedWeights:
                 full = sharding.whole(tensor)
                 if keep:
                     kind[name] = full.cpu()
-        return replace(self, masks=gathered[0], weights=gathered[1], is_masked=True) if keep else None
+        return self.masked(**{**vars(self), "masks": gathered[0], "weights": gathered[1]}) if keep else None
 
     @property
     def fingerprint(self) -> str:

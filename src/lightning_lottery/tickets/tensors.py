@@ -19,6 +19,8 @@ _SPARSE = {
 }
 _LAYOUTS = {str(layout).removeprefix("torch."): layout for layout in _SPARSE}
 _COMPLEX = "complex128"  # safetensors supports only single-precision complex numbers
+KINDS = (*_LAYOUTS, _COMPLEX)
+Kind = dict[str, Any]
 
 
 @torch.no_grad()
@@ -77,7 +79,7 @@ def is_finite(tensor: Tensor) -> bool:
     return bool(values_of(sharding.local(tensor)).isfinite().all())
 
 
-def take_apart(tensor: Tensor) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+def take_apart(tensor: Tensor) -> tuple[dict[str, Tensor], Kind | None]:
     """Splits a tensor into plain CPU tensors that a safetensors file can store.
 
     Args:
@@ -102,8 +104,8 @@ def take_apart(tensor: Tensor) -> tuple[dict[str, Tensor], dict[str, Any] | None
         moved = {name: part.cpu().contiguous() for name, part in parts.items()}
         return {**moved, "values": next(iter(values.values()))}, described
     if tensor.is_quantized or tensor.is_nested:
-        raise TypeError(f"a {'quantised' if tensor.is_quantized else 'nested'} tensor")
-    plain = tensor.detach().cpu().contiguous()
+        raise TypeError(f"it is {'quantised' if tensor.is_quantized else 'nested'}")
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     if plain.dtype == torch.complex128:
         return {"real": torch.view_as_real(plain).contiguous()}, {"layout": _COMPLEX}
     return {"": plain}, None
@@ -117,7 +119,7 @@ def bytes_of(tensor: Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data
 
 
-def put_together(parts: Mapping[str, Tensor], kind: Mapping[str, Any] | None) -> Tensor:
+def put_together(parts: Mapping[str, Tensor], kind: Kind | None) -> Tensor:
     """Reassembles a tensor from the result of :func:`take_apart`.
 
     Raises:

@@ -40,9 +40,6 @@ class Ticket(MaskedWeights):
         following: The names of masked parameters that density does not count, since they only follow the prunable
             ones: the biases and normalisations of removed channels (:class:`CoupledChannels`).
 
-    Args:
-        is_masked: Whether pruned weights are exactly zero already, which saves copying the weights.
-
     Raises:
         TicketError: A mask is not boolean, or has no weight of its name and shape; or ``following`` names a
             parameter without a mask.
@@ -143,18 +140,19 @@ class Ticket(MaskedWeights):
 
         Args:
             path: A file written by :meth:`save`, also by an older version.
-            max_bytes: The largest size of masks and masked weights in memory. By default 256 MiB, or 1024 times
+            max_bytes: The largest size of masks and masked weights in memory. By default 256 MiB, or 2048 times
                 the length of the file if that is more: enough for any network with a density of at least 0.1 %.
 
         Returns:
             The ticket, on the CPU, equal to the saved one bit for bit.
 
         Raises:
+            ConfigurationError: ``max_bytes`` is not a number of at least 0, or the path is a URL.
             FileNotFoundError: The file does not exist.
             TicketError: The file is damaged or not a ticket, or takes more than ``max_bytes``.
         """
         content = read_file(local_path(path, "'ticket.safetensors'"), max_bytes)
-        return cls(**vars(content), is_masked=True)
+        return cls.masked(**vars(content))
 
     def with_weights(self, source: nn.Module | Mapping[str, Any] | str | Path) -> "Ticket":
         """The same masks and provenance with other values, for example those of the trained network.
@@ -193,7 +191,12 @@ class Ticket(MaskedWeights):
 
     @classmethod
     def from_pretrained(
-        cls, source: str | Path, *, revision: str | None = None, token: str | None = None
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        max_bytes: float | None = None,
     ) -> "Ticket":
         """Reads a ticket from a folder of :meth:`save_pretrained`, or from a model hub.
 
@@ -202,6 +205,7 @@ class Ticket(MaskedWeights):
                 as ``"user/name"`` (needs the extra ``hub``).
             revision: A branch, tag or commit of the repository.
             token: For repositories that are not public; by default the one of ``hf auth login``.
+            max_bytes: As for :meth:`load`.
 
         Returns:
             The ticket, on the CPU.
@@ -211,7 +215,7 @@ class Ticket(MaskedWeights):
             FileNotFoundError: The folder does not exist.
             TicketError: There is no ticket, or it is damaged, or the hub does not give it.
         """
-        return cls.load(find_file(source, revision, token))
+        return cls.load(find_file(source, revision, token), max_bytes)
 
     def push_to_hub(
         self,
