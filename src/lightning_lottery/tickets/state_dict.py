@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_lottery.errors import TicketError
 from lightning_lottery.files import local_path
 from lightning_lottery.masks import sharding
-from lightning_lottery.tickets.file import check_is_file, is_ticket_file
+from lightning_lottery.tickets.open_file import check_is_file, is_ticket_file
 
 Weights = dict[str, Tensor]
 
