@@ -1,7 +1,7 @@
 """Numbers and lists in arguments and messages: checks and shows them, converts NumPy and PyTorch numbers."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from numbers import Real
 from typing import Any, Literal
@@ -69,6 +69,16 @@ def first_of(names: Sequence[str], most: int = 3) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error, for a message; the name of its class if it says nothing."""
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def printable(text: str) -> str:
+    """A text from a file, without characters that move the cursor or change colours."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics for JSON, which has neither NaN nor infinity: ``None`` in their place."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def check_list(what: str, value: object, example: str) -> None:

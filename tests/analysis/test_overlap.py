@@ -22,8 +22,9 @@ def test_counts_of_a_small_example():
     ]
     found = overlap(*tickets([first, second], weights))
     a, b = found.layers["a"], found.layers["b"]
-    assert (a.weights, a.first, a.second, a.both, a.iou) == (4, 2, 3, 1, 0.25)
-    assert (a.expected_both, a.same_sign, a.sign_agreement, a.expected_sign_agreement) == (1.5, 0, 0, 0)
+    assert (a.prunable, a.first, a.second, a.both, a.iou) == (4, 2, 3, 1, 0.25)
+    assert (a.expected_both, a.same_sign, a.sign_agreement) == (1.5, 0, 0)
+    assert a.expected_sign_agreement == pytest.approx(1 / 2 * 1 / 3 + 1 / 2 * 2 / 3), "of 1, -2 and of -1, 3, 4"
     assert (b.iou, b.sign_agreement, b.expected_sign_agreement) == (1, 1, 1)
     assert (found.total.both, found.total.iou, found.total.sign_agreement) == (2, 0.4, 0.5)
     assert found.total.expected_both == 1.5 + 0.5
@@ -41,7 +42,7 @@ def test_what_is_expected_by_chance_is_the_mean_of_the_hypergeometric_distributi
     assert layer.variance == pytest.approx(chance.var(), abs=1e-12)
     if a + b:
         exact = sum(chance.pmf(both) * both / (a + b - both) for both in range(min(a, b) + 1))
-        assert layer.expected_iou == pytest.approx(exact, abs=0.02 if n < 20 else 0.004)
+        assert layer.expected_iou == pytest.approx(exact, abs=0.25 / n)
 
 
 def test_random_masks_overlap_as_expected_in_all_layers_together():
@@ -56,6 +57,38 @@ def test_random_masks_overlap_as_expected_in_all_layers_together():
         expected.append([total.expected_iou, total.expected_sign_agreement])
     means, deviations = torch.tensor(seen).mean(0), torch.tensor(seen).std(0) / 200**0.5
     assert ((means - torch.tensor(expected).mean(0)).abs() < 4 * deviations).all()
+
+
+def test_signs_by_chance_are_those_of_all_survivors_of_a_ticket():
+    """Also of those that do not survive in the other ticket."""
+    place = torch.arange(1500)
+    masks = [{"w": place < 1000}, {"w": place >= 500}]
+    weights = [{"w": (place >= 500).float() - 0.5}, {"w": (place < 1000).float() - 0.5}]
+    (layer,) = overlap(*tickets(masks, weights)).layers.values()
+    assert (layer.both, layer.sign_agreement, layer.expected_sign_agreement) == (500, 1, 0.5)
+
+
+def test_survivors_that_are_zero_have_a_sign_of_their_own():
+    masks = [{"w": torch.ones(4, dtype=torch.bool)}] * 2
+    weights = [{"w": torch.tensor([0.0, 0.0, 1.0, -1.0])}, {"w": torch.tensor([0.0, 1.0, 1.0, 1.0])}]
+    (layer,) = overlap(*tickets(masks, weights)).layers.values()
+    assert (layer.same_sign, layer.expected_same_sign) == (2, 4 * (0.5 * 0.25 + 0.25 * 0.75))
+
+
+def test_weights_of_eight_bits():
+    masks = [{"w": torch.tensor([True, False])}] * 2
+    weights = [{"w": torch.tensor([1.0, 0.0])}, {"w": torch.tensor([1.0, 0.0]).to(torch.float8_e4m3fn)}]
+    first, second = (
+        tickets([masks[0]], [weights[0]])[0],
+        Ticket.masked(**{**vars(tickets(masks)[0]), "weights": weights[1]}),
+    )
+    assert overlap(first, second).total.sign_agreement == 1
+
+
+def test_a_ticket_without_masks_has_nothing_to_compare():
+    ticket = Ticket({"w": torch.ones(2, dtype=torch.bool)}, {"w": torch.ones(2)})
+    with pytest.raises(TicketError, match="The second ticket has no masks"):
+        overlap(ticket, Ticket({}, {"w": torch.ones(2)}))
 
 
 def test_a_mask_compared_with_itself():

@@ -2,6 +2,9 @@
 
 import io
 import json
+import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -59,7 +62,7 @@ def test_show_prints_layers_origin_and_the_results_of_the_run(run, capsys):
 def test_compare_prints_overlap_and_signs(run, capsys):
     first, second = "run/tickets/round_01.safetensors", PATH
     out = printed(capsys, "compare", first, second)
-    assert out.startswith(f"first: {first}\nsecond: {second}\n")
+    assert out.startswith(f"first: {first} (round_01, density {run.tickets[1].density:.4f})\nsecond: {second} (")
     assert "100.0 %" in out, "survivors start from the same values"
     given = json.loads(printed(capsys, "compare", first, second, "--json"))
     assert given["total"]["iou"] == pytest.approx(0.4, abs=1e-3)
@@ -109,16 +112,29 @@ def test_convert_reads_the_masks_of_others(capsys):
 
 def test_hub_writes_the_folder_with_the_results_of_the_run(run, capsys):
     out = printed(capsys, "hub", PATH, "shipped", "--description=Digits.", '--header={"license": "mit"}')
-    assert out == "shipped: ticket.safetensors, config.json and the model card README.md\n"
+    assert out.startswith("shipped: ticket.safetensors, config.json and the model card README.md\nNot trained: ")
     assert Ticket.from_pretrained("shipped").fingerprint == run.tickets[2].fingerprint
-    expected = ModelCard(run.records[2].metrics, run.records[0].metrics, "Digits.", {"license": "mit"})
+    results = run.records[2].metrics, run.records[0].metrics
+    expected = ModelCard(*results, "Digits.", header={"license": "mit"})
     assert Path("shipped/README.md").read_text() == expected.to_markdown(
         TicketSummary.of(run.tickets[2]), "shipped"
     )
-    printed(capsys, "hub", PATH, "shipped", '--metrics={"test_acc": 0.5}')
-    assert json.loads(Path("shipped/config.json").read_text())["metrics"] == {"test_acc": 0.5}
+    printed(capsys, "hub", PATH, "shipped", '--metrics={"test_acc": 0.5}', "--dense_metrics={test_acc: 0.25}")
+    config = json.loads(Path("shipped/config.json").read_text())
+    assert (config["metrics"], config["dense_metrics"]) == ({"test_acc": 0.5}, {"test_acc": 0.25})
     printed(capsys, "hub", "run/tickets/round_00.safetensors", "dense")
     assert json.loads(Path("dense/config.json").read_text())["dense_metrics"] == {}
+
+
+def test_hub_ships_the_trained_network_with_the_results_of_its_run(run, capsys):
+    out = printed(capsys, "hub", PATH, "shipped", "--weights=trained.ckpt", "--repo=me/digits")
+    assert out.endswith("\nThe values are trained ones.\n")
+    trained = torch.load("trained.ckpt", weights_only=True)["state_dict"]
+    assert same_bits(Ticket.from_pretrained("shipped").weights, trained)
+    assert json.loads(Path("shipped/config.json").read_text())["metrics"] == run.records[2].metrics
+    assert 'from_pretrained("me/digits")' in Path("shipped/README.md").read_text()
+    given = json.loads(printed(capsys, "hub", PATH, "shipped", "--weights=trained.ckpt", "--json"))
+    assert (given["folder"], given["url"], given["is_trained"]) == ("shipped", None, True)
 
 
 def test_hub_pushes(run, capsys, monkeypatch):
@@ -129,9 +145,45 @@ def test_hub_pushes(run, capsys, monkeypatch):
         return "https://huggingface.co/me/digits/commit/0"
 
     monkeypatch.setattr(Ticket, "push_to_hub", push)
-    out = printed(capsys, "hub", PATH, "shipped", "--push=me/digits", "--private")
+    out = printed(capsys, "hub", PATH, "shipped", "--repo=me/digits", "--push", "--private")
     assert out.endswith("\nhttps://huggingface.co/me/digits/commit/0\n")
     assert pushed == [(2, "me/digits", run.records[2].metrics, {"private": True})]
+
+
+def test_results_are_those_of_the_same_masks(run, capsys):
+    """A file that took the place of a ticket of the run has nothing to do with its results."""
+    ticket_of(Net(), round=2).save(PATH)
+    assert "Results of its run" not in printed(capsys, "show", PATH)
+    printed(capsys, "hub", PATH, "shipped")
+    assert json.loads(Path("shipped/config.json").read_text())["metrics"] == {}
+
+
+def test_a_damaged_record_does_not_hide_a_ticket(run, capsys):
+    Path("run/rounds.jsonl").write_text("damaged\n")
+    assert "density" in printed(capsys, "show", PATH)
+
+
+def test_metrics_that_are_not_numbers_are_null_in_json(run, capsys):
+    lines = Path("run/rounds.jsonl").read_text()
+    value = run.records[2].metrics["val_acc"]
+    Path("run/rounds.jsonl").write_text(lines.replace(f'"val_acc": {value!r}', '"val_acc": NaN'))
+    given = json.loads(printed(capsys, "show", PATH, "--json"), parse_constant=pytest.fail)
+    assert given["results"]["round_02"]["val_acc"] is None
+
+
+def test_convert_replaces_only_what_it_should(run, capsys):
+    shutil.copy(V1, "old.safetensors")
+    printed(capsys, "convert", "old.safetensors", "new.safetensors")
+    printed(capsys, "convert", "old.safetensors", "new.safetensors")  # the same ticket again
+    for target, message in [
+        ("new.safetensors", "new.safetensors is another ticket. Write another path, or add --overwrite"),
+        (PATH, f"{PATH} belongs to a run, which needs it"),
+        ("trained.ckpt", "trained.ckpt is the source"),
+    ]:
+        with pytest.raises(SystemExit, match=f"TicketError: {message}"):
+            main(["ticket", "convert", "trained.ckpt", target])
+    printed(capsys, "convert", "trained.ckpt", "new.safetensors", "--overwrite")
+    assert Ticket.load("new.safetensors").masks.keys() == run.tickets[2].masks.keys()
 
 
 def test_faults_are_said_in_one_line():
@@ -155,15 +207,50 @@ def test_faults_are_said_in_one_line():
             "TicketError: The tickets have no layer in common",
         ),
         (["convert", "nowhere.pt", "new.safetensors"], "TicketError: There is no checkpoint nowhere.pt"),
-        (["convert", "dense.pt", "dense.pt"], "TicketError: dense.pt is there already, and is not a ticket file"),
-        (["convert", "dense.pt", "folder"], "TicketError: folder is a folder. .*folder/ticket.safetensors"),
-        (["convert", "ticket.safetensors", "new", "--masks=dense.pt"], "ConfigurationError: .*Leave out --masks"),
+        (["convert", "dense.pt", "new"], "TicketError: dense.pt has no masks, and none of its weights is zero"),
+        (["convert", "ticket.safetensors", "dense.pt"], "TicketError: dense.pt is there already, and is not"),
+        (
+            ["convert", "ticket.safetensors", "folder"],
+            "TicketError: folder is a folder. Write the path",
+        ),
+        (
+            ["convert", "ticket.safetensors", "new", "--masks=dense.pt"],
+            "ConfigurationError: .*write: ticket convert dense.pt new --masks ticket.safetensors",
+        ),
         (["convert", "ticket.safetensors", "new", "--include=a"], "ConfigurationError: --include and --exclude"),
         (["hub", "ticket.safetensors", "ticket.safetensors"], "TicketError: ticket.safetensors is a file"),
+        (["hub", "ticket.safetensors", "new", "--private"], "ConfigurationError: --private needs --push"),
+        (["hub", "ticket.safetensors", "new", "--push"], "ConfigurationError: .*--push needs --repo"),
+        (
+            ["hub", "ticket.safetensors", "new", "--metrics=0.5"],
+            "ConfigurationError: --metrics '0.5' is not .*val_acc",
+        ),
+        (["hub", "ticket.safetensors", "new", "--header=["], "ConfigurationError: --header .*license"),
     ]:
         with pytest.raises(SystemExit, match=f"^{message}"):
             main(["ticket", *words])
     assert not Path("new.safetensors").exists()
+
+
+def test_output_that_nobody_reads_to_the_end_is_no_error():
+    masks = {f"layer{number}.weight": torch.ones(2, 2, dtype=torch.bool) for number in range(3000)}
+    Ticket(masks, {name: torch.ones(2, 2) for name in masks}).save("large.safetensors")
+    command = f"{shlex.quote(sys.executable)} -m lightning_lottery ticket show large.safetensors | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.stdout.startswith("large.safetensors: ticket of round 0")
+    assert done.stderr == ""
+
+
+def test_an_interrupt_ends_without_a_traceback(monkeypatch):
+    ticket_of(Net()).save("ticket.safetensors")
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Ticket, "load", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        main(["ticket", "show", "ticket.safetensors"])
+    assert ended.value.code == 130
 
 
 def test_terminals_without_the_characters_of_bars_get_others(monkeypatch):
@@ -191,7 +278,7 @@ def test_show_says_that_values_are_trained_ones(capsys):
     model = Model()
     ticket = ticket_of(model, provenance={"rewind": "ToInit()"})
     for name, mask in ticket.masks.items():
-        model.get_parameter(name).data[~mask] = 0
+        model.get_parameter(name).data.add_(1).mul_(mask)
     ticket.with_weights(model).save("trained.safetensors")
     assert same_bits(Ticket.load("trained.safetensors").weights, copied(model))
-    assert "a network that was given to Ticket.with_weights" in printed(capsys, "show", "trained.safetensors")
+    assert "The values are trained ones." in printed(capsys, "show", "trained.safetensors")

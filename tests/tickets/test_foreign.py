@@ -282,9 +282,9 @@ class Hostile:
         (b"\x80\x02.", r"x.ckpt cannot be read as a checkpoint: it is damaged, or contains more"),
         (b"hello", "x.ckpt cannot be read as a checkpoint"),
         (Hostile(), r"Code in it is never executed \(weights_only=True\)"),
-        ({"state_dict": [1, 2]}, "Pass a state dict of tensors"),
+        ({"state_dict": [1, 2]}, "A state dict of tensors by name is needed, but there are no tensors"),
         ([1, 2], "contains list. Save the state_dict"),
-        ({"state_dict": {}}, "Pass a state dict of tensors"),
+        ({"state_dict": {}}, "A state dict of tensors by name is needed, but there are no tensors"),
         ({"a": torch.ones(3)}, "contains nothing prunable.*include"),
     ],
 )

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from torch import nn
 
-from lightning_lottery import ConfigurationError, LotteryError, ModelCard, Ticket, TicketError
+from lightning_lottery import ConfigurationError, FolderError, LotteryError, ModelCard, Ticket, TicketError
 from tests.helpers.fits import Net, copied, needs, same_bits
 from tests.helpers.tickets import ticket_of
 
@@ -59,8 +58,11 @@ def test_the_model_card_has_what_hubs_and_people_need():
         f"# Lottery ticket with {100 * ticket.density:.3g} % of the weights",
         "\nDigits.\n",
         f"{sum(kept):,} of {sum(mask.numel() for mask in ticket.masks.values()):,} prunable weights survive",
-        "those that its training starts from (round 3, rewound by `ToStep(step=5)`), not trained ones",
-        "| val_acc | 0.5 | 0.75 |\n| val_loss | 1.25 |  |",
+        "**Not trained: the values are those that the training of round 3 starts from.**",
+        "| metric | after training it | dense network |",
+        "| `val_acc` | 0.5 | 0.75 |\n| `val_loss` | 1.25 |  |",
+        "| `rewind` | `ToStep(step=5)` |",
+        "| `norm.num_batches_tracked` | scalar | all | no mask |",
         "| `criterion` | `Magnitude()` |",
         f"| `hidden.weight` | 24 x 256 | {kept[list(ticket.masks).index('hidden.weight')]:,} |",
     ):
@@ -70,12 +72,19 @@ def test_the_model_card_has_what_hubs_and_people_need():
 def test_the_header_is_valid_for_the_hub():
     """As the library of the hub reads it, which refuses an incomplete model-index."""
     hub = needs("huggingface_hub")
-    ticket_of(Net()).save_pretrained("digits", CARD)
+    odd = ModelCard(**{**vars(CARD), "metrics": {**CARD.metrics, "nan": float("nan"), "größe": float("inf")}})
+    ticket_of(Net(), provenance={**FOUND, "weights": "trained"}).save_pretrained("digits", odd)
     (result, other) = hub.ModelCard.load("digits/README.md").data.eval_results
     assert (result.metric_name, result.metric_value, result.task_type) == ("val_acc", 0.5, "other")
     assert (result.dataset_type, other.metric_name) == ("mnist", "val_loss")
     ticket_of(Net()).save_pretrained("plain", ModelCard(metrics={"val_acc": 0.5}))
     assert "model-index" not in parts(Path("plain/README.md").read_text())[0]
+    several = ModelCard(metrics={"val_acc": 0.5}, header={"datasets": ["a", "b"], "pipeline_tag": "other"})
+    ticket_of(Net()).save_pretrained("several", several)
+    assert "model-index" not in parts(Path("several/README.md").read_text())[0]
+    ticket_of(Net(), provenance=FOUND).save_pretrained("untrained", CARD)
+    assert "model-index" not in parts(Path("untrained/README.md").read_text())[0], "these values do not reach them"
+    assert "größe" in Path("digits/README.md").read_text()
 
 
 def test_the_code_of_the_model_card_runs():
@@ -88,26 +97,48 @@ def test_the_code_of_the_model_card_runs():
     assert same_bits(copied(other), ticket.weights)
 
 
-def test_the_card_says_what_the_values_are():
-    trained = ticket_of(Net(), provenance={**FOUND, "weights": "with_weights"})
-    trained.save_pretrained("trained")
-    assert "those of a network that was given to `Ticket.with_weights`" in Path("trained/README.md").read_text()
-    Ticket.from_model(pruned()).save_pretrained("foreign")
-    text = Path("foreign/README.md").read_text()
-    assert "those of the network that it was made from" in text
-    assert "found by iterative pruning" not in text
+@pytest.mark.parametrize(
+    ("fields", "said", "title"),
+    [
+        (
+            {"round": 2, "provenance": FOUND},
+            "found with lightning-lottery by iterative pruning",
+            "Lottery ticket with",
+        ),
+        ({"provenance": FOUND}, "The network before any pruning", "Lottery ticket"),
+        (
+            {"provenance": FOUND, "branch": "shuffle_mask"},
+            "one thing deliberately wrong",
+            "Control `shuffle_mask` of",
+        ),
+        ({"provenance": {**FOUND, "weights": "trained"}}, "**The values are trained ones.**", ""),
+        ({"provenance": {**FOUND, "transfer": "model"}}, "carried over from another network", ""),
+        (
+            {"provenance": {"source": "from_model"}},
+            "those of the network or file that the ticket was made from",
+            "",
+        ),
+    ],
+)
+def test_the_card_says_what_the_ticket_is(fields, said, title):
+    ticket_of(Net(), **fields).save_pretrained("digits")
+    text = Path("digits/README.md").read_text()
+    assert said in text
+    assert f"\n# {title}" in text
 
 
-def pruned():
-    layer = nn.Linear(4, 4)
-    with torch.no_grad():
-        layer.weight[0, :2] = 0
-    return nn.Sequential(layer)
+def test_layers_that_only_follow_are_marked():
+    masks = {"w": torch.ones(2, 2, dtype=torch.bool), "b": torch.ones(2, dtype=torch.bool)}
+    Ticket(masks, {"w": torch.ones(2, 2), "b": torch.ones(2)}, following=["b"]).save_pretrained("follows")
+    assert "| `b` (follows, not counted in the density) | 2 | 2 | 100 % |" in Path("follows/README.md").read_text()
 
 
 def test_texts_from_files_are_shown_as_they_are():
     ticket = ticket_of(Net(), provenance={"a|b": "`<b>`\n# title \x1b[31m"}, branch="x`y")
-    ticket.save_pretrained("odd")
+    ticket.save_pretrained("odd 😀", ModelCard(metrics={"a|b\n": 0.5}))
+    assert 'from_pretrained("odd 😀")' in Path("odd 😀/README.md").read_text()
+    assert "| `a\\|b\N{REPLACEMENT CHARACTER}` | 0.5 |  |" in Path("odd 😀/README.md").read_text()
+    Path("odd 😀").rename("odd")
     text = parts(Path("odd/README.md").read_text())[1]
     assert "| `a\\|b` | `'<b>'\N{REPLACEMENT CHARACTER}# title \N{REPLACEMENT CHARACTER}[31m` |" in text
     assert "# Control `x'y` of a lottery ticket" in text
@@ -132,11 +163,13 @@ def test_the_configuration_has_all_numbers():
         "kept": int(mask.sum()),
         "prunable": mask.numel(),
         "density": int(mask.sum()) / mask.numel(),
-        "counts": True,
+        "is_counted": True,
     }
-    assert config["values"] == sum(weight.numel() for weight in ticket.weights.values())
+    assert config["numbers"] == sum(weight.numel() for weight in ticket.weights.values())
+    assert config["is_trained"] is False
+    assert config["unmasked"]["norm.bias"] == [4]
     pruned = sum(int((~mask).sum()) for mask in ticket.masks.values())
-    assert config["values_kept"] == config["values"] - pruned
+    assert config["numbers_kept"] == config["numbers"] - pruned
 
 
 def test_a_ticket_replaces_another_one_and_nothing_else():
@@ -159,15 +192,56 @@ def test_a_ticket_replaces_another_one_and_nothing_else():
         ("config.json", '{"library_name": "timm"}'),
         ("config.json", "[]"),
         ("config.json", "\x00"),
+        ("ticket.safetensors", "mine"),
     ],
 )
 def test_files_of_others_are_not_replaced(name, content):
     Path("mine").mkdir()
     Path("mine", name).write_text(content)
-    with pytest.raises(TicketError, match=rf"mine/{name} is there already, and does not belong to a ticket"):
+    with pytest.raises(TicketError, match=rf"mine/{name} is there already, but was not written by"):
         ticket_of(Net()).save_pretrained("mine")
     assert Path("mine", name).read_text() == content
     assert len(list(Path("mine").iterdir())) == 1
+
+
+def test_a_card_that_was_edited_is_not_replaced():
+    ticket = ticket_of(Net())
+    ticket.save_pretrained("digits")
+    path = Path("digits/README.md")
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))  # by Git on Windows
+    ticket.save_pretrained("digits")
+    path.write_text(edited := path.read_text() + "My notes.\n")
+    before = Path("digits/ticket.safetensors").read_bytes()
+    with pytest.raises(TicketError, match=r"digits/README.md was edited since .* ModelCard\(description="):
+        ticket_of(Net()).save_pretrained("digits")
+    assert (path.read_text(), Path("digits/ticket.safetensors").read_bytes()) == (edited, before)
+
+
+def test_a_full_disk_leaves_all_three_old_files(monkeypatch):
+    ticket_of(Net(), 0.1).save_pretrained("digits")
+    before = {path: path.read_bytes() for path in Path("digits").iterdir()}
+
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    for broken in ("lightning_lottery.tickets.file.save_file", "pathlib.Path.write_bytes"):
+        with monkeypatch.context() as patch:
+            patch.setattr(broken, full)
+            with pytest.raises(FolderError, match="No space left"):
+                ticket_of(Net(), 0.9).save_pretrained("digits", ModelCard(description="new"))
+        assert {path: path.read_bytes() for path in Path("digits").iterdir()} == before
+
+
+def test_numbers_that_json_lacks_are_null():
+    ticket_of(Net()).save_pretrained("digits", ModelCard(metrics={"loss": float("nan"), "acc": 0.5}))
+    text = Path("digits/config.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["metrics"] == {"loss": None, "acc": 0.5}
+
+
+def test_arguments_of_another_kind_are_refused():
+    for arguments in (("digits", {"val_acc": 0.5}), (ModelCard(), "digits")):
+        with pytest.raises(TicketError, match=r"Pass a folder and a ModelCard\(...\), but got"):
+            ticket_of(Net()).save_pretrained(*arguments)
 
 
 def test_what_is_not_the_folder_of_a_ticket_is_named():
@@ -180,8 +254,9 @@ def test_what_is_not_the_folder_of_a_ticket_is_named():
     ]:
         with pytest.raises(TicketError, match=message):
             Ticket.from_pretrained(source)
-    with pytest.raises(FileNotFoundError, match="There is no folder nowhere"):
-        Ticket.from_pretrained("nowhere")
+    for missing in ("nowhere", "./nowhere"):
+        with pytest.raises(FileNotFoundError, match=r"There is no folder nowhere. \(Names on a model hub have"):
+            Ticket.from_pretrained(missing)
     with pytest.raises(TicketError, match=r"ticket.safetensors is a file. Write the path of a folder"):
         ticket_of(Net()).save_pretrained("ticket.safetensors")
     with pytest.raises(ConfigurationError, match="is a URL"):
@@ -196,6 +271,10 @@ def test_what_is_not_the_folder_of_a_ticket_is_named():
         ({"metrics": 0.5}, r"metrics=0.5 must be a dictionary of numbers, such as \{'val_acc'"),
         ({"header": ["mit"]}, r"header=\['mit'\] must be a dictionary"),
         ({"header": {"license": object}}, "must have plain values only"),
+        ({"header": {"library_name": "timm"}}, "library_name='timm', but only lightning-lottery loads"),
+        ({"header": {"tags": [3]}}, r"tags=\[3\], which must be a list of strings"),
+        ({"metrics": {"val_acc": 10**400}}, "must have numbers"),
+        ({"description": 5}, "description=5 must be a string"),
     ],
 )
 def test_a_card_that_cannot_be_written_is_refused(options, message):
@@ -207,8 +286,8 @@ class FakeHub:
     """Records what would be uploaded, and checks arguments against the real signatures."""
 
     def __init__(self, monkeypatch, fail=None):
-        self.hub, self.uploaded, self.fail = needs("huggingface_hub"), {}, fail
-        for name in ("create_repo", "upload_folder"):
+        self.hub, self.uploaded, self.fail, self.there = needs("huggingface_hub"), {}, fail, [".gitattributes"]
+        for name in ("create_repo", "upload_folder", "list_repo_files"):
             monkeypatch.setattr(self.hub.HfApi, name, self.fake(name, getattr(self.hub.HfApi, name)))
 
     def fake(self, name, real):
@@ -219,8 +298,11 @@ class FakeHub:
             if self.fail is not None:
                 raise self.fail
             if name == "create_repo":
-                self.private, self.token = given["private"], api.token
-                return self.hub.RepoUrl(f"https://huggingface.co/{given['repo_id']}")
+                self.private, self.token = given.get("private"), api.token
+                user, _, repository = given["repo_id"].rpartition("/")
+                return self.hub.RepoUrl(f"https://huggingface.co/{user or 'me'}/{repository}")
+            if name == "list_repo_files":
+                return self.there
             self.message = given["commit_message"]
             for path in Path(given["folder_path"]).iterdir():
                 self.uploaded[given["repo_id"], path.name] = path.read_bytes()
@@ -241,11 +323,27 @@ def test_pushing_uploads_the_folder_with_the_name_of_the_repository(monkeypatch,
     assert url == "https://huggingface.co/me/digits/commit/0"
     assert (hub.private, hub.token, hub.message) == (True, "secret", "Add the ticket")
     assert {name for _, name in hub.uploaded} == {"ticket.safetensors", "config.json", "README.md"}
-    card = hub.uploaded["me/digits", "README.md"].decode()
-    assert 'Ticket.from_pretrained("me/digits")' in card
-    assert parts(card)[0]["model-index"][0]["name"] == "me/digits"
+    assert 'Ticket.from_pretrained("me/digits")' in hub.uploaded["me/digits", "README.md"].decode()
     (tmp_path / "t").write_bytes(hub.uploaded["me/digits", "ticket.safetensors"])
     assert Ticket.load(tmp_path / "t").fingerprint == ticket.fingerprint
+
+
+def test_a_repository_without_a_user_gets_the_name_that_the_hub_gives(monkeypatch):
+    hub = FakeHub(monkeypatch)
+    ticket_of(Net()).push_to_hub("digits")
+    assert 'Ticket.from_pretrained("me/digits")' in hub.uploaded["me/digits", "README.md"].decode()
+    assert hub.private is None
+
+
+def test_a_repository_with_something_else_is_not_overwritten(monkeypatch):
+    hub = FakeHub(monkeypatch)
+    hub.there = [".gitattributes", "README.md", "model.safetensors"]
+    with pytest.raises(LotteryError, match=r"'me/digits' cannot be uploaded: it has a README.md or config.json"):
+        ticket_of(Net()).push_to_hub("me/digits")
+    assert hub.uploaded == {}
+    hub.there += ["ticket.safetensors"]
+    ticket_of(Net()).push_to_hub("me/digits")
+    assert len(hub.uploaded) == 3
 
 
 def test_a_repository_is_downloaded_if_there_is_no_such_folder(monkeypatch):
@@ -269,7 +367,7 @@ def test_a_repository_is_downloaded_if_there_is_no_such_folder(monkeypatch):
 def test_the_hub_that_refuses_or_is_offline_is_named(monkeypatch):
     hub = needs("huggingface_hub")
     FakeHub(monkeypatch, fail=ConnectionError("no route\nto the host"))
-    with pytest.raises(LotteryError, match=r"'me/digits' cannot be uploaded: ConnectionError: no route$"):
+    with pytest.raises(LotteryError, match=r"'me/digits' cannot be uploaded: no route$"):
         ticket_of(Net()).push_to_hub("me/digits")
 
     def offline(*_, **__):

@@ -43,18 +43,53 @@ def test_masks_by_name_in_any_type(others, dtype, name):
     assert_has(some, net, {"hidden.weight": masks["hidden.weight"]})
 
 
+def test_layers_may_share_one_mask(others):
+    """As a tensor in memory, and in a file."""
+    net, _ = others
+    mask = torch.arange(24) % 3 == 0
+    given = {"hidden.bias": mask, "norm.weight": mask[:4], "norm.bias": mask[:4]}
+    torch.save(given, "masks.pt")
+    for masks in (given, "masks.pt"):
+        assert_has(Ticket.from_state_dict(net.state_dict(), masks=masks), net, given)
+
+
+def test_tied_weights_have_one_mask_under_any_of_their_names():
+    weight = torch.randn(3, 3)
+    tied = {"first.weight": weight, "second.weight": weight, "other.bias": torch.ones(3)}
+    mask = torch.rand(3, 3) < 0.5
+    mask[0] = True
+    for given in ({"second.weight": mask}, {"first": mask, "second": mask.clone()}):
+        ticket = Ticket.from_state_dict(tied, masks=given)
+        assert same_bits(ticket.masks, {"first.weight": mask})
+        assert ticket.weights.keys() == {"first.weight", "other.bias"}
+
+
+def test_state_dicts_inside_dictionaries(others):
+    net, masks = others
+    for content in (
+        {"model_state_dict": net.state_dict(), "epoch": 3},
+        {"model": net.state_dict(), "optimizer": {"state": {}, "param_groups": []}},
+    ):
+        assert_has(Ticket.from_state_dict(content, masks={"masks": masks, "round": 3}), net, masks)
+    both = {"model": net.state_dict(), "average": net.state_dict()}
+    with pytest.raises(TicketError, match="there are several state dicts in it: 'model', 'average'"):
+        Ticket.from_state_dict(both, masks=masks)
+
+
 def test_masks_that_do_not_fit_are_all_named(others):
     net, masks = others
     masks |= {
-        "hidden": masks["hidden.weight"],
+        "hidden": ~masks["hidden.weight"],
         "unknown.weight": torch.ones(2),
         "hidden.bias": torch.ones(3),
+        "norm.weight": [1, 0],
         "output.bias": torch.full((10,), 0.5),
     }
     with pytest.raises(TicketError) as caught:
         Ticket.from_state_dict(net.state_dict(), masks=masks)
     for part in (
-        "there are two masks of 'hidden.weight'",
+        "there are two different masks of 'hidden.weight'",
+        "the mask of 'norm.weight' is list, which is not a tensor",
         "there is no weight 'unknown.weight'",
         "the mask of 'hidden.bias' has shape (3,), not (24,)",
         "the mask of 'output.bias' has other values than 0 and 1",
@@ -75,5 +110,5 @@ def test_a_file_without_masks_is_named(others):
     torch.save([1, 2], "masks.pt")
     with pytest.raises(TicketError, match=r"masks.pt contains list"):
         Ticket.from_state_dict(net.state_dict(), masks="masks.pt")
-    with pytest.raises(TicketError, match="Pass a state dict of tensors by name"):
+    with pytest.raises(TicketError, match=r"there are no tensors in it: 'hidden.weight'"):
         Ticket.from_state_dict(net.state_dict(), masks={"hidden.weight": [1, 0]})

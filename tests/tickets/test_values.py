@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lightning_lottery import LotteryTicketCallback, Ticket, TicketError
+from lightning_lottery.tickets import TicketSummary
 from tests.helpers.fits import Model, Net, copied, loaders, quiet_trainer, same_bits
 from tests.helpers.tickets import ticket_of
 
@@ -27,7 +28,7 @@ def test_the_trained_network_becomes_a_ticket_with_the_same_provenance(trained, 
         assert list(shipped.weights) == list(ticket.weights)
         assert same_bits(shipped.masks, ticket.masks)
         assert shipped.id == ticket.id
-        assert shipped.provenance == {**ticket.provenance, "weights": "with_weights"}
+        assert shipped.provenance == {**ticket.provenance, "weights": "trained"}
     shipped.save("shipped.safetensors")
     other = Model()
     Ticket.load("shipped.safetensors").apply(other)
@@ -41,8 +42,31 @@ def test_a_network_trained_without_its_mask_is_refused(trained):
     model, ticket = trained
     with torch.no_grad():
         model.network.hidden.weight.add_(1)
-    with pytest.raises(TicketError, match=r"not zero in 'network.hidden.weight', .* TicketCallback\(ticket\)"):
+    with pytest.raises(TicketError, match=r"not zero in 'network.hidden.weight': .* TicketCallback\(ticket\)"):
         ticket.with_weights(model)
+
+
+def test_values_of_a_later_round_are_refused(digits):
+    """Masks are nested, so that all pruned weights are zero in them, too."""
+    lottery = LotteryTicketCallback(densities=[0.5, 0.45], verbose=False)
+    trainer, model = quiet_trainer(callbacks=[lottery], max_epochs=1), Model()
+    trainer.fit(model, *loaders(digits))
+    assert lottery.tickets[2].with_weights(model).round == 2
+    lost = lottery.records[1].kept - lottery.records[2].kept
+    with pytest.raises(TicketError, match=rf"{lost} of {lottery.records[1].kept:,} survivors .* are zero"):
+        lottery.tickets[1].with_weights(model)
+
+
+def test_the_starting_values_are_not_trained_ones(trained):
+    _, ticket = trained
+    fresh = Model()
+    ticket.apply(fresh)
+    assert ticket.with_weights(fresh) is ticket
+    assert TicketSummary.of(ticket).is_trained is False
+    assert TicketSummary.of(ticket.with_weights("trained.ckpt")).is_trained is True
+    carried = ticket.with_weights("trained.ckpt").transfer(Model()).ticket
+    assert "weights" not in carried.provenance
+    assert TicketSummary.of(carried).is_trained is None
 
 
 def test_values_that_do_not_fit_are_all_named():

@@ -1,8 +1,10 @@
 """The command ``lightning-lottery``: LightningCLI with the classes of this package, and further commands."""
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
@@ -98,9 +100,14 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="replace")  # rather than fail in terminals that lack a character
     sys.path.insert(0, str(Path.cwd()))  # as with python -m, so that classes in the user's files are found
     try:
-        LotteryCLI(args=None if args is None else list(args), trainer_defaults={"logger": logger})
-    except CommandFinished:
-        return
+        with suppress(CommandFinished):
+            LotteryCLI(args=None if args is None else list(args), trainer_defaults={"logger": logger})
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads the output has ended, such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except SIGTERMException:  # an exit with code 0, as if everything were trained
         sys.exit(128 + signal.SIGTERM)
     except Exception as error:

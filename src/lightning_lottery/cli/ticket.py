@@ -2,25 +2,44 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from lightning_lottery._lightning import Command
 from lightning_lottery.analysis import overlap
-from lightning_lottery.errors import ConfigurationError, TicketError
+from lightning_lottery.errors import ConfigurationError, LotteryError, TicketError
+from lightning_lottery.masks import fingerprint
+from lightning_lottery.plain import finite
 from lightning_lottery.report import ascii_bars, overlap_text, ticket_text
 from lightning_lottery.storage import RoundRecord, RunFolder
-from lightning_lottery.tickets import ModelCard, RoundId, Ticket, TicketSummary, is_ticket_file
+from lightning_lottery.tickets import (
+    ModelCard,
+    RoundId,
+    Ticket,
+    TicketSummary,
+    is_ticket_file,
+    meaning_of_values,
+)
+
+_METRICS, _HEADER = "'{\"val_acc\": 0.93}'", '\'{"license": "mit"}\''
+_EXAMPLES = {
+    "show": "run/tickets/round_03.safetensors",
+    "compare": "first/tickets/round_03.safetensors second/tickets/round_03.safetensors",
+    "convert": "trained.ckpt trained.safetensors --masks run/tickets/round_03.safetensors",
+    "hub": "run/tickets/round_03.safetensors shipped --weights trained.ckpt",
+}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the commands below ``ticket``, with their arguments."""
     commands = parser.add_subcommands(required=True, dest="command")
     for name, command in _COMMANDS.items():
-        inner = ArgumentParser(description=command.summary)
+        example = f"Example: lightning-lottery ticket {name} {_EXAMPLES[name]}"
+        inner = ArgumentParser(description=f"{command.summary} {example}")
         command.add_arguments(inner)
         commands.add_subcommand(name, inner, help=command.summary)
 
@@ -61,19 +80,15 @@ def _add_convert(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--masks",
         type=str | None,
-        help="Where the masks come from: a ticket file, or a file with a mask for each weight by its name. By "
-        "default the source: its masks of torch.nn.utils.prune, or else its weights that are exactly zero.",
+        help="Where the masks come from: a ticket file, or a file of PyTorch or safetensors with masks (booleans "
+        "or zeros and ones), by the names of weights or layers. By default the source: its masks of "
+        "torch.nn.utils.prune, or else its weights that are exactly zero.",
     )
-    parser.add_argument(
-        "--include",
-        default=[],
-        action="append",
-        metavar="PATTERN",
-        help="Names that have masks, too (repeatable).",
-    )
-    parser.add_argument(
-        "--exclude", default=[], action="append", metavar="PATTERN", help="Names without masks (repeatable)."
-    )
+    for option, what in (("--include", "with masks, too"), ("--exclude", "without masks")):
+        parser.add_argument(
+            option, default=[], action="append", metavar="PATTERN", help=f"Names of weights {what} (repeatable)."
+        )
+    parser.add_argument("--overwrite", action="store_true", help="Replace another ticket file at the target.")
     _add_json(parser)
 
 
@@ -81,16 +96,22 @@ def _add_hub(parser: ArgumentParser) -> None:
     parser.add_argument("file", help="A ticket file. In a run folder, the metrics of its round are found there.")
     parser.add_argument("folder", help="The folder to write.")
     parser.add_argument(
-        "--metrics",
-        type=dict[str, float] | None,
-        help="Results of the trained ticket, such as '{\"val_acc\": 0.93}' (default: those in its run folder).",
+        "--weights",
+        type=str | None,
+        help="A checkpoint with the trained values, instead of those that training starts from.",
     )
-    parser.add_argument("--description", default="", help="What the network is and does, in Markdown.")
     parser.add_argument(
-        "--header", type=dict[str, Any], default={}, help='Entries of the card, such as \'{"license": "mit"}\'.'
+        "--metrics",
+        type=str | None,
+        help=f"Results of the trained ticket, instead of those in its run: {_METRICS}.",
     )
-    parser.add_argument("--push", type=str | None, metavar="USER/NAME", help="Also upload to this repository.")
+    parser.add_argument("--dense_metrics", type=str | None, help="The same of the dense network.")
+    parser.add_argument("--description", default="", help="What the network is and does, in Markdown.")
+    parser.add_argument("--header", type=str | None, help=f"Further entries of the card's header: {_HEADER}.")
+    parser.add_argument("--repo", default="", metavar="USER/NAME", help="The repository that the card names.")
+    parser.add_argument("--push", action="store_true", help="Also upload to that repository.")
     parser.add_argument("--private", action="store_true", help="With --push: make a new repository private.")
+    _add_json(parser)
 
 
 def _add_json(parser: ArgumentParser) -> None:
@@ -102,35 +123,58 @@ def _show(options: Namespace) -> None:
 
 
 def _compare(options: Namespace) -> None:
-    found = overlap(Ticket.load(options.first), Ticket.load(options.second))
+    first, second = Ticket.load(options.first), Ticket.load(options.second)
+    found = overlap(first, second)
     if options.json:
         _print_json({"first": options.first, "second": options.second, **found.to_json()})
     else:
-        _print_text(overlap_text(found, options.first, options.second))
+        _print_text(overlap_text(found, _named(options.first, first), _named(options.second, second)))
+
+
+def _named(path: str, made: Ticket) -> str:
+    return f"{path} ({made.id}, density {made.density:.4f})"
 
 
 def _convert(options: Namespace) -> None:
-    target = Path(options.target).expanduser()
-    if target.is_dir():
-        raise TicketError(f"{target} is a folder. Write the path of a file: {target / 'ticket.safetensors'}.")
-    if target.exists() and not is_ticket_file(target):
-        raise TicketError(f"{target} is there already, and is not a ticket file. Write another path.")
-    made = _converted(options.source, options.masks, options.include, options.exclude)
-    made.save(options.target)
+    source, target = Path(options.source).expanduser(), Path(options.target).expanduser()
+    made = _converted(options)
+    if target.exists() and not (source.exists() and target.samefile(source)):
+        _check_replaceable(target, made, options.overwrite)
+    elif target.exists() and not is_ticket_file(target):
+        raise TicketError(f"{target} is the source. Write the path of a new file, such as ticket.safetensors.")
+    made.save(target)
     _print_ticket(made, target, options.json)
 
 
-def _converted(source: str, masks: str | None, include: Sequence[str], exclude: Sequence[str]) -> Ticket:
+def _check_replaceable(target: Path, made: Ticket, overwrite: bool) -> None:
+    """Checks that a file may be replaced: by the same ticket, or by another one if the user says so."""
+    if target.is_dir() or not is_ticket_file(target):
+        what = "is a folder" if target.is_dir() else "is there already, and is not a ticket file"
+        raise TicketError(f"{target} {what}. Write the path of a new file, such as ticket.safetensors.")
+    if RunFolder.of_ticket(target) is not None:
+        raise TicketError(f"{target} belongs to a run, which needs it. Write another path.")
+    if not overwrite and Ticket.load(target).fingerprint != made.fingerprint:
+        raise TicketError(f"{target} is another ticket. Write another path, or add --overwrite.")
+
+
+def _converted(options: Namespace) -> Ticket:
+    source, masks = options.source, options.masks
     is_ticket, has_ticket = _is_ticket(source), masks is not None and _is_ticket(masks)
     if is_ticket and masks is not None:
-        raise ConfigurationError(f"{source} is a ticket file and has masks already. Leave out --masks.")
-    if (is_ticket or has_ticket) and (include or exclude):
+        raise ConfigurationError(
+            f"{source} is a ticket file, which has masks. To put the weights of {masks} under them, write: "
+            f"ticket convert {masks} {options.target} --masks {source}"
+        )
+    if (is_ticket or has_ticket) and (options.include or options.exclude):
         raise ConfigurationError("--include and --exclude select among weights, but a ticket file has its masks.")
     if is_ticket:
         return Ticket.load(source)
-    if masks is not None and has_ticket:
+    if has_ticket:
         return Ticket.load(masks).with_weights(source)
-    return Ticket.from_state_dict(source, include, exclude, masks)
+    made = Ticket.from_state_dict(source, options.include, options.exclude, masks)
+    if masks is None and made.kept == made.prunable:
+        raise TicketError(f"{source} has no masks, and none of its weights is zero. Add --masks FILE.")
+    return made
 
 
 def _is_ticket(path: str) -> bool:
@@ -138,33 +182,58 @@ def _is_ticket(path: str) -> bool:
 
 
 def _hub(options: Namespace) -> None:
-    path = Path(options.file).expanduser()
-    made, entry = Ticket.load(path), RoundId.parse(path.stem)
-    found = {entry: record.metrics for entry, record in _records(path).items()}
-    metrics = found.get(entry, {}) if entry is not None else {}
+    if (options.private and not options.push) or (options.push and not options.repo):
+        raise ConfigurationError("--private needs --push, and --push needs --repo USER/NAME.")
+    made = Ticket.load(options.file)
+    found = {record.id: record.metrics for record in _records(Path(options.file).expanduser(), made)}
+    dense = found.get(RoundId(0), {}) if made.id != RoundId(0) else {}
     card = ModelCard(
-        metrics if options.metrics is None else options.metrics,
-        found.get(RoundId(0), {}) if entry != RoundId(0) else {},
+        _mapping("--metrics", options.metrics, found.get(made.id, {}), _METRICS),
+        _mapping("--dense_metrics", options.dense_metrics, dense, _METRICS),
         options.description,
-        options.header,
+        options.repo,
+        _mapping("--header", options.header, {}, _HEADER),
     )
-    made.save_pretrained(options.folder, card)
+    shipped = made if options.weights is None else made.with_weights(options.weights)
+    shipped.save_pretrained(options.folder, card)
+    url = shipped.push_to_hub(options.repo, card, private=options.private or None) if options.push else None
+    summary = TicketSummary.of(shipped)
+    if options.json:
+        _print_json({"folder": options.folder, "url": url, **summary.to_json()})
+        return
     print(f"{options.folder}: ticket.safetensors, config.json and the model card README.md")
-    if options.push is not None:
-        print(made.push_to_hub(options.push, card, private=options.private or None))
+    hint = (
+        " To ship the trained network, add --weights with its checkpoint." if summary.is_trained is False else ""
+    )
+    print(meaning_of_values(summary) + hint)
+    if url is not None:
+        print(url)
+
+
+def _mapping(option: str, text: str | None, default: Mapping[str, Any], example: str) -> Mapping[str, Any]:
+    """An option as a dictionary, in JSON or YAML."""
+    if text is None:
+        return default
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{option} {text!r} is not a dictionary. Write for example {option} {example}")
+    return value
 
 
 def _print_ticket(shown: Ticket, path: Path, as_json: bool) -> None:
-    summary, records = TicketSummary.of(shown), _records(path)
+    summary, records = TicketSummary.of(shown), _records(path, shown)
     if as_json:
-        results = {str(entry): record.metrics for entry, record in records.items()}
+        results = {str(record.id): finite(record.metrics) for record in records}
         _print_json({"file": str(path), "bytes": path.stat().st_size, **summary.to_json(), "results": results})
     else:
-        _print_text(ticket_text(summary, path, list(records.values())))
+        _print_text(ticket_text(summary, path, records))
 
 
 def _print_json(values: dict[str, Any]) -> None:
-    print(json.dumps(values, indent=2))
+    print(json.dumps(values, indent=2, allow_nan=False))
 
 
 def _print_text(text: str) -> None:
@@ -175,13 +244,17 @@ def _print_text(text: str) -> None:
     print(text)
 
 
-def _records(path: Path) -> dict[RoundId, RoundRecord]:
-    """The records of a ticket's round and of round 0, if the file is in a run folder and they are finished."""
-    folder, entry = RunFolder.of_ticket(path), RoundId.parse(path.stem)
-    if folder is None or entry is None:
-        return {}
-    found = {record.id: record for record in folder.read_records()}
-    return {wanted: found[wanted] for wanted in dict.fromkeys([entry, RoundId(0)]) if wanted in found}
+def _records(path: Path, shown: Ticket) -> list[RoundRecord]:
+    """The records of a ticket's round and of round 0, if the file is that of a finished round in a run folder."""
+    folder = RunFolder.of_ticket(path)
+    try:
+        found = {} if folder is None else {record.id: record for record in folder.read_records()}
+    except LotteryError:  # a damaged record does not keep anyone from looking at a ticket
+        return []
+    own = found.get(shown.id)
+    if own is None or own.masks_hash != fingerprint(shown.masks):
+        return []
+    return [found[entry] for entry in dict.fromkeys([shown.id, RoundId(0)]) if entry in found]
 
 
 _COMMANDS = {

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning_lottery.analysis import Overlap, TicketOverlap
+from lightning_lottery.plain import printable
 from lightning_lottery.report.text import aligned
 from lightning_lottery.storage import RoundRecord
-from lightning_lottery.tickets import TicketSummary, meaning_of_values, printable
+from lightning_lottery.tickets import TICKET_BRANCH, TicketSummary, meaning_of_values
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -20,17 +21,17 @@ def ticket_text(summary: TicketSummary, path: Path, records: Sequence[RoundRecor
         records: The record of the ticket's round and that of the dense round, if they are known.
     """
     size = path.stat().st_size
-    kind = "ticket" if summary.branch == "ticket" else f"control {printable(summary.branch)}"
+    kind = "ticket" if summary.branch == TICKET_BRANCH else f"control {printable(summary.branch)}"
     lines = [
-        f"{path}: {kind} of round {summary.round}, density {summary.density:.4f}",
+        f"{printable(str(path))}: {kind} of round {summary.round}, density {summary.density:.4f}",
         f"{summary.kept:,} of {summary.prunable:,} prunable weights survive; with biases, normalisation and "
-        f"buffers, {summary.values_kept:,} of {summary.values:,} numbers.",
+        f"buffers, {summary.numbers_kept:,} of {summary.numbers:,} numbers.",
         f"{_bytes(size)} on disk; the dense network has {_bytes(summary.dense_bytes)}, "
         f"{summary.dense_bytes / size:.1f} times as much.",
-        meaning_of_values(summary).replace("`", ""),
+        meaning_of_values(summary),
     ]
     found = {printable(name): printable(value) for name, value in summary.provenance.items()}
-    found |= {"hash of masks and weights": summary.fingerprint, "hash of masks": summary.masks_hash}
+    found |= {"fingerprint": summary.fingerprint, "fingerprint of the masks": summary.masks_hash}
     parts = ["\n".join(lines), _layers(summary)]
     if records:
         parts.append("Results of its run:\n" + "\n".join(map(_result, records)))
@@ -45,35 +46,35 @@ def overlap_text(found: TicketOverlap, first: str, second: str) -> str:
         first: What to call the first ticket.
         second: What to call the second ticket.
     """
-    total, rows = found.total, [["layer", "weights", "first", "second", "both", "IoU", "by chance"]]
+    total, rows = found.total, [["layer", "prunable", "first", "second", "both", "IoU", "by chance"]]
     rows[0] += ["", "same sign", "by chance"]
     for name, layer in found.layers.items():
         rows.append([printable(name), *_cells(layer)])
     if len(found.layers) > 1:
         rows.append(["all layers", *_cells(total)])
-    parts = [f"first: {first}\nsecond: {second}", aligned(rows, left={0, 7})]
+    parts = [f"first: {printable(first)}\nsecond: {printable(second)}", aligned(rows, left={0, 7})]
     if found.left_out:
         parts.append("Not compared:\n" + _pairs({printable(n): why for n, why in found.left_out.items()}))
     return "\n\n".join([*parts, _OVERLAP_NOTE])
 
 
 _OVERLAP_NOTE = """\
-first, second, both: weights that survive in these tickets. IoU: both / (first or second).
-by chance: for random masks with the same number of survivors in each layer, and for shuffled signs.
-same sign: of the values of the weights that survive in both."""
+first, second, both: weights kept in these tickets. IoU: both / (first or second).
+by chance: for random masks that keep as many weights in each layer, and for shuffled signs.
+same sign: of the values of the weights kept in both."""
 
 
 def _layers(summary: TicketSummary) -> str:
-    rows = [["layer", "shape", "survivors", "of", "density", ""]]
+    rows = [["layer", "shape", "kept", "of", "density", ""]]
     for name, layer in summary.layers.items():
         shape = " x ".join(map(str, layer.shape))
         cells = [shape, f"{layer.kept:,}", f"{layer.prunable:,}", f"{layer.density:.4f}", bar(layer.density)]
-        rows.append([printable(name) + ("" if layer.counts else " (follows)"), *cells])
+        rows.append([printable(name) + ("" if layer.is_counted else " (follows)"), *cells])
     return aligned(rows, left={0, 5})
 
 
 def _cells(layer: Overlap) -> list[str]:
-    counts = [f"{number:,}" for number in (layer.weights, layer.first, layer.second, layer.both)]
+    counts = [f"{number:,}" for number in (layer.prunable, layer.first, layer.second, layer.both)]
     signs = (layer.sign_agreement, layer.expected_sign_agreement)
     shares = ["-" if share is None else f"{100 * share:.1f} %" for share in signs]
     return [*counts, f"{layer.iou:.4f}", f"{layer.expected_iou:.4f}", bar(layer.iou, 10), *shares]
@@ -92,7 +93,7 @@ def ascii_bars(text: str) -> str:
 
 
 def _result(record: RoundRecord) -> str:
-    values = ", ".join(f"{name} {value:.4f}" for name, value in record.metrics.items()) or "no metrics"
+    values = ", ".join(f"{printable(name)} {value:.4f}" for name, value in record.metrics.items()) or "no metrics"
     best = "" if record.best_value is None else f"; best {record.best_value:.4f} at step {record.best_step}"
     return f"  {record.id}: {values}{best}"
 

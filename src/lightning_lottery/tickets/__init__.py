@@ -1,6 +1,6 @@
 """Tickets: masks with the weights to start from, their file, and masking and module state during training."""
 
-from lightning_lottery.tickets.card import ModelCard, meaning_of_values, printable
+from lightning_lottery.tickets.card import ModelCard, meaning_of_values
 from lightning_lottery.tickets.dense import dense_ticket
 from lightning_lottery.tickets.file import StoredWeights
 from lightning_lottery.tickets.masking import Masking, masked_parameters
@@ -30,7 +30,6 @@ __all__ = [
     "masked_parameters",
     "meaning_of_values",
     "moved_like",
-    "printable",
     "put",
     "starting_values",
     "structure_of",

@@ -9,12 +9,13 @@ from typing import Any
 import yaml
 
 from lightning_lottery.errors import TicketError
-from lightning_lottery.plain import make_plain
+from lightning_lottery.plain import make_plain, printable
 from lightning_lottery.tickets.round_id import TICKET_BRANCH
 from lightning_lottery.tickets.summary import TicketSummary
 
 LIBRARY = "lightning-lottery"
 _TAGS = ["lottery-ticket", "pruning", "sparsity", "pytorch", "lightning"]
+_LISTS = ("tags", "datasets")
 
 
 @dataclass(frozen=True)
@@ -24,139 +25,170 @@ class ModelCard:
     Attributes:
         metrics: Results of the trained ticket by name, such as ``lottery.records[3].metrics``.
         dense_metrics: The same of the dense network, to compare with, such as ``lottery.records[0].metrics``.
-        description: What the network is and does, in Markdown.
-        header: Further entries of the YAML header, such as ``{"license": "mit", "datasets": ["mnist"]}``. Tags are
-            added to those of this package. With one of ``datasets`` and a ``pipeline_tag``, such as
-            ``"image-classification"``, the metrics are also in the ``model-index`` that hubs evaluate.
+        description: What the network is and does, in Markdown: its class and arguments, the data, where the
+            metrics were measured.
+        repo_id: The repository on a model hub, such as ``"user/name"``, for the code that loads the ticket.
+        header: Further entries of the YAML header, such as ``{"license": "mit", "datasets": ["mnist"]}``. Tags
+            are added to those of this package. If the ticket has trained values, and the header has one of
+            ``datasets`` and a ``pipeline_tag``, such as ``"image-classification"``, then the metrics are also in
+            the ``model-index`` that hubs evaluate.
 
     Raises:
-        TicketError: A metric is not a number, or the header is not a dictionary of plain values.
+        TicketError: A metric is not a number, a text is not a string, or the header is not a dictionary of
+            plain values or has another ``library_name``.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     dense_metrics: Mapping[str, float] = field(default_factory=dict)
     description: str = ""
+    repo_id: str = ""
     header: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         make_plain(self)
         for what in ("metrics", "dense_metrics"):
             _check_metrics(what, getattr(self, what))
-        if not isinstance(self.header, Mapping):
-            raise TicketError(f"header={self.header!r:.200} must be a dictionary, such as {{'license': 'mit'}}.")
-        try:
-            yaml.safe_dump(dict(self.header))
-        except yaml.YAMLError as error:
-            raise TicketError(f"header={self.header!r:.200} must have plain values only: {error}") from error
+        for what in ("description", "repo_id"):
+            if not isinstance(text := getattr(self, what), str):
+                raise TicketError(f"{what}={text!r:.200} must be a string.")
+        _check_header(self.header)
 
     def to_markdown(self, summary: TicketSummary, name: str) -> str:
         """The model card.
 
         Args:
             summary: The numbers of the ticket.
-            name: What ``Ticket.from_pretrained`` is to be called with, such as ``"user/name"``.
+            name: The name of the folder, to load it from unless there is a ``repo_id``.
         """
         header = yaml.safe_dump(self._header(summary, name), sort_keys=False, allow_unicode=True)
         parts = [f"# {_title(summary)}", *([self.description] if self.description else []), _about(summary)]
-        parts += [_LOADING.format(name=json.dumps(name))]
+        parts += ["## Loading", _loading(summary, self.repo_id, name)]
         if self.metrics or self.dense_metrics:
-            parts += ["## Results", _results(self.metrics, self.dense_metrics)]
+            ours = "after training it" if summary.is_trained is False else "this ticket"
+            parts += ["## Results", _results(self.metrics, self.dense_metrics, ours)]
         parts += ["## How it was found", _provenance(summary), "## Layers", _layers(summary)]
         return f"---\n{header}---\n\n" + "\n\n".join(parts) + "\n"
 
     def _header(self, summary: TicketSummary, name: str) -> dict[str, Any]:
         given = dict(self.header)
-        tags = [*_TAGS, *(tag for tag in _listed(given.pop("tags", ())) if tag not in _TAGS)]
+        tags = [*_TAGS, *(tag for tag in _listed(given.pop("tags", None)) if tag not in _TAGS)]
         header = {"library_name": LIBRARY, "tags": tags, "density": round(summary.density, 6)}
         if self.metrics:
             header["metrics"] = sorted(self.metrics)
-        index = self._model_index(summary, name)
+        index = self._model_index(summary, self.repo_id or name)
         return {**header, **({} if index is None else {"model-index": index}), **given}
 
     def _model_index(self, summary: TicketSummary, name: str) -> list[dict[str, Any]] | None:
-        """Results in the form of hubs, which need a task and a data set."""
-        datasets, task = _listed(self.header.get("datasets", ())), self.header.get("pipeline_tag")
+        """Results of these values in the form of hubs, which need a task and a data set."""
+        datasets, task = _listed(self.header.get("datasets")), self.header.get("pipeline_tag")
         values = {metric: value for metric, value in self.metrics.items() if isfinite(value)}
-        if len(datasets) != 1 or task is None or not values:
+        if summary.is_trained is False or len(datasets) != 1 or task is None or not values:
             return None
         metrics = [{"type": metric, "value": value, "name": metric} for metric, value in values.items()]
         dataset = {"type": datasets[0], "name": datasets[0]}
         return [{"name": name, "results": [{"task": {"type": task}, "dataset": dataset, "metrics": metrics}]}]
 
 
-_LOADING = """\
-## Loading
-
-`pip install lightning-lottery`, then with a network that has the parameters listed below:
-
-```python
-from lightning_lottery import Ticket, TicketCallback
-
-ticket = Ticket.from_pretrained({name})  # or a copy of this folder
-ticket.apply(model)  # copies the values in place; pruned weights become zero
-```
-
-To train the network with its mask held, write `Trainer(callbacks=[TicketCallback(ticket)])`. The file
-`ticket.safetensors` contains no code."""
-
-
-def is_card(content: bytes) -> bool:
-    """Whether a file is the model card of a ticket, rather than another README.md."""
-    start, _, rest = content.partition(b"---\n")
-    header = rest.partition(b"\n---\n")[0]
-    try:
-        return not start and bool(yaml.safe_load(header)["library_name"] == LIBRARY)
-    except (yaml.YAMLError, LookupError, TypeError):
-        return False
-
-
 def _check_metrics(what: str, metrics: object) -> None:
     if not isinstance(metrics, Mapping):
         raise TicketError(f"{what}={metrics!r:.200} must be a dictionary of numbers, such as {{'val_acc': 0.93}}.")
     for name, value in metrics.items():
-        if not isinstance(name, str) or isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not isinstance(name, str) or not _is_number(value):
             raise TicketError(f"{what} has {name!r}: {value!r:.200}, but must have numbers by name.")
 
 
-def _listed(value: Any) -> Sequence[Any]:
-    return [value] if isinstance(value, str) else list(value)
+def _is_number(value: object) -> bool:
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and float(value) is not None
+    except OverflowError:
+        return False
+
+
+def _check_header(header: object) -> None:
+    if not isinstance(header, Mapping):
+        raise TicketError(f"header={header!r:.200} must be a dictionary, such as {{'license': 'mit'}}.")
+    if header.get("library_name", LIBRARY) != LIBRARY:
+        raise TicketError(
+            f"header has library_name={header['library_name']!r}, but only {LIBRARY} loads a ticket."
+        )
+    for name in _LISTS:
+        entries = header.get(name)
+        if not (entries is None or isinstance(entries, str) or all(isinstance(e, str) for e in _listed(entries))):
+            raise TicketError(f"header has {name}={entries!r:.200}, which must be a list of strings.")
+    try:
+        yaml.safe_dump(dict(header))
+    except yaml.YAMLError as error:
+        raise TicketError(f"header={header!r:.200} must have plain values only: {error}") from error
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None or isinstance(value, str):
+        return [] if value is None else [value]
+    return list(value) if isinstance(value, Iterable) else [value]
 
 
 def _title(summary: TicketSummary) -> str:
-    is_ticket = summary.branch == TICKET_BRANCH
-    kind = "Lottery ticket" if is_ticket else f"Control {code(summary.branch)} of a lottery ticket"
-    return f"{kind} with {100 * summary.density:.3g} % of the weights"
+    percent = f"{100 * summary.density:.3g} % of the weights"
+    if summary.branch != TICKET_BRANCH:
+        return f"Control {code(summary.branch)} of a lottery ticket with {percent}"
+    return f"Lottery ticket with {percent}" if summary.density < 1 else "A dense network"
 
 
 def _about(summary: TicketSummary) -> str:
-    how = (
-        "A sparse subnetwork, found by iterative pruning ([Frankle & Carbin 2018](https://arxiv.org/abs/1803.03635))"
-        if "rewind" in summary.provenance
-        else "A pruned network"
-    )
+    numbers = f"{summary.numbers_kept:,} of {summary.numbers:,} numbers"
     return (
-        f"{how}, with lightning-lottery. {summary.kept:,} of {summary.prunable:,} prunable weights survive; with "
-        f"biases, normalisation and buffers, {summary.values_kept:,} of {summary.values:,} numbers. "
-        f"{meaning_of_values(summary)}"
+        f"**{meaning_of_values(summary)}**\n\n{_kind(summary)} {summary.kept:,} of {summary.prunable:,} prunable "
+        f"weights survive; with biases, normalisation and buffers, {numbers}. The mask saves "
+        "space on the disk; it does not make the network faster."
+    )
+
+
+def _kind(summary: TicketSummary) -> str:
+    if "rewind" not in summary.provenance:
+        return "A pruned network, as a ticket of lightning-lottery."
+    if summary.branch != TICKET_BRANCH:
+        return "A control: a ticket of lightning-lottery with one thing deliberately wrong, to compare with."
+    if summary.round == 0:
+        return "The network before any pruning, as a ticket of lightning-lottery."
+    return (
+        "A sparse subnetwork, found with lightning-lottery by iterative pruning ([Frankle & Carbin "
+        "2018](https://arxiv.org/abs/1803.03635))."
     )
 
 
 def meaning_of_values(summary: TicketSummary) -> str:
-    """Says whether the values of a ticket are those to start from, or those of a trained network."""
-    if "weights" in summary.provenance:
-        return f"The values are those of a network that was given to `Ticket.{summary.provenance['weights']}`."
-    if "rewind" in summary.provenance:
-        return (
-            f"The values are those that its training starts from (round {summary.round}, rewound by "
-            f"{code(summary.provenance['rewind'])}), not trained ones."
-        )
-    return "The values are those of the network that it was made from."
+    """Says whether the values of a ticket are trained ones, or those to start from."""
+    if summary.is_trained:
+        return "The values are trained ones."
+    if summary.is_trained is False:
+        return f"Not trained: the values are those that the training of round {summary.round} starts from."
+    if "transfer" in summary.provenance:
+        return "The masks were carried over from another network, so that it may need training."
+    return "The values are those of the network or file that the ticket was made from."
 
 
-def _results(metrics: Mapping[str, float], dense: Mapping[str, float]) -> str:
+def _loading(summary: TicketSummary, repo_id: str, name: str) -> str:
+    where = "or a copy of this folder" if repo_id else "the path of this folder, or its repository on the hub"
+    train = (
+        "To train it with its mask held" if summary.is_trained is not False else "Then train it with its mask held"
+    )
+    return f"""\
+With `pip install "lightning-lottery[hub]"`, and a `model` that has the layers listed below:
+
+```python
+from lightning_lottery import Ticket, TicketCallback
+
+ticket = Ticket.from_pretrained({json.dumps(repo_id or name, ensure_ascii=False)})  # {where}
+ticket.apply(model)  # copies the values in place; pruned weights become zero
+```
+
+{train}: `Trainer(callbacks=[TicketCallback(ticket)])`. The file `ticket.safetensors` contains no code."""
+
+
+def _results(metrics: Mapping[str, float], dense: Mapping[str, float], ours: str) -> str:
     names = dict.fromkeys([*metrics, *dense])
-    rows = [(name, _number(metrics.get(name)), _number(dense.get(name))) for name in names]
-    return _table(("metric", "this ticket, trained", "dense network"), rows)
+    rows = [(code(name), _number(metrics.get(name)), _number(dense.get(name))) for name in names]
+    return _table(("metric", ours, "dense network"), rows)
 
 
 def _number(value: float | None) -> str:
@@ -164,18 +196,30 @@ def _number(value: float | None) -> str:
 
 
 def _provenance(summary: TicketSummary) -> str:
-    rows = [("round", str(summary.round)), ("branch", code(summary.branch))]
+    rows = (
+        [("round", str(summary.round)), ("branch", code(summary.branch))] if "rewind" in summary.provenance else []
+    )
     rows += [(code(name), code(value)) for name, value in summary.provenance.items()]
-    rows += [("masks and weights", code(summary.fingerprint)), ("masks", code(summary.masks_hash))]
-    return _table(("", ""), rows)
+    rows += [("fingerprint of masks and weights", code(summary.fingerprint))]
+    return _table(("", ""), [*rows, ("fingerprint of the masks", code(summary.masks_hash))])
 
 
 def _layers(summary: TicketSummary) -> str:
     rows = [
-        (code(name), " x ".join(map(str, layer.shape)), f"{layer.kept:,}", f"{100 * layer.density:.3g} %")
+        (
+            code(name) + ("" if layer.is_counted else " (follows, not counted in the density)"),
+            _shape(layer.shape),
+            f"{layer.kept:,}",
+            f"{100 * layer.density:.3g} %",
+        )
         for name, layer in summary.layers.items()
     ]
-    return _table(("parameter", "shape", "surviving", "density"), rows)
+    rows += [(code(name), _shape(shape), "all", "no mask") for name, shape in summary.unmasked.items()]
+    return _table(("parameter or buffer", "shape", "kept", "density"), rows)
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "scalar"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -185,9 +229,4 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def code(text: str) -> str:
     """A text from a file as inline code, in which nothing acts as Markdown."""
     shown = printable(text).replace("`", "'").replace("|", "\\|")
-    return f"`{shown}`"
-
-
-def printable(text: str) -> str:
-    """A text from a file, without characters that move the cursor or change colours."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return f"`{shown}`" if shown else ""

@@ -1,6 +1,6 @@
 """Masks from elsewhere: zeros in a network or state dict, masks of torch.nn.utils.prune, dictionaries of masks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from lightning_lottery.errors import TicketError
 from lightning_lottery.masks import Masks
 from lightning_lottery.pruning import check_and_select, has_prunable_type, names_matching
 from lightning_lottery.tickets.network import check_is_network, first_names
-from lightning_lottery.tickets.state_dict import Weights, tensors_in
+from lightning_lottery.tickets.state_dict import Weights, entries_of, first_names_in, tensors_in
 
 
 def masks_of_zeros(module: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Masks:
@@ -36,7 +36,7 @@ def check_masks(masks: Mapping[str, Tensor], module: nn.Module) -> Masks:
     """Checks that masks fit a network, and copies them.
 
     Args:
-        masks: Boolean tensors by the names of parameters. The second name of a tied parameter is accepted.
+        masks: Boolean tensors by the names of parameters or layers. The second name of a tied parameter is fine.
         module: The network.
 
     Returns:
@@ -50,6 +50,7 @@ def check_masks(masks: Mapping[str, Tensor], module: nn.Module) -> Masks:
         raise TicketError(f"Pass a dictionary of masks by the names of parameters, but got {masks!r:.200}.")
     first = first_names(module)
     parameters = dict(module.named_parameters(remove_duplicate=False))
+    masks = {_known(name, parameters) if isinstance(name, str) else name: mask for name, mask in masks.items()}
     faults = [fault for name, mask in masks.items() if (fault := _fault(name, mask, parameters.get(name)))]
     if faults:
         raise TicketError(f"The masks do not fit the network: {'; '.join(faults)}.")
@@ -99,7 +100,8 @@ def masks_in_state_dict(
     """
     tensors = tensors_in(state_dict)
     pairs, weights = _from_pairs(tensors)
-    pairs |= {} if masks is None else _by_name(masks, weights)
+    first = {**first_names_in(state_dict), **{name: name for name in weights}}
+    pairs |= {} if masks is None else _by_name(masks, first, weights)
     included, excluded = names_matching(weights, include, "include"), names_matching(weights, exclude, "exclude")
     found = {}
     for name, tensor in weights.items():
@@ -114,26 +116,36 @@ def masks_in_state_dict(
     return found, weights
 
 
-def _by_name(masks: Mapping[str, Any], weights: Weights) -> Masks:
-    """Masks from a file or dictionary, under the names of the weights that they are for."""
+def _by_name(masks: Mapping[str, Any], first: Mapping[str, str], weights: Weights) -> Masks:
+    """Masks from a file or dictionary, under the first names of the weights that they are for."""
     made: Masks = {}
     faults = []
-    for given, mask in tensors_in(masks).items():
-        candidates = (given, given.removesuffix("_mask"), f"{given}.weight")
-        name = next((name for name in candidates if name in weights), None)
-        if name is None:
+    for given, mask in entries_of(masks).items():
+        name = first.get(_known(str(given), first), "")
+        if name not in weights:
             faults.append(f"there is no weight {given!r}")
+        elif not isinstance(mask, Tensor):
+            faults.append(f"the mask of {name!r} is {type(mask).__name__}, which is not a tensor")
         elif mask.shape != weights[name].shape:
             faults.append(f"the mask of {name!r} has shape {tuple(mask.shape)}, not {tuple(weights[name].shape)}")
-        elif not bool(((mask == 0) | (mask == 1)).all()):
-            faults.append(f"the mask of {name!r} has other values than 0 and 1")
-        elif name in made:
-            faults.append(f"there are two masks of {name!r}")
         else:
-            made[name] = mask.bool()
+            mask = mask.detach().cpu().to_dense()
+            if not bool(((mask == 0) | (mask == 1)).all()):
+                faults.append(f"the mask of {name!r} has other values than 0 and 1")
+            elif not torch.equal(made.setdefault(name, mask.bool()), mask.bool()):
+                faults.append(f"there are two different masks of {name!r}")
     if faults:
-        raise TicketError(f"The masks do not fit: {'; '.join(faults)}. The weights are {', '.join(weights)}.")
+        raise TicketError(
+            f"The masks do not fit: {'; '.join(faults)}. The weights are {', '.join(weights)}. A checkpoint with "
+            "masks or zeros is not a file of masks: pass it in place of the weights."
+        )
     return made
+
+
+def _known(given: str, names: Container[str]) -> str:
+    """The name of a weight, for which the name of its layer or of its mask may stand."""
+    candidates = (given, given.removesuffix("_mask"), f"{given}.weight")
+    return next((name for name in candidates if name in names), given)
 
 
 def _from_pairs(tensors: Weights) -> tuple[Masks, Weights]:

@@ -16,6 +16,7 @@ from lightning_lottery.errors import TicketError
 from lightning_lottery.masks import CodedMask, Coding
 from lightning_lottery.plain import first_line
 from lightning_lottery.tickets.header import FORMAT, READABLE, Header, owner
+from lightning_lottery.tickets.round_id import RoundId
 from lightning_lottery.tickets.tensors import bytes_of, put_together
 
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -141,9 +142,7 @@ def check_is_file(path: Path, what: str) -> None:
     """
     try:
         if path.is_dir():
-            inside = sorted(path.glob("*.safetensors")) + sorted(path.glob("*/*.safetensors"))
-            example = f", for example {inside[-1]}" if inside else ""
-            raise TicketError(f"{path} is a folder, not a {what}. Write the path of a file{example}.")
+            raise TicketError(f"{path} is a folder, not a {what}. Write the path of a file{_example_in(path)}.")
         if not path.is_file():
             raise FileNotFoundError(f"There is no {what} {path}.")
         if path.stat().st_size == 0:
@@ -154,6 +153,14 @@ def check_is_file(path: Path, what: str) -> None:
         raise
     except OSError as error:
         raise TicketError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _example_in(folder: Path) -> str:
+    """A file to write instead of a folder: that of a model hub, or else the smallest ticket of a run."""
+    found = [*folder.glob("ticket.safetensors"), *sorted(folder.glob("*.safetensors"))]
+    found += sorted((*folder.glob("tickets/*.safetensors"), *folder.glob("*/tickets/*.safetensors")), reverse=True)
+    tickets = [path for path in found if (entry := RoundId.parse(path.stem)) is None or entry.is_ticket]
+    return f", for example {tickets[0]}" if tickets else ""
 
 
 def is_ticket_file(path: Path) -> bool:

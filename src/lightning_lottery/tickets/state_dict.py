@@ -47,27 +47,61 @@ def tensors_in(state_dict: Mapping[str, Any]) -> Weights:
     """Copies the tensors of a state dict.
 
     Args:
-        state_dict: A state dict, or a checkpoint of Lightning with one.
+        state_dict: A state dict, or a dictionary with one, such as a checkpoint of Lightning.
 
     Returns:
         The tensors by name, on the CPU. A tied one appears once, under its first name.
 
     Raises:
-        TicketError: There are none.
+        TicketError: There are none, or there are several state dicts.
     """
-    inner = state_dict.get("state_dict", state_dict) if isinstance(state_dict, Mapping) else None
-    named = inner.items() if isinstance(inner, Mapping) else ()
-    tensors = {str(name): sharding.whole(tensor.detach()) for name, tensor in named if isinstance(tensor, Tensor)}
+    tensors = _named(state_dict)
     if not tensors:
-        raise TicketError(f"Pass a state dict of tensors by name, or a path, but got {state_dict!r:.200}.")
-    return {name: tensor.to("cpu", copy=True) for name, tensor in _without_tied(tensors).items()}
+        raise TicketError("A state dict of tensors by name is needed, but there are no tensors in it.")
+    first = set(_first_names(tensors).values())
+    return {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items() if name in first}
 
 
-def _without_tied(tensors: Weights) -> Weights:
-    """The tensors without tied ones, which share memory and the last part of their name with an earlier one."""
+def first_names_in(state_dict: Mapping[str, Any]) -> dict[str, str]:
+    """The first name of each tensor in a state dict by all its names, of which tied ones have several."""
+    return _first_names(_named(state_dict))
+
+
+def entries_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The entries of a state dict, or of the only one in a dictionary.
+
+    Raises:
+        TicketError: It is not a dictionary with tensors, or has several state dicts.
+    """
+    if not isinstance(content, Mapping):
+        raise TicketError(f"Pass a state dict of tensors by name, or a path, but got {content!r:.200}.")
+    if isinstance(inner := content.get("state_dict"), Mapping):
+        return inner
+    if any(isinstance(entry, Tensor) for entry in content.values()):
+        return content
+    nested = [
+        key
+        for key, entry in content.items()
+        if isinstance(entry, Mapping) and any(isinstance(part, Tensor) for part in entry.values())
+    ]
+    if len(nested) != 1:
+        keys = ", ".join(map(repr, nested or content)) or "nothing"
+        what = "several state dicts" if nested else "no tensors"
+        raise TicketError(f"A state dict of tensors by name is needed, but there are {what} in it: {keys:.300}.")
+    return entries_of(content[nested[0]])
+
+
+def _named(state_dict: Mapping[str, Any]) -> Weights:
+    entries = entries_of(state_dict).items()
+    return {str(name): sharding.whole(entry.detach()) for name, entry in entries if isinstance(entry, Tensor)}
+
+
+def _first_names(tensors: Weights) -> dict[str, str]:
+    """Tied tensors share memory and the last part of their name with an earlier one."""
     first: dict[object, str] = {}
+    names = {}
     for name, tensor in tensors.items():
         is_plain = tensor.layout == torch.strided and not tensor.is_nested and tensor.numel() > 0
         key = (tensor.data_ptr(), tensor.shape, tensor.stride(), name.rpartition(".")[2]) if is_plain else name
-        first.setdefault(key, name)
-    return {name: tensors[name] for name in first.values()}
+        names[name] = first.setdefault(key, name)
+    return names

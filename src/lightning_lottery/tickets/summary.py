@@ -1,7 +1,11 @@
 """What a ticket is, in numbers: for its model card, and for people and scripts."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from lightning_lottery.masks import arithmetic, count
 from lightning_lottery.tickets.masked_weights import MaskedWeights
@@ -17,14 +21,14 @@ class LayerSummary:
         kept: Number of surviving weights.
         prunable: Number of weights, surviving or not.
         density: kept / prunable, in [0, 1].
-        counts: Whether density counts it; not if it only follows others (:class:`CoupledChannels`).
+        is_counted: Whether density counts it; not if it only follows others (:class:`CoupledChannels`).
     """
 
     shape: tuple[int, ...]
     kept: int
     prunable: int
     density: float
-    counts: bool
+    is_counted: bool
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,15 @@ class TicketSummary:
         density: kept / prunable, in (0, 1].
         kept: Surviving prunable weights.
         prunable: Prunable weights, surviving or not.
-        values: Numbers in all parameters and persistent buffers, pruned or not.
-        values_kept: The same without pruned ones.
+        numbers: Numbers in all parameters and persistent buffers, pruned or not.
+        numbers_kept: The same without pruned ones.
         dense_bytes: Bytes of all parameters and persistent buffers in memory.
         fingerprint: Differs between tickets with other masks or weights.
         masks_hash: Differs between tickets with other masks, as in the records of a run.
+        is_trained: Whether the values are trained ones, and not those that training starts from; ``None`` if the
+            ticket was made of something else, so that this is unknown.
         layers: The masked parameters by name.
+        unmasked: The shapes of the other parameters and persistent buffers by name.
         provenance: How the ticket was found.
     """
 
@@ -51,12 +58,14 @@ class TicketSummary:
     density: float
     kept: int
     prunable: int
-    values: int
-    values_kept: int
+    numbers: int
+    numbers_kept: int
     dense_bytes: int
     fingerprint: str
     masks_hash: str
+    is_trained: bool | None
     layers: dict[str, LayerSummary]
+    unmasked: dict[str, tuple[int, ...]]
     provenance: dict[str, str]
 
     @classmethod
@@ -64,15 +73,12 @@ class TicketSummary:
         """Counts what is in a ticket that is not sharded."""
         kept = dict(zip(ticket.masks, count(list(ticket.masks.values())), strict=True))
         pruned = sum(mask.numel() - kept[name] for name, mask in ticket.masks.items())
-        stored = list(map(values_of, ticket.weights.values()))
-        values = sum(weight.numel() for weight in stored)
+        stored = [w if w.layout == torch.strided else values_of(w) for w in ticket.weights.values()]
+        numbers = sum(weight.numel() for weight in stored)
+        counted = ticket.prunable_masks
         layers = {
             name: LayerSummary(
-                tuple(mask.shape),
-                kept[name],
-                mask.numel(),
-                kept[name] / mask.numel() if mask.numel() else 1.0,
-                name not in ticket.following,
+                tuple(mask.shape), kept[name], mask.numel(), _share(kept[name], mask), name in counted
             )
             for name, mask in ticket.masks.items()
         }
@@ -82,15 +88,27 @@ class TicketSummary:
             density=ticket.density,
             kept=ticket.kept,
             prunable=ticket.prunable,
-            values=values,
-            values_kept=values - pruned,
+            numbers=numbers,
+            numbers_kept=numbers - pruned,
             dense_bytes=sum(weight.numel() * weight.element_size() for weight in stored),
             fingerprint=ticket.fingerprint,
             masks_hash=arithmetic.fingerprint(ticket.masks),
+            is_trained=_is_trained(ticket.provenance),
             layers=layers,
+            unmasked={name: tuple(w.shape) for name, w in ticket.weights.items() if name not in ticket.masks},
             provenance=ticket.provenance,
         )
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values."""
         return asdict(self)
+
+
+def _share(kept: int, mask: Tensor) -> float:
+    return kept / mask.numel() if mask.numel() else 1.0
+
+
+def _is_trained(provenance: Mapping[str, str]) -> bool | None:
+    if "transfer" in provenance or not ({"weights", "rewind"} & set(provenance)):
+        return None
+    return "weights" in provenance

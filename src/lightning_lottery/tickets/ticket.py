@@ -118,7 +118,8 @@ class Ticket(MaskedWeights):
         masks, values, following, carried = carry(
             self.masks, self.weights, self.following, module, rename or {}, weights
         )
-        described = {**self.provenance, "structure": structure_of(module), "transfer": weights}
+        found = {name: value for name, value in self.provenance.items() if name != "weights"}
+        described = {**found, "structure": structure_of(module), "transfer": weights}
         ticket = replace(self, masks=masks, weights=values, following=following, provenance=described)
         return Transfer(**vars(carried), ticket=ticket)
 
@@ -162,20 +163,22 @@ class Ticket(MaskedWeights):
                 latter. Pruned weights must be zero in it, as after a round or with :class:`TicketCallback`.
 
         Returns:
-            The ticket, on the CPU. It shares no memory with the source.
+            The ticket, on the CPU; this one if the values are its own. It shares no memory with the source.
 
         Raises:
             FileNotFoundError: The file does not exist.
-            TicketError: Names or shapes differ, or pruned weights are not zero.
+            TicketError: Names or shapes differ, pruned weights are not zero, or survivors are, as in later rounds.
         """
         weights = values_for(self.masks, self.weights, source)
-        return replace(self, weights=weights, provenance={**self.provenance, "weights": "with_weights"})
+        trained = replace(self, weights=weights, provenance={**self.provenance, "weights": "trained"})
+        return self if trained.fingerprint == self.fingerprint else trained
 
     def save_pretrained(self, folder: str | Path, card: ModelCard = _NO_CARD) -> None:
         """Writes a folder that can be uploaded to a model hub as it is.
 
         It contains ``ticket.safetensors``, ``config.json`` with all numbers of the ticket, and the model card
-        ``README.md``. These files are replaced if they belong to a ticket. Other files stay.
+        ``README.md``. Files that this method has written are replaced, unless the card was edited since. Other
+        files stay.
 
         Args:
             folder: The folder.
@@ -184,7 +187,7 @@ class Ticket(MaskedWeights):
         Raises:
             ConfigurationError: The path is a URL.
             FolderError: A file cannot be written. Existing files stay as they are.
-            TicketError: The path is a file, the folder has another ``README.md`` or ``config.json``, or the
+            TicketError: The path is a file, the folder has other files of these names, the card was edited, or the
                 ticket cannot be written.
         """
         write_folder(self, folder, card)
@@ -272,7 +275,7 @@ class Ticket(MaskedWeights):
         """Makes a ticket of masks that something else has made.
 
         Args:
-            masks: Boolean tensors, ``True`` where a weight survives, by the names of parameters.
+            masks: Boolean tensors, ``True`` where a weight survives, by the names of parameters or layers.
             module: The network. Its values become the starting values.
 
         Returns:

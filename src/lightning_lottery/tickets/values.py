@@ -10,6 +10,9 @@ from lightning_lottery.errors import TicketError
 from lightning_lottery.tickets.network import starting_values
 from lightning_lottery.tickets.state_dict import Weights, read_checkpoint, tensors_in
 
+# Training hardly ever makes a weight exactly zero, and pruning removes more than this.
+_LOST = 0.005
+
 
 def values_for(
     masks: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: nn.Module | Mapping[str, Any] | str | Path
@@ -26,7 +29,7 @@ def values_for(
 
     Raises:
         FileNotFoundError: The file does not exist.
-        TicketError: Names or shapes differ, or pruned weights are not zero; the message names all of them.
+        TicketError: Names or shapes differ, pruned weights are not zero, or survivors are; the message names them.
     """
     if isinstance(source, nn.Module):
         values = starting_values(source)
@@ -51,8 +54,14 @@ def values_for(
         )
     if alive := [name for name, mask in masks.items() if bool(values[name].masked_select(~mask.cpu()).any())]:
         raise TicketError(
-            f"Pruned weights are not zero in {', '.join(map(repr, alive))}, so it was trained without its "
-            "mask. Train it with TicketCallback(ticket); or to prune it now, write "
-            "Ticket.from_masks(ticket.masks, model)."
+            f"Pruned weights are not zero in {', '.join(map(repr, alive))}: these values were trained without the "
+            "mask, or in another round. Take the ticket of their round, or train with TicketCallback(ticket)."
+        )
+    kept = sum(int(mask.count_nonzero()) for mask in masks.values())
+    lost = sum(int((mask.cpu() & (values[n] == 0) & (weights[n].cpu() != 0)).sum()) for n, mask in masks.items())
+    if lost > _LOST * kept:
+        raise TicketError(
+            f"{lost:,} of {kept:,} survivors of the ticket are zero in these values, which therefore seem to be "
+            "those of a later round. Take the ticket of their round."
         )
     return {name: values[name] for name in weights}
