@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch import nn
+from torch import distributed, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_lottery import (
@@ -236,3 +236,5 @@ if __name__ == "__main__":
             fit_ticket(strategy, rewind, folder)
         else:
             fit(what, folder)
+    if distributed.is_initialized():  # its threads can abort a process that ends before them
+        distributed.destroy_process_group()
