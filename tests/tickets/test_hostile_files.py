@@ -169,6 +169,19 @@ def test_tensors_that_are_not_in_the_header_are_refused(lying, tmp_path):
         Ticket.load(path)
 
 
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F4"])
+def test_masked_values_of_a_type_that_cannot_be_masked_are_refused(lying, dtype):
+    """PyTorch has no arithmetic for them, and Ticket refuses them as well."""
+    path = lying()
+    file = Parsed.of(path.read_bytes())
+    file.tensors["weight.w"] |= {"dtype": dtype, "shape": [2] if dtype == "F8_E4M3" else [4]}
+    parts = {name: file.part(name) for name in file.tensors}
+    parts["weight.w"] = parts["weight.w"][:2]
+    path.write_bytes(file.sealed(parts))
+    with pytest.raises(TicketError, match=r"is a damaged ticket file: 'w': "):
+        Ticket.load(path)
+
+
 def test_no_weight_is_expanded_before_all_of_the_file_is_checked(tmp_path, monkeypatch):
     path = tmp_path / "ticket.safetensors"
     ticket_of(Net()).save(path)

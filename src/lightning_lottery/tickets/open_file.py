@@ -97,12 +97,13 @@ class OpenTicket:
         """The values of the survivors of a masked weight, in the file's memory.
 
         Raises:
-            ValueError: They have more than one dimension, or not their checksum.
+            ValueError: They have more than one dimension, not their checksum, or a type that cannot be masked.
         """
         with _naming(name):
             values = self.tensor(f"weight.{name}")
             if values.dim() != 1:
                 raise ValueError(f"its values have shape {tuple(values.shape)} instead of one dimension")
+            values.new_empty(1).masked_fill(torch.ones(1, dtype=torch.bool), 0)  # not implemented for some types
             return values
 
     def unmasked(self, name: str) -> Tensor:
