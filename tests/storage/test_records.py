@@ -75,6 +75,11 @@ def test_the_step_at_which_a_value_is_first_reached(values, goal, mode):
     assert found == (10 * reached.index(True) if any(reached) else None)
 
 
+@pytest.mark.parametrize(("mode", "value"), [("max", 0.8999999761581421), ("min", 0.9000000357627869)])
+def test_a_value_in_single_precision_is_reached(mode, value):
+    assert record(0, curve=((5, value),)).first_reached(0.9, mode) == 5
+
+
 @pytest.mark.parametrize(
     ("mode", "values", "tolerance", "expected"),
     [
