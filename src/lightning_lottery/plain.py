@@ -1,7 +1,7 @@
 """Numbers and lists in arguments and messages: checks and shows them, converts NumPy and PyTorch numbers."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from numbers import Real
 from typing import Any, Literal
@@ -76,9 +76,15 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
-def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Metrics for JSON, which has neither NaN nor infinity: ``None`` in their place."""
-    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+def finite(value: Any) -> Any:
+    """Converts NaN and infinity, which JSON does not have, to ``null``, ``"inf"`` and ``"-inf"``."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def check_list(what: str, value: object, example: str) -> None:

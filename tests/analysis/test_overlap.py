@@ -87,7 +87,7 @@ def test_weights_of_eight_bits():
 
 def test_a_ticket_without_masks_has_nothing_to_compare():
     ticket = Ticket({"w": torch.ones(2, dtype=torch.bool)}, {"w": torch.ones(2)})
-    with pytest.raises(TicketError, match="The second ticket has no masks"):
+    with pytest.raises(TicketError, match="The second ticket has no masks to compare"):
         overlap(ticket, Ticket({}, {"w": torch.ones(2)}))
 
 

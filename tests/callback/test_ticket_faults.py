@@ -74,7 +74,7 @@ def test_a_ticket_that_does_not_fit_names_layers_and_shapes_before_training(digi
     ("arguments", "message"),
     [
         ({"ticket": 3}, r"ticket=3 is neither a Ticket nor a path\. Write"),
-        ({"ticket": "nowhere.safetensors"}, "ticket='nowhere.safetensors': There is no ticket file"),
+        ({"ticket": "nowhere.safetensors"}, "ticket='nowhere.safetensors': The ticket file"),
         ({"weights": "signs"}, "weights='signs' must be 'ticket' or 'model'"),
         ({"verbose": 1}, "verbose=1 must be True or False"),
     ],

@@ -195,7 +195,7 @@ def test_faults_are_said_in_one_line():
     Path("folder").mkdir()
     Path("cut.safetensors").write_bytes(Path("ticket.safetensors").read_bytes()[:-1])
     for words, message in [
-        (["show", "nowhere"], "TicketError: There is no ticket file nowhere"),
+        (["show", "nowhere"], "TicketError: The ticket file nowhere does not exist"),
         (["show", "folder"], "TicketError: folder is a folder, not a ticket file"),
         (["show", "empty.safetensors"], "TicketError: empty.safetensors is not a ticket file, .* it is empty"),
         (["show", "text.safetensors"], "TicketError: text.safetensors is not a ticket file, .*ticket convert"),
@@ -206,9 +206,9 @@ def test_faults_are_said_in_one_line():
             ["compare", "ticket.safetensors", "other.safetensors"],
             "TicketError: The tickets have no layer in common",
         ),
-        (["convert", "nowhere.pt", "new.safetensors"], "TicketError: There is no checkpoint nowhere.pt"),
+        (["convert", "nowhere.pt", "new.safetensors"], "TicketError: The checkpoint nowhere.pt does not exist"),
         (["convert", "dense.pt", "new"], "TicketError: dense.pt has no masks, and none of its weights is zero"),
-        (["convert", "ticket.safetensors", "dense.pt"], "TicketError: dense.pt is there already, and is not"),
+        (["convert", "ticket.safetensors", "dense.pt"], "TicketError: dense.pt exists already, and is not"),
         (
             ["convert", "ticket.safetensors", "folder"],
             "TicketError: folder is a folder. Write the path",

@@ -106,7 +106,7 @@ def packed(*gaps):
 @pytest.mark.parametrize(
     ("coding", "stored", "kept", "message"),
     [
-        ("gaps", packed(3, 4), 3, "3 values for 2 survivors"),
+        ("gaps", packed(3, 4), 3, "it has 3 values for 2 survivors"),
         ("gaps", packed(3, 200), 2, "goes beyond its 90 weights"),
         ("gaps", packed(3, 255), 1, "not end after at most 1 bytes"),
         ("gaps", torch.zeros(5, dtype=torch.uint8), 1, "cannot be decompressed"),

@@ -282,9 +282,9 @@ class Hostile:
         (b"\x80\x02.", r"x.ckpt cannot be read as a checkpoint: it is damaged, or contains more"),
         (b"hello", "x.ckpt cannot be read as a checkpoint"),
         (Hostile(), r"Code in it is never executed \(weights_only=True\)"),
-        ({"state_dict": [1, 2]}, "A state dict of tensors by name is needed, but there are no tensors"),
+        ({"state_dict": [1, 2]}, "A state dict of tensors by name is needed, but this .* contains no tensors"),
         ([1, 2], "contains list. Save the state_dict"),
-        ({"state_dict": {}}, "A state dict of tensors by name is needed, but there are no tensors"),
+        ({"state_dict": {}}, "A state dict of tensors by name is needed, but this .* contains no tensors"),
         ({"a": torch.ones(3)}, "contains nothing prunable.*include"),
     ],
 )
@@ -299,7 +299,7 @@ def test_files_that_are_not_checkpoints(tmp_path, capsys, content, message):
 def test_folders_and_missing_files_are_named(tmp_path):
     with pytest.raises(TicketError, match="is a folder, not a checkpoint"):
         Ticket.from_state_dict(tmp_path)
-    with pytest.raises(FileNotFoundError, match="There is no checkpoint nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"The checkpoint nowhere.* does not exist"):
         Ticket.from_state_dict("nowhere.ckpt")
     for nothing in (None, 3, nn.Linear(2, 2)):
         with pytest.raises(TicketError, match="Pass a state dict"):

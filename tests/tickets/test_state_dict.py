@@ -72,7 +72,7 @@ def test_state_dicts_inside_dictionaries(others):
     ):
         assert_has(Ticket.from_state_dict(content, masks={"masks": masks, "round": 3}), net, masks)
     both = {"model": net.state_dict(), "average": net.state_dict()}
-    with pytest.raises(TicketError, match="there are several state dicts in it: 'model', 'average'"):
+    with pytest.raises(TicketError, match="contains several state dicts: 'model', 'average'"):
         Ticket.from_state_dict(both, masks=masks)
 
 
@@ -88,9 +88,9 @@ def test_masks_that_do_not_fit_are_all_named(others):
     with pytest.raises(TicketError) as caught:
         Ticket.from_state_dict(net.state_dict(), masks=masks)
     for part in (
-        "there are two different masks of 'hidden.weight'",
+        "'hidden.weight' has two different masks",
         "the mask of 'norm.weight' is list, which is not a tensor",
-        "there is no weight 'unknown.weight'",
+        "'unknown.weight' is not among the weights",
         "the mask of 'hidden.bias' has shape (3,), not (24,)",
         "the mask of 'output.bias' has other values than 0 and 1",
         "The weights are convolution.weight, ",
@@ -110,5 +110,5 @@ def test_a_file_without_masks_is_named(others):
     torch.save([1, 2], "masks.pt")
     with pytest.raises(TicketError, match=r"masks.pt contains list"):
         Ticket.from_state_dict(net.state_dict(), masks="masks.pt")
-    with pytest.raises(TicketError, match=r"there are no tensors in it: 'hidden.weight'"):
+    with pytest.raises(TicketError, match=r"contains no tensors: 'hidden.weight'"):
         Ticket.from_state_dict(net.state_dict(), masks={"hidden.weight": [1, 0]})

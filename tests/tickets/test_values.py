@@ -76,11 +76,20 @@ def test_values_that_do_not_fit_are_all_named():
     with pytest.raises(TicketError) as caught:
         ticket.with_weights(other)
     for part in (
-        "only the ticket has 'output.weight', 'output.bias'",
-        "only they have 'new.weight', 'new.bias'",
-        "'hidden.weight' has shape (30, 256) instead of (24, 256)",
+        "only the ticket has: 'output.weight', 'output.bias'",
+        "only the network has: 'new.weight', 'new.bias'",
+        "'hidden.weight' has shape (30, 256) in the network and (24, 256) in the ticket",
     ):
         assert part in str(caught.value)
+
+
+def test_buffers_that_got_their_shape_in_training_fit():
+    """Such as those of the observers of quantisation-aware training."""
+    before, after = nn.Linear(2, 2), nn.Linear(2, 2)
+    before.register_buffer("observed", torch.zeros(()))
+    after.register_buffer("observed", torch.ones(5))
+    trained = ticket_of(before, density=1.0).with_weights(after)
+    assert trained.weights["observed"].tolist() == [1] * 5
 
 
 def test_what_has_no_values_is_refused(tmp_path):
@@ -90,5 +99,5 @@ def test_what_has_no_values_is_refused(tmp_path):
         ticket.with_weights("ticket.safetensors")
     with pytest.raises(TicketError, match="Pass a state dict"):
         ticket.with_weights(3)
-    with pytest.raises(FileNotFoundError, match="no checkpoint nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"The checkpoint nowhere.ckpt does not exist"):
         ticket.with_weights("nowhere.ckpt")

@@ -1,7 +1,7 @@
 """What two tickets have in common: their masks, and the signs of their values."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -47,7 +47,7 @@ class Overlap:
     def expected_iou(self) -> float:
         """Mean of ``iou`` for random masks, to second order in the deviation of ``both``.
 
-        Its error is at most 0.25 / ``prunable``, and smaller if more than one weight survives.
+        Its error is at most 0.25 / ``prunable``.
         """
         total, mean = self.first + self.second, self.expected_both
         if total == mean:
@@ -56,7 +56,7 @@ class Overlap:
 
     @property
     def sign_agreement(self) -> float | None:
-        """Fraction of the survivors in both whose values have the same sign; ``None`` if there are none."""
+        """Fraction of the survivors in both whose values have the same sign; ``None`` without such survivors."""
         return self.same_sign / self.both if self.both else None
 
     @property
@@ -67,7 +67,7 @@ class Overlap:
     def to_json(self) -> dict[str, Any]:
         """All numbers as plain values."""
         derived = ("iou", "expected_iou", "sign_agreement", "expected_sign_agreement")
-        return {**vars(self), **{name: getattr(self, name) for name in derived}}
+        return {**asdict(self), **{name: getattr(self, name) for name in derived}}
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def overlap(first: Ticket, second: Ticket) -> TicketOverlap:
     names = [name for name in ours if name not in left_out]
     for which, masks in (("first", ours), ("second", theirs)):
         if not masks:
-            raise TicketError(f"The {which} ticket has no masks, so there is nothing to compare.")
+            raise TicketError(f"The {which} ticket has no masks to compare.")
     if not names:
         raise TicketError(
             f"The tickets have no layer in common: the first has {first_of(list(ours))}, the second "
@@ -147,7 +147,5 @@ def _shares(signs: Tensor) -> list[float]:
 
 def _sum(layers: Collection[Overlap]) -> Overlap:
     """All layers together. Variances add, since masks of different layers are independent."""
-    columns: Mapping[str, list[Any]] = {
-        name: [vars(layer)[name] for layer in layers] for name in vars(next(iter(layers)))
-    }
-    return Overlap(**{name: sum(column) for name, column in columns.items()})
+    names = [entry.name for entry in fields(Overlap)]
+    return Overlap(**{name: sum(getattr(layer, name) for layer in layers) for name in names})

@@ -22,7 +22,6 @@ from lightning_lottery.tickets import (
     Ticket,
     TicketSummary,
     is_ticket_file,
-    meaning_of_values,
 )
 
 _METRICS, _HEADER = "'{\"val_acc\": 0.93}'", '\'{"license": "mit"}\''
@@ -149,7 +148,7 @@ def _convert(options: Namespace) -> None:
 def _check_replaceable(target: Path, made: Ticket, overwrite: bool) -> None:
     """Checks that a file may be replaced: by the same ticket, or by another one if the user says so."""
     if target.is_dir() or not is_ticket_file(target):
-        what = "is a folder" if target.is_dir() else "is there already, and is not a ticket file"
+        what = "is a folder" if target.is_dir() else "exists already, and is not a ticket file"
         raise TicketError(f"{target} {what}. Write the path of a new file, such as ticket.safetensors.")
     if RunFolder.of_ticket(target) is not None:
         raise TicketError(f"{target} belongs to a run, which needs it. Write another path.")
@@ -205,7 +204,7 @@ def _hub(options: Namespace) -> None:
     hint = (
         " To ship the trained network, add --weights with its checkpoint." if summary.is_trained is False else ""
     )
-    print(meaning_of_values(summary) + hint)
+    print(summary.meaning + hint)
     if url is not None:
         print(url)
 

@@ -16,15 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_lottery.masks.packing import pack, unpack
+
 # "mask": bits as they are, in files of version 1. "bits": the same, compressed. "gaps": the compressed numbers of
 # pruned weights before each survivor, one byte each; a byte of 255 adds 255 to the next one.
 Coding = Literal["mask", "bits", "gaps"]
 
 _ESCAPE = 255
-_SPARSE = 1 / 8  # below this density there are fewer gaps than bytes of bits
+_SPARSE = 1 / 8  # below this density, gaps take fewer bytes than bits
 # With this share of bytes that are equal to the one before, it pays to compress runs instead of single bytes.
 _MANY_RUNS = 0.72
-# With this share there is nothing to compress: random bits of a density between 38 % and 62 %.
+# With less, bytes cannot be compressed: random bits of a density between 38 % and 62 %.
 _NO_RUNS = 0.006
 _ONES = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
 
@@ -56,7 +58,7 @@ class CodedMask:
         kept = int(np.count_nonzero(flat))
         if kept < _SPARSE * flat.size:
             return cls(tuple(mask.shape), kept, None, np.flatnonzero(flat))
-        return cls(tuple(mask.shape), kept, np.packbits(flat), None)
+        return cls(tuple(mask.shape), kept, pack(mask).numpy(), None)
 
     def encode(self) -> tuple[Coding, Tensor]:
         """Codes the mask as few bytes.
@@ -88,7 +90,7 @@ class CodedMask:
             raise ValueError(f"a mask cannot be stored as {stored.dtype} of shape {tuple(stored.shape)}")
         shape, size = tuple(shape), prod(shape)
         if kept > size:
-            raise ValueError(f"there are {kept} values for {size} weights")
+            raise ValueError(f"it has {kept} values for {size} weights")
         if coding == "gaps":
             return cls(shape, kept, None, _positions(_inflated(stored, kept + size // _ESCAPE), size, kept))
         bits = stored.numpy() if coding == "mask" else _inflated(stored, (size + 7) // 8)
@@ -97,7 +99,7 @@ class CodedMask:
         if size % 8 and bits[-1] & (0xFF >> size % 8):
             raise ValueError(f"its mask has more bits than a mask of {shape}")
         if (counted := sum(int(_ONES[bits[part]].sum()) for part in _parts(bits.size))) != kept:
-            raise ValueError(f"there are {kept} values for {counted} survivors")
+            raise ValueError(f"it has {kept} values for {counted} survivors")
         return cls(shape, kept, bits, None)
 
     def gather(self, weight: Values) -> Values:
@@ -145,7 +147,7 @@ class CodedMask:
 
     def _flat(self) -> NDArray[np.bool_]:
         if self.bits is not None:
-            return np.unpackbits(self.bits, count=prod(self.shape)).view(np.bool_)
+            return unpack(torch.from_numpy(self.bits), (prod(self.shape),)).numpy()
         assert self.positions is not None
         flat = np.zeros(prod(self.shape), np.bool_)
         flat[self.positions] = True
@@ -164,7 +166,7 @@ def _positions(gaps: Bytes, size: int, kept: int) -> Positions:
     ends = np.cumsum(gaps + is_survivor.astype(np.int64))  # cannot overflow: a byte adds at most 255
     positions: Positions = ends[is_survivor] - 1
     if positions.size != kept:
-        raise ValueError(f"there are {kept} values for {positions.size} survivors")
+        raise ValueError(f"it has {kept} values for {positions.size} survivors")
     if ends.size and (not is_survivor[-1] or ends[-1] > size):
         raise ValueError(f"its mask goes beyond its {size} weights")
     return positions
@@ -189,7 +191,7 @@ def _inflated(stored: Tensor, most: int) -> Bytes:
     """Undoes :func:`_deflated`, but expands at most one byte more than expected."""
     stream = zlib.decompressobj()
     try:
-        content = stream.decompress(stored.numpy().data, most + 1)
+        content = bytearray(stream.decompress(stored.numpy().data, most + 1))
     except zlib.error as error:
         raise ValueError(f"its mask cannot be decompressed: {error}") from error
     if len(content) > most or not stream.eof or stream.unused_data:

@@ -7,7 +7,7 @@ from lightning_lottery.analysis import Overlap, TicketOverlap
 from lightning_lottery.plain import printable
 from lightning_lottery.report.text import aligned
 from lightning_lottery.storage import RoundRecord
-from lightning_lottery.tickets import TICKET_BRANCH, TicketSummary, meaning_of_values
+from lightning_lottery.tickets import TICKET_BRANCH, TicketSummary
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -28,7 +28,7 @@ def ticket_text(summary: TicketSummary, path: Path, records: Sequence[RoundRecor
         f"buffers, {summary.numbers_kept:,} of {summary.numbers:,} numbers.",
         f"{_bytes(size)} on disk; the dense network has {_bytes(summary.dense_bytes)}, "
         f"{summary.dense_bytes / size:.1f} times as much.",
-        meaning_of_values(summary),
+        summary.meaning,
     ]
     found = {printable(name): printable(value) for name, value in summary.provenance.items()}
     found |= {"fingerprint": summary.fingerprint, "fingerprint of the masks": summary.masks_hash}

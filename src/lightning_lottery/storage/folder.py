@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from lightning_lottery.errors import ConfigurationError, FolderError, LotteryError
 from lightning_lottery.files import is_url, write_atomically
+from lightning_lottery.plain import first_line
 from lightning_lottery.storage.checkpoints import NotedCheckpoint, has_weights_of, worth_keeping
 from lightning_lottery.storage.description import RunDescription
 from lightning_lottery.storage.plain_values import State, from_plain, to_plain
@@ -191,8 +192,9 @@ class RunFolder:
         try:
             values = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # damaged bytes raise errors of many kinds
-            why = (str(error) or type(error).__name__).splitlines()[0]
-            raise LotteryError(f"{path} cannot be read, so this run cannot be resumed: {why}") from error
+            raise LotteryError(
+                f"{path} cannot be read, so this run cannot be resumed: {first_line(error)}"
+            ) from error
         return from_plain(kind, values, str(path), "start a new run in another folder")
 
     def write_ticket(self, name: str, ticket: Ticket) -> None:

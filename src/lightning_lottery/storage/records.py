@@ -7,7 +7,7 @@ from math import isfinite, isnan, nan
 from typing import Any, overload
 
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.plain import check_number
+from lightning_lottery.plain import check_number, finite
 from lightning_lottery.tickets import TICKET_BRANCH, RoundId
 
 
@@ -180,17 +180,6 @@ def record_of(values: dict[str, Any]) -> RoundRecord:
 def record_values(record: RoundRecord) -> dict[str, Any]:
     """The values of a record for a line in ``rounds.jsonl``."""
     return {name: finite(value) for name, value in asdict(record).items()}
-
-
-def finite(value: Any) -> Any:
-    """Converts NaN and infinity, which JSON does not have, to ``null``, ``"inf"`` and ``"-inf"``."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    if isinstance(value, float) and not isfinite(value):
-        return None if isnan(value) else str(value)
-    return value
 
 
 def number(value: Any) -> float:

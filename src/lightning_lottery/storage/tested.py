@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lightning_lottery.storage.records import finite, number
+from lightning_lottery.plain import finite
+from lightning_lottery.storage.records import number
 from lightning_lottery.tickets import RoundId
 
 

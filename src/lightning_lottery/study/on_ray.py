@@ -15,7 +15,7 @@ from typing import Any
 
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.files import write_atomically
-from lightning_lottery.plain import check_integer
+from lightning_lottery.plain import check_integer, first_line
 from lightning_lottery.study.engine import Engine, Workers, check_places, cores
 from lightning_lottery.study.job import Job
 
@@ -125,7 +125,7 @@ class _RayWorkers(Workers):
         try:
             return int(self._ray.get(task))
         except self._ray.exceptions.RayError as error:
-            print(f"Ray: {str(error).splitlines()[0]}", flush=True)
+            print(f"Ray: {first_line(error)}", flush=True)
             return 1
 
     def close(self) -> None:

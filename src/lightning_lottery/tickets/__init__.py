@@ -1,6 +1,6 @@
 """Tickets: masks with the weights to start from, their file, and masking and module state during training."""
 
-from lightning_lottery.tickets.card import ModelCard, meaning_of_values
+from lightning_lottery.tickets.card import ModelCard
 from lightning_lottery.tickets.dense import dense_ticket
 from lightning_lottery.tickets.file import StoredWeights
 from lightning_lottery.tickets.masking import Masking, masked_parameters
@@ -28,7 +28,6 @@ __all__ = [
     "is_metric",
     "is_ticket_file",
     "masked_parameters",
-    "meaning_of_values",
     "moved_like",
     "put",
     "starting_values",

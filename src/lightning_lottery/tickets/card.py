@@ -1,6 +1,7 @@
 """The model card of a ticket: README.md with a YAML header, as model hubs show it."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -98,10 +99,9 @@ def _check_metrics(what: str, metrics: object) -> None:
 
 
 def _is_number(value: object) -> bool:
-    try:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and float(value) is not None
-    except OverflowError:
-        return False
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) <= sys.float_info.max  # larger integers cannot become floats
+    return isinstance(value, float)
 
 
 def _check_header(header: object) -> None:
@@ -137,7 +137,7 @@ def _title(summary: TicketSummary) -> str:
 def _about(summary: TicketSummary) -> str:
     numbers = f"{summary.numbers_kept:,} of {summary.numbers:,} numbers"
     return (
-        f"**{meaning_of_values(summary)}**\n\n{_kind(summary)} {summary.kept:,} of {summary.prunable:,} prunable "
+        f"**{summary.meaning}**\n\n{_kind(summary)} {summary.kept:,} of {summary.prunable:,} prunable "
         f"weights survive; with biases, normalisation and buffers, {numbers}. The mask saves "
         "space on the disk; it does not make the network faster."
     )
@@ -154,17 +154,6 @@ def _kind(summary: TicketSummary) -> str:
         "A sparse subnetwork, found with lightning-lottery by iterative pruning ([Frankle & Carbin "
         "2018](https://arxiv.org/abs/1803.03635))."
     )
-
-
-def meaning_of_values(summary: TicketSummary) -> str:
-    """Says whether the values of a ticket are trained ones, or those to start from."""
-    if summary.is_trained:
-        return "The values are trained ones."
-    if summary.is_trained is False:
-        return f"Not trained: the values are those that the training of round {summary.round} starts from."
-    if "transfer" in summary.provenance:
-        return "The masks were carried over from another network, so that it may need training."
-    return "The values are those of the network or file that the ticket was made from."
 
 
 def _loading(summary: TicketSummary, repo_id: str, name: str) -> str:

@@ -123,7 +123,7 @@ def _by_name(masks: Mapping[str, Any], first: Mapping[str, str], weights: Weight
     for given, mask in entries_of(masks).items():
         name = first.get(_known(str(given), first), "")
         if name not in weights:
-            faults.append(f"there is no weight {given!r}")
+            faults.append(f"{given!r} is not among the weights")
         elif not isinstance(mask, Tensor):
             faults.append(f"the mask of {name!r} is {type(mask).__name__}, which is not a tensor")
         elif mask.shape != weights[name].shape:
@@ -133,7 +133,7 @@ def _by_name(masks: Mapping[str, Any], first: Mapping[str, str], weights: Weight
             if not bool(((mask == 0) | (mask == 1)).all()):
                 faults.append(f"the mask of {name!r} has other values than 0 and 1")
             elif not torch.equal(made.setdefault(name, mask.bool()), mask.bool()):
-                faults.append(f"there are two different masks of {name!r}")
+                faults.append(f"{name!r} has two different masks")
     if faults:
         raise TicketError(
             f"The masks do not fit: {'; '.join(faults)}. The weights are {', '.join(weights)}. A checkpoint with "

@@ -62,11 +62,11 @@ class Header:
                 other fields.
         """
         if reserved := sorted(set(_RESERVED) & set(self.provenance)):
-            raise TicketError(f"The provenance of a ticket cannot have the names {', '.join(reserved)}.")
+            raise TicketError(f"{', '.join(reserved)} cannot be names in the provenance of a ticket.")
         for name, value in {**self.provenance, "branch": self.branch}.items():
             if not (isinstance(name, str) and isinstance(value, str)):
                 raise TicketError(
-                    f"The provenance of a ticket has strings only, but got {name!r}: {value!r:.100}."
+                    f"The provenance of a ticket must contain strings, but got {name!r}: {value!r:.100}."
                 )
         metadata = {
             **self.provenance,
@@ -94,7 +94,7 @@ class Header:
         """
         version = int(metadata["version"])
         if version > 1 and metadata.get("header_crc32") != _checksum(metadata):
-            raise ValueError("its header does not have the checksum that it says")
+            raise ValueError("the checksum of its header is wrong")
         shapes = _field(metadata, "shapes", "{}", _shape_of)
         following = _json(metadata, "following", "[]", list)
         if unknown := [name for name in following if not isinstance(name, str) or name not in shapes]:
@@ -122,20 +122,18 @@ class Header:
         Raises:
             ValueError: A tensor is missing or unexpected.
         """
-        there = {key.partition(".")[::2] for key in keys}
-        codings = {name: coding for coding, name in there if coding in self._codings()}
-        plain = {name for kind, name in there if kind == "weight"} - set(self.shapes)
-        described = {("weight", name) for name in (*self.shapes, *plain)}
-        described |= {(coding, name) for name, coding in codings.items() if name in self.shapes}
-        described |= {
-            ("part", name) for kind, name in there if kind == "part" and owner(f"part.{name}") in self.kinds
-        }
-        parts = {owner(f"part.{name}") for kind, name in there if kind == "part"}
+        kinds_and_names = [key.partition(".")[::2] for key in keys]
+        codings = {name: coding for coding, name in kinds_and_names if coding in self._codings()}
+        weights = {name for kind, name in kinds_and_names if kind == "weight"}
+        parts = {key for key in keys if key.startswith("part.")}
+        unusual = {owner(key) for key in parts}
+        described = {f"weight.{name}" for name in {*self.shapes, *weights}} | parts
+        described |= {f"{coding}.{name}" for name, coding in codings.items()}
         for what, expected, found in (
-            ("tensors", described, there),
+            ("tensors", described, set(keys)),
             ("masks", set(self.shapes), set(codings)),
-            ("unusual tensors", set(self.kinds), parts),
-            ("names", set(), set(self.kinds) & (plain | set(self.shapes))),
+            ("unusual tensors", set(self.kinds), unusual),
+            ("names", set(), unusual & weights),
             ("checksums", set(keys) if self.version > 1 else set(), set(self.checksums)),
         ):
             if expected != found:
@@ -175,7 +173,7 @@ def _text(metadata: Mapping[str, str], name: str) -> str:
 def _count(metadata: Mapping[str, str], name: str) -> int:
     text = _text(metadata, name)
     if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
-        raise ValueError(f"its {name!r} is {text!r:.80}, which is not a count")
+        raise ValueError(f"its {name!r} is {text!r:.80}, but must be an integer of at least 0")
     return int(text)
 
 
@@ -184,9 +182,9 @@ def _json(metadata: Mapping[str, str], name: str, default: str, kind: type[Value
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"its {name!r} is {text!r:.80}, which cannot be read") from error
+        raise ValueError(f"its {name!r} is {text!r:.80}, which is not JSON") from error
     if not isinstance(value, kind):
-        raise ValueError(f"its {name!r} is {text!r:.80}, which is not a {kind.__name__}")
+        raise ValueError(f"its {name!r} is {text!r:.80}, but must be a {kind.__name__}")
     return value
 
 
@@ -204,7 +202,7 @@ def _field(
 
 def _shape_of(value: Any) -> Shape:
     if not isinstance(value, list) or len(value) > 32:
-        raise ValueError("which is not a list of at most 32 sizes")
+        raise ValueError("but must be a list of at most 32 sizes")
     sizes = tuple(map(_integer, value))
     if prod(size or 1 for size in sizes) >= _LARGEST:
         raise ValueError("which is too large")
@@ -213,13 +211,13 @@ def _shape_of(value: Any) -> Shape:
 
 def _integer(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _LARGEST:
-        raise ValueError("which is not a count")
+        raise ValueError("but must be an integer of at least 0")
     return value
 
 
 def _kind_of(value: Any) -> Kind:
     if not isinstance(value, dict) or value.get("layout") not in KINDS:
-        raise ValueError(f"which is not a tensor of {', '.join(KINDS)}")
+        raise ValueError(f"but must describe a tensor of {', '.join(KINDS)}")
     if "shape" in value:
         _shape_of(value["shape"])
     if (inner := value.get("values")) is not None:

@@ -49,8 +49,8 @@ def write_folder(ticket: MaskedWeights, folder: str | Path, card: ModelCard) -> 
         "version": VERSION,
         "file": TICKET_FILE,
         **summary.to_json(),
-        "metrics": finite(card.metrics),
-        "dense_metrics": finite(card.dense_metrics),
+        "metrics": finite(dict(card.metrics)),
+        "dense_metrics": finite(dict(card.dense_metrics)),
         "card_sha256": _hash_of_text(text),
     }
     # All are written under temporary names before any of them is renamed.
@@ -70,7 +70,7 @@ def _check_not_foreign(path: Path) -> None:
         is_ours, expected = False, None
     if there and not is_ours:
         raise TicketError(
-            f"{path / there[0]} is there already, but was not written by save_pretrained. Write another folder."
+            f"{path / there[0]} exists already, but save_pretrained has not written it. Choose another folder."
         )
     if CARD in there and _hash_of_text((path / CARD).read_bytes()) != expected:
         raise TicketError(
@@ -88,14 +88,14 @@ def find_file(source: str | Path, revision: str | None, token: str | None) -> Pa
     """The ticket file of a folder, or of a repository on a model hub.
 
     Args:
-        source: A folder, or ``"user/name"`` if there is no such folder.
+        source: A folder, or else the name of a repository, such as ``"user/name"``.
         revision: A branch, tag or commit of the repository.
         token: For repositories that are not public.
 
     Raises:
         ConfigurationError: The repository cannot be asked, since huggingface_hub is not installed.
-        FileNotFoundError: There is no such folder, and it is not the name of a repository.
-        TicketError: The path is a file, or there is no ticket in the folder or repository.
+        FileNotFoundError: The folder does not exist, and a repository cannot have this name.
+        TicketError: The path is a file, or the folder or repository contains no ticket.
     """
     path = local_path(source, _EXAMPLE)
     if path.is_file():
@@ -109,20 +109,22 @@ def find_file(source: str | Path, revision: str | None, token: str | None) -> Pa
             )
         return path / TICKET_FILE
     if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(source)):
-        raise FileNotFoundError(f"There is no folder {path}. (Names on a model hub have the form user/name.)")
+        raise FileNotFoundError(
+            f"The folder {path} does not exist. (Names on a model hub have the form user/name.)"
+        )
     return _downloaded(str(source), revision, token)
 
 
 def _downloaded(repo_id: str, revision: str | None, token: str | None) -> Path:
-    _check_hub(f"There is no folder {repo_id!r}. To look for it on the model hub")
+    _check_hub(f"The folder {repo_id!r} does not exist. To look for it on the model hub")
     from huggingface_hub import hf_hub_download
 
     try:
         path = hf_hub_download(repo_id, TICKET_FILE, revision=revision, token=token, library_name=LIBRARY)
     except Exception as error:  # of kinds that differ between versions and transports
         raise TicketError(
-            f"There is no folder {repo_id!r}, and the model hub gave no {TICKET_FILE} of that name: "
-            f"{type(error).__name__}: {first_line(error)}"
+            f"The folder {repo_id!r} does not exist, and {TICKET_FILE} of a repository of that name cannot be "
+            f"loaded: {type(error).__name__}: {first_line(error)}"
         ) from error
     return Path(path)
 

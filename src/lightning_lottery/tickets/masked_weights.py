@@ -100,13 +100,13 @@ class MaskedWeights:
                 are sharded like these tensors.
 
         Returns:
-            A ticket with the same values. Tensors that are on their device already are shared.
+            A ticket with the same values. Tensors that stay on their device are shared.
         """
         first = sharding.local(next(iter(like.values())))
         return self.mapped(lambda name, tensor: sharding.place(tensor, like.get(name, first)))
 
     def to_cpu(self: Self) -> Self:
-        """Moves masks and weights to the CPU, unless they are sharded. Those that are there already are shared."""
+        """Moves masks and weights to the CPU, unless they are sharded. Those on the CPU are shared."""
         return self.mapped(lambda _, tensor: tensor if sharding.is_sharded(tensor) else tensor.cpu())
 
     def mapped(self: Self, change: Callable[[str, Tensor], Tensor]) -> Self:

@@ -1,6 +1,6 @@
 """What a ticket and a network have in common: named tensors, and whether their names and shapes agree."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
@@ -76,22 +76,42 @@ def misfits(masks: Mapping[str, Tensor], weights: Mapping[str, Tensor], module: 
         One description for each kind of fault and for each wrong shape; empty if everything fits.
     """
     targets, parameters = tensors_of(module), dict(module.named_parameters())
-    unset = unset_buffers(module)
-    groups = {
-        "only the network has": [name for name in targets if name not in weights],
-        "only the ticket has": [name for name in weights if name not in targets and name not in unset],
-        "masked, but not parameters of the network": [n for n in masks if n in targets and n not in parameters],
-    }
-    shapes = [
-        f"{name!r} has shape {tuple(target.shape)} in the network and {tuple(weights[name].shape)} in the ticket"
-        for name, target in targets.items()
-        if name in weights and target.shape != weights[name].shape and not _may_grow(target, weights[name])
-    ]
     whole = {name: mask for name, mask in masks.items() if not is_sharded(mask) and name in parameters}
     same_shape = {name: mask for name, mask in whole.items() if mask.shape == parameters[name].shape}
-    groups["without any weight of a norm that they are divided by"] = emptied_norms(same_shape, module)
-    named = [f"{what}: {', '.join(map(repr, names))}" for what, names in groups.items() if names]
-    return named + shapes
+    groups = {
+        "masked, but not parameters of the network": [n for n in masks if n in targets and n not in parameters],
+        "without any weight of a norm that they are divided by": emptied_norms(same_shape, module),
+    }
+    return differences(weights, targets, "the network", unset_buffers(module)) + _grouped(groups)
+
+
+def differences(
+    weights: Mapping[str, Tensor], others: Mapping[str, Tensor], where: str, may_lack: Collection[str] = ()
+) -> list[str]:
+    """Describes where the names and shapes of a ticket's weights differ from others.
+
+    Args:
+        weights: All weights of the ticket by name.
+        others: The tensors to compare them with, by name.
+        where: What these belong to.
+        may_lack: Names that they need not have.
+
+    Returns:
+        One description for each kind of fault and for each wrong shape; empty if all agree.
+    """
+    groups = {
+        f"only {where} has": [name for name in others if name not in weights],
+        "only the ticket has": [name for name in weights if name not in others and name not in may_lack],
+    }
+    return _grouped(groups) + [
+        f"{name!r} has shape {tuple(other.shape)} in {where} and {tuple(weights[name].shape)} in the ticket"
+        for name, other in others.items()
+        if name in weights and other.shape != weights[name].shape and not _may_grow(other, weights[name])
+    ]
+
+
+def _grouped(groups: Mapping[str, list[str]]) -> list[str]:
+    return [f"{what}: {', '.join(map(repr, names))}" for what, names in groups.items() if names]
 
 
 def _may_grow(target: Tensor, value: Tensor) -> bool:

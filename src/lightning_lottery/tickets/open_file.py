@@ -74,12 +74,12 @@ class OpenTicket:
         """One tensor of the file, in the file's memory.
 
         Raises:
-            ValueError: It does not have its checksum.
+            ValueError: Its checksum is wrong.
         """
         tensor: Tensor = self.file.get_tensor(key)
         header = self.layout.header
         if header.version > 1 and crc32(bytes_of(tensor)) != header.checksums[key]:
-            raise ValueError(f"{key!r} does not have its checksum")
+            raise ValueError(f"the checksum of {key!r} is wrong")
         return tensor
 
     def mask(self, name: str) -> CodedMask:
@@ -97,7 +97,7 @@ class OpenTicket:
         """The values of the survivors of a masked weight, in the file's memory.
 
         Raises:
-            ValueError: They have more than one dimension, not their checksum, or a type that cannot be masked.
+            ValueError: They have more than one dimension, a wrong checksum, or a type that cannot be masked.
         """
         with _naming(name):
             values = self.tensor(f"weight.{name}")
@@ -110,7 +110,7 @@ class OpenTicket:
         """A weight or buffer without a mask, in the file's memory.
 
         Raises:
-            ValueError: Its parts do not fit together, or do not have their checksums.
+            ValueError: Its parts do not fit together, or have wrong checksums.
         """
         with _naming(name):
             if name not in self.layout.header.kinds:
@@ -145,7 +145,7 @@ def check_is_file(path: Path, what: str) -> None:
         if path.is_dir():
             raise TicketError(f"{path} is a folder, not a {what}. Write the path of a file{_example_in(path)}.")
         if not path.is_file():
-            raise FileNotFoundError(f"There is no {what} {path}.")
+            raise FileNotFoundError(f"The {what} {path} does not exist.")
         if path.stat().st_size == 0:
             raise TicketError(f"{path} is not a {what}, or it is damaged: it is empty. Save it again.")
         with path.open("rb"):
@@ -157,7 +157,7 @@ def check_is_file(path: Path, what: str) -> None:
 
 
 def _example_in(folder: Path) -> str:
-    """A file to write instead of a folder: that of a model hub, or else the smallest ticket of a run."""
+    """A file to suggest instead of a folder: that of a model hub, or else the smallest ticket of a run."""
     found = [*folder.glob("ticket.safetensors"), *sorted(folder.glob("*.safetensors"))]
     found += sorted((*folder.glob("tickets/*.safetensors"), *folder.glob("*/tickets/*.safetensors")), reverse=True)
     tickets = [path for path in found if (entry := RoundId.parse(path.stem)) is None or entry.is_ticket]
@@ -197,7 +197,7 @@ def open_ticket(path: Path, layout: Layout | None = None) -> Iterator[OpenTicket
     except (*FAULTS, MemoryError, OSError) as error:
         why = first_line(error)
         if isinstance(error, MemoryError) or "memory" in why:  # PyTorch raises RuntimeErrors
-            raise TicketError(f"{path} takes more memory than there is ({why}).") from error
+            raise TicketError(f"{path} does not fit into memory: {why}.") from error
         if metadata.get("format") == FORMAT:
             raise TicketError(f"{path} is a damaged ticket file: {why}. Copy or save it again.") from error
         raise TicketError(f"{path} is not a ticket file, or it is damaged: {why}. {_FROM_CHECKPOINT}") from error

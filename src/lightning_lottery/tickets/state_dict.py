@@ -53,11 +53,11 @@ def tensors_in(state_dict: Mapping[str, Any]) -> Weights:
         The tensors by name, on the CPU. A tied one appears once, under its first name.
 
     Raises:
-        TicketError: There are none, or there are several state dicts.
+        TicketError: It contains none, or several state dicts.
     """
     tensors = _named(state_dict)
     if not tensors:
-        raise TicketError("A state dict of tensors by name is needed, but there are no tensors in it.")
+        raise TicketError("A state dict of tensors by name is needed, but this one contains no tensors.")
     first = set(_first_names(tensors).values())
     return {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items() if name in first}
 
@@ -87,7 +87,9 @@ def entries_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
     if len(nested) != 1:
         keys = ", ".join(map(repr, nested or content)) or "nothing"
         what = "several state dicts" if nested else "no tensors"
-        raise TicketError(f"A state dict of tensors by name is needed, but there are {what} in it: {keys:.300}.")
+        raise TicketError(
+            f"A state dict of tensors by name is needed, but this dictionary contains {what}: {keys:.300}."
+        )
     return entries_of(content[nested[0]])
 
 

@@ -68,6 +68,17 @@ class TicketSummary:
     unmasked: dict[str, tuple[int, ...]]
     provenance: dict[str, str]
 
+    @property
+    def meaning(self) -> str:
+        """A sentence that says whether the values are trained ones, or those to start from."""
+        if self.is_trained:
+            return "The values are trained ones."
+        if self.is_trained is False:
+            return f"Not trained: the values are those that the training of round {self.round} starts from."
+        if "transfer" in self.provenance:
+            return "The masks were carried over from another network, so that it may need training."
+        return "The values are those of the network or file that the ticket was made from."
+
     @classmethod
     def of(cls, ticket: MaskedWeights) -> "TicketSummary":
         """Counts what is in a ticket that is not sharded."""

@@ -204,8 +204,8 @@ class Ticket(MaskedWeights):
         """Reads a ticket from a folder of :meth:`save_pretrained`, or from a model hub.
 
         Args:
-            source: The folder. If there is no such folder, the name of a repository on the Hugging Face hub, such
-                as ``"user/name"`` (needs the extra ``hub``).
+            source: The folder, or the name of a repository on the Hugging Face hub, such as ``"user/name"``
+                (needs the extra ``hub``). A folder of that name comes first.
             revision: A branch, tag or commit of the repository.
             token: For repositories that are not public; by default the one of ``hf auth login``.
             max_bytes: As for :meth:`load`.
@@ -216,7 +216,7 @@ class Ticket(MaskedWeights):
         Raises:
             ConfigurationError: The path is a URL, or huggingface_hub is not installed.
             FileNotFoundError: The folder does not exist.
-            TicketError: There is no ticket, or it is damaged, or the hub does not give it.
+            TicketError: The folder contains no ticket, the ticket is damaged, or it cannot be loaded from the hub.
         """
         return cls.load(find_file(source, revision, token), max_bytes)
 

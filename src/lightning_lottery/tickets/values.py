@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_lottery.errors import TicketError
-from lightning_lottery.tickets.network import starting_values
+from lightning_lottery.tickets.network import differences, starting_values
 from lightning_lottery.tickets.state_dict import Weights, read_checkpoint, tensors_in
 
-# Training hardly ever makes a weight exactly zero, and pruning removes more than this.
+# Training hardly ever makes a weight exactly zero, and a pruning removes a larger fraction than this.
 _LOST = 0.005
 
 
@@ -32,22 +32,11 @@ def values_for(
         TicketError: Names or shapes differ, pruned weights are not zero, or survivors are; the message names them.
     """
     if isinstance(source, nn.Module):
-        values = starting_values(source)
+        where, values = "the network", starting_values(source)
     else:
+        where = "the state dict"
         values = tensors_in(read_checkpoint(source) if isinstance(source, (str, Path)) else source)
-    missing = [name for name in weights if name not in values]
-    unknown = [name for name in values if name not in weights]
-    shapes = [
-        f"{name!r} has shape {tuple(values[name].shape)} instead of {tuple(weight.shape)}"
-        for name, weight in weights.items()
-        if name in values and values[name].shape != weight.shape
-    ]
-    faults = [
-        *([f"only the ticket has {', '.join(map(repr, missing))}"] if missing else []),
-        *([f"only they have {', '.join(map(repr, unknown))}"] if unknown else []),
-        *shapes,
-    ]
-    if faults:
+    if faults := differences(weights, values, where):
         raise TicketError(
             f"The values do not fit the ticket: {'; '.join(faults)}. If only names differ, load the checkpoint "
             "into the network and pass that."
