@@ -103,7 +103,7 @@ def main(args: Sequence[str] | None = None) -> None:
         with suppress(CommandFinished):
             LotteryCLI(args=None if args is None else list(args), trainer_defaults={"logger": logger})
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads the output has ended, such as head
+    except BrokenPipeError:  # the reader of the output, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:

@@ -248,7 +248,7 @@ def _records(path: Path, shown: Ticket) -> list[RoundRecord]:
     folder = RunFolder.of_ticket(path)
     try:
         found = {} if folder is None else {record.id: record for record in folder.read_records()}
-    except LotteryError:  # a damaged record does not keep anyone from looking at a ticket
+    except LotteryError:  # a ticket can be shown even if the records of its run are damaged
         return []
     own = found.get(shown.id)
     if own is None or own.masks_hash != fingerprint(shown.masks):

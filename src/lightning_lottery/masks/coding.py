@@ -53,7 +53,7 @@ class CodedMask:
 
     @classmethod
     def of(cls, mask: Tensor) -> "CodedMask":
-        """Takes over a boolean mask of any shape, on any device."""
+        """Makes one from a boolean mask of any shape, on any device."""
         flat = mask.detach().cpu().contiguous().view(-1).numpy()
         kept = int(np.count_nonzero(flat))
         if kept < _SPARSE * flat.size:

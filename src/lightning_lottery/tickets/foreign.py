@@ -143,7 +143,7 @@ def _by_name(masks: Mapping[str, Any], first: Mapping[str, str], weights: Weight
 
 
 def _known(given: str, names: Container[str]) -> str:
-    """The name of a weight, for which the name of its layer or of its mask may stand."""
+    """The name of a weight, given this name or that of its layer or mask."""
     candidates = (given, given.removesuffix("_mask"), f"{given}.weight")
     return next((name for name in candidates if name in names), given)
 

@@ -110,9 +110,13 @@ class MaskedWeights:
         return self.mapped(lambda _, tensor: tensor if sharding.is_sharded(tensor) else tensor.cpu())
 
     def mapped(self: Self, change: Callable[[str, Tensor], Tensor]) -> Self:
-        """Moves or shards every mask and weight by a function of its name and itself, which keeps the values.
+        """Moves every mask and weight, for example to another device.
 
-        The result shares memory with this ticket wherever the function returns the same memory.
+        Args:
+            change: Moves a tensor, given its name and the tensor. It must not change values.
+
+        Returns:
+            A ticket of the moved tensors. It shares memory with this one if they do.
         """
         masks = {name: change(name, mask) for name, mask in self.masks.items()}
         weights = {name: change(name, weight) for name, weight in self.weights.items()}

@@ -71,7 +71,7 @@ class OpenTicket:
     layout: Layout
 
     def tensor(self, key: str) -> Tensor:
-        """One tensor of the file, in the file's memory.
+        """One tensor, mapped from the file without a copy.
 
         Raises:
             ValueError: Its checksum is wrong.
@@ -94,7 +94,7 @@ class OpenTicket:
             return CodedMask.decode(coding, self.tensor(f"{coding}.{name}"), shape, *kept)
 
     def values(self, name: str) -> Tensor:
-        """The values of the survivors of a masked weight, in the file's memory.
+        """The values of the survivors of a masked weight, mapped from the file without a copy.
 
         Raises:
             ValueError: They have more than one dimension, a wrong checksum, or a type that cannot be masked.
@@ -107,7 +107,7 @@ class OpenTicket:
             return values
 
     def unmasked(self, name: str) -> Tensor:
-        """A weight or buffer without a mask, in the file's memory.
+        """A weight or buffer without a mask, mapped from the file without a copy.
 
         Raises:
             ValueError: Its parts do not fit together, or have wrong checksums.
