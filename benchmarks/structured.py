@@ -77,7 +77,7 @@ def row(name: str, density: float, options: argparse.Namespace) -> list[str]:
         f"{dense.parameters / 1e6:.1f} → {exported.parameters / 1e6:.1f} M",
         f"{exported.bytes / dense.bytes:.2f}",
         f"{exported.flops / dense.flops:.2f}",
-        *(f"{report.speedup[size]:.1f} x" for size in (1, 32)),
+        *(f"{report.speedup[size].median:.1f} x" for size in (1, 32)),
         f"{report.difference:.0e}",
     ]
 

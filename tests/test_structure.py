@@ -52,7 +52,10 @@ PUBLIC = {
     "masks": {"Masks", "density", "fingerprint", "kept", "pack", "prunable", "prune_smallest", "unpack"},
     "vision": {"Classifier", "FashionMNIST", "LeNet300100", "MLP", "MNIST", "MNIST5000", "TensorLoader"},
     "cli": {"LotteryCLI", "main"},
-    "export": {"ExportReport", "Latency", "Measurement", "compact"},
+    "export": {
+        *("ExportReport", "Latency", "Measurement", "OnnxNetwork", "SemiStructuredLinear", "SparseLinear"),
+        "Speedup",
+    },
     "study": {"Engine", "Processes", "Ray", "Replicate", "Replicates", "Study", "Workers"},
 }
 

@@ -42,7 +42,7 @@ def smaller(model: LightningModule, images: Tensor) -> nn.Module:
     lottery.preview(model, example=(images,))
     small = compact(model, "ticket.safetensors", {"images": images})
     report = ExportReport.measure(model, lottery.tickets[1], small, images, batch_sizes=[1, 32])
-    print(report, report.speedup[1] > 2, report.exported.latency[32].median, lottery.tickets[1].following)
+    print(report, report.speedup[1].median > 2, report.exported.latency[32].median, lottery.tickets[1].following)
     return small
 
 

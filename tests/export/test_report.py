@@ -1,14 +1,14 @@
 """What an export gains: sizes by hand, speed in words."""
 
-import dataclasses
 import io
+import json
 
 import pytest
 import torch
 from torch import nn
 
 from lightning_lottery import ConfigurationError, Ticket
-from lightning_lottery.export import ExportReport, Latency, Measurement, compact
+from lightning_lottery.export import ExportReport, Latency, Measurement, Speedup, compact
 from lightning_lottery.export.measure import durations, flops, saved_bytes
 from lightning_lottery.vision import LeNet300100
 
@@ -40,63 +40,124 @@ def test_sizes_and_operations_are_those_computed_by_hand():
     assert list(report.speedup) == list(report.dense.latency) == [4]
 
 
-def latencies(seconds):
-    return dict.fromkeys((1, 32), Latency.of([0.9 * seconds, seconds, 1.1 * seconds]))
+def measured(scale, ratios, difference=3e-7):
+    """A form with 1,000 parameters times a scale, and the same speedup in all turns, by batch size."""
+    latency = {size: Latency(0.018 / ratio, 0.02 / ratio, 0.022 / ratio) for size, ratio in ratios.items()}
+    speedup = {size: Speedup(ratio, ratio, ratio) for size, ratio in ratios.items()}
+    amounts = (int(amount * scale) for amount in (1000, 4000, 2000))
+    return Measurement(*amounts, latency, speedup, difference)
 
 
-DENSE = Measurement(1000, 4000, 2000, latencies(0.02))
-REPORT = ExportReport(DENSE, Measurement(250, 1000, 500, latencies(0.005)), {1: 4.0}, 3e-7)
+DENSE = measured(1, {1: 1.0, 32: 1.0}, 0.0)
+REPORT = ExportReport({"dense": DENSE, "compact": measured(0.25, {1: 4.0, 32: 2.5})}, "compact")
 
 
 def test_a_report_is_a_table_and_a_sentence():
-    lines = str(REPORT).splitlines()
-    assert [line.split() for line in lines[2:6]] == [
-        ["parameters", "1,000", "250", "0.250"],
-        ["bytes", "on", "disk", "4,000", "1,000", "0.250"],
-        ["FLOPs", "per", "sample", "2,000", "500", "0.250"],
-        [
-            "latency,",
-            "batch",
-            "size",
-            "1",
-            "20",
-            "ms",
-            "(19",
-            "to",
-            "21)",
-            "5",
-            "ms",
-            "(4.75",
-            "to",
-            "5.25)",
-            "0.250",
-        ],
+    assert str(REPORT).splitlines() == [
+        "                                   dense              compact",
+        "-------------------------------------------------------------",
+        "parameters                         1,000          250 (25.0%)",
+        "bytes on disk                      4,000        1,000 (25.0%)",
+        "FLOPs per sample                   2,000          500 (25.0%)",
+        "latency, batch size 1   20 ms (18 to 22)    5 ms (4.5 to 5.5)",
+        "  times as fast                           4.00 (4.00 to 4.00)",
+        "latency, batch size 32  20 ms (18 to 22)    8 ms (7.2 to 8.8)",
+        "  times as fast                           2.50 (2.50 to 2.50)",
+        "difference of outputs                                   3e-07",
+        "",
+        REPORT.sentence,
     ]
-    assert lines[-2:] == [
-        "The exported network has 25.0% of the parameters, and is 4.0 x as fast at batch size 1.",
-        "Largest difference of outputs: 3e-07 of the largest output.",
-    ]
+
+
+def test_a_report_of_several_forms_says_which_was_kept_and_what_was_left_out():
+    forms = {**REPORT.forms, "sparse": measured(0.5, {1: 0.5, 32: 3.0})}
+    text = str(ExportReport(forms, "compact", {"both": "it fails."}))
+    assert "compact (kept)" in text
+    assert text.splitlines()[-1] == "Left out: both, since it fails."
+
+
+def test_a_report_as_json():
+    ratios = {"1": {"low": 4.0, "median": 4.0, "high": 4.0}, "32": {"low": 2.5, "median": 2.5, "high": 2.5}}
+    given = json.loads(json.dumps(REPORT.to_json()))
+    assert given["kept"] == "compact"
+    assert given["sentence"] == REPORT.sentence
+    assert given["left_out"] == {}
+    assert list(given["forms"]) == ["dense", "compact"]
+    assert given["forms"]["compact"] == {
+        "parameters": 250,
+        "bytes": 1000,
+        "flops": 500,
+        "difference": 3e-7,
+        "speedup": ratios,
+        "latency": {
+            "1": {"low": 0.0045, "median": 0.005, "high": 0.0055},
+            "32": {"low": 0.0072, "median": 0.008, "high": pytest.approx(0.0088)},
+        },
+    }
+
+
+GAINED = "The compact network has 25.0% of the parameters, and is"
+SMALLER = "Nothing to gain in speed: the compact network has 25.0% of the parameters, but is not measurably faster"
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("scale", "ratios", "sentence"),
     [
-        ({}, "The exported network has 25.0% of the parameters, and is 4.0 x as fast at batch size 1."),
-        ({"speedup": {1: 1.5, 32: 2.25}}, "is 1.5 x as fast at batch size 1 and 2.2 x as fast at batch size 32."),
+        (0.25, {1: 4.0}, f"{GAINED} 4.0 x as fast at batch size 1."),
+        (0.25, {1: 1.5, 32: 2.5}, f"{GAINED} 1.5 x as fast at batch size 1 and 2.5 x as fast at batch size 32."),
         (
-            {"speedup": {1: 1.02}},
-            "Nothing to gain in speed: the exported network has 25.0% of the parameters, but",
+            0.25,
+            {1: 0.5, 32: 2.0},
+            f"{GAINED} 2.0 x as fast at batch size 32, but only 0.5 x as fast at batch size 1.",
         ),
-        ({"exported": DENSE, "speedup": {1: 1.2}}, "Nothing to gain: the ticket leaves no channel without use"),
+        (0.25, {1: 1.02}, f"{SMALLER} here."),
+        (0.25, {1: 0.5}, f"{SMALLER} here, but only 0.5 x as fast at batch size 1."),
+        (1, {1: 1.2}, "The compact network has as many parameters, and is 1.2 x as fast at batch size 1."),
+        (
+            1,
+            {1: 1.0},
+            "Nothing to gain: the compact network has as many parameters, but is not measurably faster here.",
+        ),
     ],
 )
-def test_the_sentence_says_what_is_gained_or_that_nothing_is(changes, sentence):
-    report = dataclasses.replace(REPORT, **changes)
-    assert sentence in report.sentence
+def test_the_sentence_says_what_is_gained_or_that_nothing_is(scale, ratios, sentence):
+    dense = measured(1, dict.fromkeys(ratios, 1.0), 0.0)
+    report = ExportReport({"dense": dense, "compact": measured(scale, ratios)}, "compact")
+    assert report.sentence == sentence
     assert report.sentence in str(report)
 
 
-def test_a_dense_ticket_gains_nothing():
+def test_the_sentence_about_the_dense_network():
+    assert ExportReport({"dense": DENSE}, "dense").sentence == (
+        "Nothing to gain: masks alone make a network neither smaller nor faster."
+    )
+    assert "times as fast" not in str(ExportReport({"dense": DENSE}, "dense"))
+    assert ExportReport(REPORT.forms, "dense").sentence == (
+        "Nothing to gain: on this machine, no other form of the network is faster than the dense one."
+    )
+
+
+@pytest.mark.parametrize(
+    ("quartiles", "is_faster", "is_slower"),
+    [
+        ((1.01, 1.05, 1.1), True, False),
+        ((0.99, 1.5, 2.0), False, False),
+        ((1.01, 1.04, 1.1), False, False),
+        ((0.9, 0.95, 0.99), False, True),
+        ((0.5, 0.7, 1.01), False, False),
+        ((0.9, 0.96, 0.99), False, False),
+    ],
+)
+def test_what_may_be_noise_is_neither_faster_nor_slower(quartiles, is_faster, is_slower):
+    speedup = Speedup(*quartiles)
+    assert (speedup.is_faster, speedup.is_slower) == (is_faster, is_slower)
+
+
+def test_a_dense_ticket_gains_nothing(monkeypatch):
+    monkeypatch.setattr(
+        "lightning_lottery.export.measurement.durations",
+        lambda modules, example, turns, seconds: [[0.1] * turns] * 2,
+    )
     network, ticket = lenet_and_ticket((300, 100))
     images = torch.rand(8, 1, 28, 28)
     small = compact(network, ticket, images)

@@ -119,7 +119,7 @@ def example_of(module: nn.Module, batch: Any = None) -> Any:
 
     Args:
         module: The network. Its ``example_input_array`` is used if it is set.
-        batch: A batch of the training data: the inputs, or a list or tuple that begins with them.
+        batch: A batch of the data: the inputs, or a list or tuple that begins with them.
 
     Raises:
         ConfigurationError: The inputs in the batch are not known.
@@ -131,7 +131,7 @@ def example_of(module: nn.Module, batch: Any = None) -> Any:
         example = batch
     if not isinstance(example, (Tensor, tuple, list, Mapping)):
         raise ConfigurationError(
-            "CoupledChannels calls the network on an example, but the inputs could not be found"
+            "The network is called on an example of its inputs, but they could not be found"
             + (" without data" if batch is None else f" in a batch of type {type(batch).__name__}")
             + ". Set self.example_input_array in the LightningModule: a tensor, a tuple of arguments, or a "
             "dictionary of keyword arguments of forward."
@@ -159,6 +159,12 @@ def with_noise(example: Any) -> Any:
     return tree_map(disturbed, example)
 
 
+def samples_in(example: Any) -> int:
+    """The batch size of an example: the length of the first tensor with dimensions; 0 if it has none."""
+    sizes = [leaf.shape[0] for leaf in tree_leaves(example) if isinstance(leaf, Tensor) and leaf.dim()]
+    return sizes[0] if sizes else 0
+
+
 def resized(example: Any, samples: int) -> Any:
     """Repeats or shortens an example to another batch size.
 
@@ -166,8 +172,7 @@ def resized(example: Any, samples: int) -> Any:
         example: Tensors with the samples along the first dimension. Tensors of another length stay.
         samples: The batch size, at least 1.
     """
-    sizes = [leaf.shape[0] for leaf in tree_leaves(example) if isinstance(leaf, Tensor) and leaf.dim()]
-    batch = sizes[0] if sizes else 0
+    batch = samples_in(example)
 
     def changed(leaf: Any) -> Any:
         if not (isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] == batch and batch):

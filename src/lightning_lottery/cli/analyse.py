@@ -1,23 +1,20 @@
 """The command ``analyse``: what the runs of a study show."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_lottery.analysis import record_tests
+from lightning_lottery.cli.parts import Build, words_of_fit
 from lightning_lottery.cli.quiet import quiet
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.report import verdict_text
 from lightning_lottery.storage import RoundTest, RunFolder
 from lightning_lottery.study import VERDICT, Replicate, Study
-
-# Makes Trainer, network and data from the command line after "fit".
-Build = Callable[[list[str]], tuple[Trainer, LightningModule, LightningDataModule | None]]
 
 _SUMMARIES = {
     "verdict": "Compares tickets and controls with the dense network, over seeds.",
@@ -116,13 +113,8 @@ def _test(build: Build, options: Namespace) -> None:
 
 def _words(configs: Sequence[str], overrides: Sequence[str], replicate: Replicate) -> list[str]:
     """The command line of a fit that makes the network and the data of a run."""
-    words = [word for path in configs for word in ("--config", path)]
-    # Samplers of several processes would repeat images.
-    words += ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
-    words += ["--trainer.logger=false", "--trainer.enable_progress_bar=false"]
     seed = replicate.description.seed_everything  # data may be split at random
-    words += [] if seed is None else [f"--seed_everything={seed}"]
-    return [*words, *(f"--{override.lstrip('-')}" for override in overrides)]
+    return words_of_fit(configs, overrides, *([] if seed is None else [f"--seed_everything={seed}"]))
 
 
 def _test_run(build: Build, replicate: Replicate, words: list[str]) -> None:

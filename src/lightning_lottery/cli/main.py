@@ -36,11 +36,12 @@ class LotteryCLI(CommandLine):
         """The commands that need no LightningModule."""
         run_study = partial(study, self.parsed_fit)
         run_analyse = partial(analyse, self.parts_of_fit)
+        add_ticket, run_ticket = (partial(of, self.parts_of_fit) for of in (add_ticket_arguments, ticket))
         return {
             "analyse": Command("Compares and tests the runs of a study.", add_analyse_arguments, run_analyse),
             "demo": Command.of(demo),
             "study": Command("Runs the same fit with several seeds.", add_study_arguments, run_study),
-            "ticket": Command("Shows, compares, converts and ships tickets.", add_ticket_arguments, ticket),
+            "ticket": Command("Shows, compares, converts, exports and ships tickets.", add_ticket, run_ticket),
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -1,8 +1,7 @@
-"""The command ``ticket``: shows, compares, converts and ships ticket files."""
+"""The command ``ticket``: shows, compares, converts, exports and ships ticket files."""
 
-import json
-import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,14 @@ from jsonargparse import ArgumentParser, Namespace
 
 from lightning_lottery._lightning import Command
 from lightning_lottery.analysis import overlap
+from lightning_lottery.cli.export import add_arguments as add_export_arguments
+from lightning_lottery.cli.export import export_ticket
+from lightning_lottery.cli.parts import Build
+from lightning_lottery.cli.printing import print_json, print_text
 from lightning_lottery.errors import ConfigurationError, LotteryError, TicketError
 from lightning_lottery.masks import fingerprint
 from lightning_lottery.plain import finite
-from lightning_lottery.report import ascii_bars, overlap_text, ticket_text
+from lightning_lottery.report import overlap_text, ticket_text
 from lightning_lottery.storage import RoundRecord, RunFolder
 from lightning_lottery.tickets import (
     ModelCard,
@@ -29,33 +32,55 @@ _EXAMPLES = {
     "show": "run/tickets/round_03.safetensors",
     "compare": "first/tickets/round_03.safetensors second/tickets/round_03.safetensors",
     "convert": "trained.ckpt trained.safetensors --masks run/tickets/round_03.safetensors",
+    "export": "--ticket run/tickets/round_03.safetensors --weights trained.ckpt --config exp.yaml --out small.pt",
     "hub": "run/tickets/round_03.safetensors shipped --weights trained.ckpt",
 }
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    """Adds the commands below ``ticket``, with their arguments."""
+def add_arguments(build: Build, parser: ArgumentParser) -> None:
+    """Adds the commands below ``ticket``, with their arguments.
+
+    Args:
+        build: Makes Trainer, network and data from the command line of a fit.
+        parser: The parser of ``ticket``.
+    """
     commands = parser.add_subcommands(required=True, dest="command")
-    for name, command in _COMMANDS.items():
+    for name, command in _commands(build).items():
         example = f"Example: lightning-lottery ticket {name} {_EXAMPLES[name]}"
         inner = ArgumentParser(description=f"{command.summary} {example}")
         command.add_arguments(inner)
         commands.add_subcommand(name, inner, help=command.summary)
 
 
-def ticket(options: Namespace) -> None:
+def ticket(build: Build, options: Namespace) -> None:
     """Runs a command below ``ticket``.
 
     Args:
+        build: Makes Trainer, network and data from the command line of a fit.
         options: The options of :func:`add_arguments`.
 
     Raises:
         LotteryError: A file is missing, damaged or not what the command needs.
     """
     try:
-        _COMMANDS[options.command].run(options[options.command])
+        _commands(build)[options.command].run(options[options.command])
     except FileNotFoundError as error:  # has a message for people
         raise TicketError(str(error)) from error
+
+
+def _commands(build: Build) -> dict[str, Command]:
+    show = "Shows a ticket: density, layers, where it comes from."
+    compare = "Compares two tickets: overlap of their masks, agreement of their signs."
+    convert = "Makes a ticket file of a checkpoint, of masks of others, or of an older ticket file."
+    export = "Writes the network of a ticket in its fastest form, or as ONNX, and measures what that gains."
+    hub = "Writes a folder for a model hub, with a model card, and may upload it."
+    return {
+        "show": Command(show, _add_show, _show),
+        "compare": Command(compare, _add_compare, _compare),
+        "convert": Command(convert, _add_convert, _convert),
+        "export": Command(export, add_export_arguments, partial(export_ticket, build)),
+        "hub": Command(hub, _add_hub, _hub),
+    }
 
 
 def _add_show(parser: ArgumentParser) -> None:
@@ -125,9 +150,9 @@ def _compare(options: Namespace) -> None:
     first, second = Ticket.load(options.first), Ticket.load(options.second)
     found = overlap(first, second)
     if options.json:
-        _print_json({"first": options.first, "second": options.second, **found.to_json()})
+        print_json({"first": options.first, "second": options.second, **found.to_json()})
     else:
-        _print_text(overlap_text(found, _named(options.first, first), _named(options.second, second)))
+        print_text(overlap_text(found, _named(options.first, first), _named(options.second, second)))
 
 
 def _named(path: str, made: Ticket) -> str:
@@ -198,7 +223,7 @@ def _hub(options: Namespace) -> None:
     url = shipped.push_to_hub(options.repo, card, private=options.private or None) if options.push else None
     summary = TicketSummary.of(shipped)
     if options.json:
-        _print_json({"folder": options.folder, "url": url, **summary.to_json()})
+        print_json({"folder": options.folder, "url": url, **summary.to_json()})
         return
     print(f"{options.folder}: ticket.safetensors, config.json and the model card README.md")
     hint = (
@@ -226,21 +251,9 @@ def _print_ticket(shown: Ticket, path: Path, as_json: bool) -> None:
     summary, records = TicketSummary.of(shown), _records(path, shown)
     if as_json:
         results = {str(record.id): finite(record.metrics) for record in records}
-        _print_json({"file": str(path), "bytes": path.stat().st_size, **summary.to_json(), "results": results})
+        print_json({"file": str(path), "bytes": path.stat().st_size, **summary.to_json(), "results": results})
     else:
-        _print_text(ticket_text(summary, path, records))
-
-
-def _print_json(values: dict[str, Any]) -> None:
-    print(json.dumps(values, indent=2, allow_nan=False))
-
-
-def _print_text(text: str) -> None:
-    try:
-        text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:
-        text = ascii_bars(text)
-    print(text)
+        print_text(ticket_text(summary, path, records))
 
 
 def _records(path: Path, shown: Ticket) -> list[RoundRecord]:
@@ -254,17 +267,3 @@ def _records(path: Path, shown: Ticket) -> list[RoundRecord]:
     if own is None or own.masks_hash != fingerprint(shown.masks):
         return []
     return [found[entry] for entry in dict.fromkeys([shown.id, RoundId(0)]) if entry in found]
-
-
-_COMMANDS = {
-    "show": Command("Shows a ticket: density, layers, where it comes from.", _add_show, _show),
-    "compare": Command(
-        "Compares two tickets: overlap of their masks, agreement of their signs.", _add_compare, _compare
-    ),
-    "convert": Command(
-        "Makes a ticket file of a checkpoint, of masks of others, or of an older ticket file.",
-        _add_convert,
-        _convert,
-    ),
-    "hub": Command("Writes a folder for a model hub, with a model card, and may upload it.", _add_hub, _hub),
-}

@@ -11,20 +11,19 @@ from torch import Tensor, nn
 
 from lightning_lottery.channels import (
     Trial,
-    check_example,
     copy_of,
     find_coupling,
     largest_difference,
     remove,
     require_gradients,
-    to_device_of,
     unreached,
 )
 from lightning_lottery.errors import ConfigurationError, ExportError
+from lightning_lottery.export.agreement import check_finite
 from lightning_lottery.export.dead import dead_units
+from lightning_lottery.export.dense import masked_and_example
 from lightning_lottery.plain import first_of
-from lightning_lottery.storage import GivenTicket
-from lightning_lottery.tickets import Masking, Ticket, masked_parameters
+from lightning_lottery.tickets import Ticket
 
 _TOLERANCE = 1e-5
 _KERNELS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -56,16 +55,24 @@ def compact(model: nn.Module, ticket: Ticket | str | Path, example: Any) -> nn.M
         ExportError: The outputs differ by more than 1e-5 of the largest output.
         TicketError: The ticket does not fit the network.
     """
-    masked = masked_copy(model, ticket)
-    check_example(example)
-    example = to_device_of(masked, example)
+    return compacted(*masked_and_example(model, ticket, example))
+
+
+def compacted(masked: nn.Module, example: Any) -> nn.Module:
+    """The same for a network whose weights are masked already. It is not changed.
+
+    Args:
+        masked: The network, in evaluation mode.
+        example: What it is called with, on its device.
+
+    Raises:
+        ConfigurationError: As for :func:`compact`.
+        ExportError: As for :func:`compact`.
+    """
     groups = find_coupling(masked, example).groups
     trial = Trial.of(masked, example)
     expected = trial.outputs(trial.network(masked))
-    if not any(bool(tensor.isfinite().any()) for tensor in expected if tensor.numel()):
-        raise ExportError(
-            f"The outputs of {type(model).__name__} contain no finite number, so that nothing can be compared."
-        )
+    check_finite(masked, expected)
     # Something besides the following layers may use channels, or a constant may be rounded as it becomes part of a
     # bias. Then only channels can go that are zero.
     for options in ({"unused": True, "fold": True}, {"unused": True}, {}):
@@ -76,7 +83,7 @@ def compact(model: nn.Module, ticket: Ticket | str | Path, example: Any) -> nn.M
             _warn_of_unreached(masked, small, example)
             return small
     raise ExportError(
-        f"The outputs of the compact {type(model).__name__} differ from those of the masked one by "
+        f"The outputs of the compact {type(masked).__name__} differ from those of the masked one by "
         f"{difference:.1g} of the largest output; at most {_TOLERANCE:g} is allowed. So nothing is exported. "
         "Some layer depends on the number of its channels."
     )
@@ -102,18 +109,5 @@ def _warn_of_unreached(masked: nn.Module, small: nn.Module, example: Any) -> Non
         warnings.warn(
             f"The example does not reach {first_of(missed)}, so the exported network may fail on inputs that do. "
             "Pass an example that reaches all layers that will be used.",
-            stacklevel=3,
+            stacklevel=5,
         )
-
-
-def masked_copy(model: nn.Module, ticket: Ticket | str | Path) -> nn.Module:
-    """A copy of a network in evaluation mode, with the masks of a ticket applied to its present weights.
-
-    Raises:
-        TicketError: ``ticket`` is not a ticket, or does not fit the network.
-    """
-    given = GivenTicket.of(ticket, "ticket").ticket
-    given.check_fits(model)
-    copied = copy_of(model)
-    Masking(*masked_parameters(given, copied)).mask_weights()
-    return copied

@@ -1,7 +1,6 @@
 """Channels that no input reaches: their constant output becomes part of the biases of the layers that use them."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lightning_lottery.channels import Group, along, outputs_of, with_noise
 from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.export.inputs import recorded_inputs
 
 
 def fold_constants(module: nn.Module, groups: Sequence[Group], example: Any) -> bool:
@@ -31,7 +31,7 @@ def fold_constants(module: nn.Module, groups: Sequence[Group], example: Any) -> 
     if not found:
         return False
     linear = {member.layer: module.get_submodule(member.layer) for group, _ in found for member in group.consumers}
-    with _recorded(linear) as inputs:
+    with recorded_inputs(linear) as inputs:
         for inputs_of_call in (example, *_other_inputs(example)):
             try:
                 outputs_of(module, inputs_of_call)
@@ -62,26 +62,6 @@ def _unreached(module: nn.Module, group: Group) -> Tensor:
                 total = used if member.role == "inputs" else reached
                 total += member.of_units(by_channel(module.get_parameter(name), dim).cpu().float(), group.units)
     return (reached == 0) & (used > 0)
-
-
-@contextmanager
-def _recorded(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Records the inputs of linear layers, by name, as matrices of shape (calls and samples, inputs)."""
-    inputs: dict[str, Tensor] = {}
-
-    def record(name: str) -> Any:
-        def hook(_: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-            seen = (arguments[0] if arguments else named["input"]).detach().flatten(0, -2)
-            inputs[name] = torch.cat([inputs[name], seen]) if name in inputs else seen
-
-        return hook
-
-    handles = [layer.register_forward_pre_hook(record(name), with_kwargs=True) for name, layer in layers.items()]
-    try:
-        yield inputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _other_inputs(example: Any) -> Iterator[Any]:

@@ -1,25 +1,30 @@
 """The size and the speed of a network on this machine."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 from typing import IO, Any, cast
 
 import torch
 from torch import nn
-from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
+from typing_extensions import Self
 
-from lightning_lottery.channels import call, isolated, resized
+from lightning_lottery.channels import call, isolated
+from lightning_lottery.export.onnx_network import OnnxNetwork
+from lightning_lottery.export.sparse_linear import SparseLinear
+
+# A ratio of latencies below this one may be noise.
+FASTER = 1.05
 
 
 @dataclass(frozen=True)
-class Latency:
-    """The durations of one forward pass, in seconds.
+class Quartiles:
+    """What a number was over several turns.
 
     Attributes:
-        low: The lower quartile over several turns.
+        low: The lower quartile.
         median: The median.
         high: The upper quartile.
     """
@@ -29,9 +34,14 @@ class Latency:
     high: float
 
     @classmethod
-    def of(cls, seconds: Sequence[float]) -> "Latency":
-        """Summarises at least two durations."""
-        return cls(*quantiles(seconds, n=4, method="inclusive"))
+    def of(cls, numbers: Sequence[float]) -> Self:
+        """Summarises at least two numbers."""
+        return cls(*quantiles(numbers, n=4, method="inclusive"))
+
+
+@dataclass(frozen=True)
+class Latency(Quartiles):
+    """The duration of one forward pass, in seconds."""
 
     def __str__(self) -> str:
         low, median, high = (_milliseconds(seconds) for seconds in (self.low, self.median, self.high))
@@ -39,27 +49,21 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """A network in numbers.
+class Speedup(Quartiles):
+    """How many times faster than the dense network a network is: the ratios of their durations within a turn."""
 
-    Attributes:
-        parameters: Number of parameters.
-        bytes: Size of the file that ``torch.save`` writes for its ``state_dict``.
-        flops: Floating-point operations of a forward pass for one sample, in matrix products and convolutions: a
-            multiplication and an addition count as two. 0 if PyTorch cannot count them.
-        latency: The duration of a forward pass, by batch size.
-    """
+    @property
+    def is_faster(self) -> bool:
+        """Whether it is faster beyond noise: by 5 %, and in three of four turns."""
+        return self.median >= FASTER and self.low > 1
 
-    parameters: int
-    bytes: int
-    flops: int
-    latency: Mapping[int, Latency]
+    @property
+    def is_slower(self) -> bool:
+        """Whether it is slower beyond noise."""
+        return self.median <= 1 / FASTER and self.high < 1
 
-    @classmethod
-    def of(cls, module: nn.Module, example: Any, latency: Mapping[int, Latency]) -> "Measurement":
-        """Measures a network, except for its latency."""
-        parameters = sum(parameter.numel() for parameter in module.parameters())
-        return cls(parameters, saved_bytes(module), flops(module, resized(example, 1)), latency)
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
 def _milliseconds(seconds: float) -> str:
@@ -83,19 +87,41 @@ class _Counter(io.RawIOBase):
         return size
 
 
+def stored_parameters(module: nn.Module) -> int:
+    """The number of parameters of a network; of sparse layers and ONNX files, those that are stored."""
+    if isinstance(module, OnnxNetwork):
+        return module.parameter_count
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def saved_bytes(module: nn.Module) -> int:
-    """The size of the file that ``torch.save`` writes for the ``state_dict`` of a network."""
+    """The size of the file that ``torch.save`` writes for the ``state_dict`` of a network, or of its ONNX file."""
+    return module.path.stat().st_size if isinstance(module, OnnxNetwork) else pickled_bytes(module.state_dict())
+
+
+def pickled_bytes(content: object) -> int:
+    """The size of the file that ``torch.save`` writes."""
     counter = _Counter()
-    torch.save(module.state_dict(), cast(IO[bytes], counter))
+    torch.save(content, cast(IO[bytes], counter))
     return counter.count
 
 
 def flops(module: nn.Module, example: Any) -> int:
-    """The floating-point operations of a forward pass, in matrix products and convolutions; 0 if unknown."""
+    """The floating-point operations of a forward pass, in matrix products and convolutions; 0 if unknown.
+
+    Of :class:`SparseLinear`, only the operations with weights that are not zero.
+    """
+    if isinstance(module, OnnxNetwork):
+        return module.flops
     with torch.no_grad(), isolated(), FlopCounterMode(display=False) as counter:
         call(module, example)
-    total: int = counter.get_total_flops()
-    return total
+    by_module, root = counter.get_flop_counts(), type(module).__name__
+    total: float = counter.get_total_flops()
+    for name, layer in module.named_modules():
+        if isinstance(layer, SparseLinear):
+            counted = sum(by_module.get(f"{root}.{name}" if name else root, {}).values())
+            total -= counted * (1 - layer.density)
+    return round(total)
 
 
 def durations(modules: Sequence[nn.Module], example: Any, turns: int, seconds: float) -> list[list[float]]:
@@ -110,7 +136,12 @@ def durations(modules: Sequence[nn.Module], example: Any, turns: int, seconds: f
     Returns:
         For each network, the seconds of one forward pass in each turn.
     """
-    timers = [_timer(module, example) for module in modules]
+    # Imported where it is used, since it looks for a compiler of CUDA and may print that it has found none.
+    from torch.utils.benchmark import Timer
+
+    # Timer waits for CUDA. By default it would use a single thread.
+    threads = torch.get_num_threads()
+    timers = [Timer("step()", globals={"step": _step(module, example)}, num_threads=threads) for module in modules]
     times: list[list[float]] = [[] for _ in modules]
     with isolated():
         runs = [max(1, round(seconds / _warmed_up(timer))) for timer in timers]
@@ -120,17 +151,15 @@ def durations(modules: Sequence[nn.Module], example: Any, turns: int, seconds: f
     return times
 
 
-def _timer(module: nn.Module, example: Any) -> Timer:
+def _step(module: nn.Module, example: Any) -> Callable[[], None]:
     def run() -> None:
         with torch.inference_mode():
             call(module, example)
 
-    step: Callable[[], None] = run
-    # Timer waits for CUDA. By default it would use a single thread.
-    return Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads())
+    return run
 
 
-def _warmed_up(timer: Timer) -> float:
+def _warmed_up(timer: Any) -> float:
     """The seconds of one forward pass, after the first ones, which allocate memory."""
     timer.timeit(2)
     return float(timer.timeit(1).mean)

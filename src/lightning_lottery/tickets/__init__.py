@@ -5,7 +5,7 @@ from lightning_lottery.tickets.dense import dense_ticket
 from lightning_lottery.tickets.file import StoredWeights
 from lightning_lottery.tickets.masking import Masking, masked_parameters
 from lightning_lottery.tickets.module_state import ModuleState, is_metric
-from lightning_lottery.tickets.network import starting_values, tensors_of
+from lightning_lottery.tickets.network import check_is_network, starting_values, tensors_of
 from lightning_lottery.tickets.open_file import is_ticket_file
 from lightning_lottery.tickets.provenance import structure_of
 from lightning_lottery.tickets.round_id import TICKET_BRANCH, RoundId
@@ -23,6 +23,7 @@ __all__ = [
     "Ticket",
     "TicketSummary",
     "Transfer",
+    "check_is_network",
     "dense_ticket",
     "is_finite",
     "is_metric",
