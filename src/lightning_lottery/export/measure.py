@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from typing_extensions import Self
 
-from lightning_lottery.channels import call, isolated
+from lightning_lottery.channels import call, isolated, samples_in
 from lightning_lottery.export.onnx_network import OnnxNetwork
 from lightning_lottery.export.sparse_linear import SparseLinear
 
@@ -111,8 +111,6 @@ def flops(module: nn.Module, example: Any) -> int:
 
     Of :class:`SparseLinear`, only the operations with weights that are not zero.
     """
-    if isinstance(module, OnnxNetwork):
-        return module.flops
     with torch.no_grad(), isolated(), FlopCounterMode(display=False) as counter:
         call(module, example)
     by_module, root = counter.get_flop_counts(), type(module).__name__
@@ -122,6 +120,13 @@ def flops(module: nn.Module, example: Any) -> int:
             counted = sum(by_module.get(f"{root}.{name}" if name else root, {}).values())
             total -= counted * (1 - layer.density)
     return round(total)
+
+
+def flops_per_sample(module: nn.Module, example: Any) -> int:
+    """The floating-point operations of a forward pass for each sample of an example; see :func:`flops`."""
+    return (
+        module.flops if isinstance(module, OnnxNetwork) else flops(module, example) // (samples_in(example) or 1)
+    )
 
 
 def durations(modules: Sequence[nn.Module], example: Any, turns: int, seconds: float) -> list[list[float]]:

@@ -7,7 +7,14 @@ from typing import Any
 from torch import nn
 
 from lightning_lottery.channels import largest_difference, outputs_of, resized
-from lightning_lottery.export.measure import Latency, Speedup, durations, flops, saved_bytes, stored_parameters
+from lightning_lottery.export.measure import (
+    Latency,
+    Speedup,
+    durations,
+    flops_per_sample,
+    saved_bytes,
+    stored_parameters,
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ def measure(
             Measurement(
                 parameters=stored_parameters(network),
                 bytes=saved_bytes(network),
-                flops=flops(network, resized(example, 1)),
+                flops=flops_per_sample(network, example),
                 latency={size: Latency.of(durations) for size, durations in own.items()},
                 speedup={
                     size: Speedup.of([a / b for a, b in zip(times[size][0], durations, strict=True)])

@@ -14,7 +14,7 @@ from lightning_lottery.channels import outputs_of, resized, samples_in
 from lightning_lottery.errors import ConfigurationError, ExportError
 from lightning_lottery.export.agreement import Expected
 from lightning_lottery.export.dense import masked_and_example
-from lightning_lottery.export.measure import flops
+from lightning_lottery.export.measure import flops_per_sample, stored_parameters
 from lightning_lottery.export.onnx_network import FLOPS, PARAMETERS, OnnxNetwork, require_onnx
 from lightning_lottery.export.sparse import sparse_layers
 from lightning_lottery.files import local_path, written_atomically
@@ -72,8 +72,7 @@ def onnx(
         )
     expected = Expected.of(masked, _examples(masked, example, dynamic_batch))
     converted = _converted(masked, example, dynamic_batch)
-    parameters = sum(parameter.numel() for parameter in masked.parameters())
-    numbers = {PARAMETERS: str(parameters), FLOPS: str(flops(masked, resized(example, 1)))}
+    numbers = {PARAMETERS: str(stored_parameters(masked)), FLOPS: str(flops_per_sample(masked, example))}
     converted.model.metadata_props.update(numbers)
     with written_atomically(target) as temporary:
         _save(converted, temporary)
