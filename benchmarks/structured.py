@@ -20,7 +20,7 @@ from quiet import quiet_trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_lottery import CoupledChannels, Layerwise, LotteryTicketCallback, Pattern, Random, Ticket
+from lightning_lottery import CoupledChannels, Layerwise, LotteryTicketCallback, Random, Ticket
 from lightning_lottery.export import ExportReport, compact
 
 CASES = [("resnet18", 0.5), ("resnet18", 0.3), ("mobilenet_v2", 0.5), ("mobilenet_v2", 0.3), ("vgg11_bn", 0.5)]
@@ -44,14 +44,14 @@ class OneStep(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=1e-3)
 
 
-def ticket_of(model: LightningModule, density: float, images: Tensor, pattern: Pattern) -> Ticket:
-    """A ticket that keeps a fraction of the units of every layer, at random, whose network has trained one step."""
+def ticket_of(model: LightningModule, density: float, images: Tensor) -> Ticket:
+    """A ticket that keeps a fraction of the channels of every group, whose network has trained one step."""
     with tempfile.TemporaryDirectory() as folder:
         lottery = LotteryTicketCallback(
             densities=[density],
             criterion=Random(),
             scope=Layerwise(),
-            pattern=pattern,
+            pattern=CoupledChannels(),
             prune_at_init=True,
             dirpath=folder,
             verbose=False,
@@ -66,7 +66,7 @@ def row(name: str, density: float, options: argparse.Namespace) -> list[str]:
     seed_everything(0, verbose=False)
     model = OneStep(getattr(torchvision.models, name)(weights=None))
     images = torch.randn(2, 3, options.size, options.size)
-    ticket = ticket_of(model, density, images, CoupledChannels())
+    ticket = ticket_of(model, density, images)
     small = compact(model, ticket, images)
     report = ExportReport.measure(model, ticket, small, images, batch_sizes=(1, 32), turns=options.turns)
     print(f"\n{name}, {density:.0%} of the channels, density {ticket.density:.3f}\n{report}", flush=True)

@@ -72,8 +72,8 @@ def test_a_layer_that_was_called_can_be_copied_converted_saved_and_loaded(select
     file.seek(0)
     for made in (copy.deepcopy(layer), torch.load(file, weights_only=False)):
         assert torch.allclose(made(inputs), expected, atol=1e-6)
-        made.values.data = -made.values
-        assert torch.allclose(made(inputs), linear(inputs, -weight, bias), atol=1e-6), "values were replaced"
+        made.values.data.neg_()
+        assert torch.allclose(made(inputs), linear(inputs, -weight, bias), atol=1e-6), "values were changed"
     double = copy.deepcopy(layer).double()
     assert torch.allclose(double(inputs.double()), linear(inputs.double(), weight.double(), bias.double()))
     assert torch.equal(double.float()(inputs), layer(inputs))
@@ -81,6 +81,11 @@ def test_a_layer_that_was_called_can_be_copied_converted_saved_and_loaded(select
     other(inputs)
     other.load_state_dict(layer.state_dict())
     assert torch.equal(other(inputs), layer(inputs))
+    tripled = {
+        name: tensor * (3 if tensor.is_floating_point() else 1) for name, tensor in layer.state_dict().items()
+    }
+    other.load_state_dict(tripled, assign=True)
+    assert torch.allclose(other(inputs), 3 * layer(inputs), atol=1e-6), "values were replaced"
 
 
 def test_mixed_precision_computes_in_the_type_of_the_weights():

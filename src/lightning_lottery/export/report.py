@@ -152,4 +152,5 @@ def check_timing(batch_sizes: Sequence[int], turns: int, seconds: float) -> None
 
 
 def _speeds(ratios: Mapping[int, Speedup]) -> str:
-    return " and ".join(f"{ratio.median:.1f} x as fast at batch size {size}" for size, ratio in ratios.items())
+    *parts, last = (f"{ratio.median:.1f} x as fast at batch size {size}" for size, ratio in ratios.items())
+    return f"{', '.join(parts)} and {last}" if parts else last

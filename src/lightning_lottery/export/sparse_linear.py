@@ -13,29 +13,36 @@ _VALUES_AT_ONCE = 2**18
 
 
 class _Packed(nn.Module):
-    """A layer that keeps its weight in another form beside its parameters, and makes it anew when they change."""
+    """A layer that keeps its weight in another form beside its parameters, and makes it anew when they change.
+
+    The form may share the memory of the parameters, so that values which are copied into them count at once.
+    """
 
     _form: Any = None
-    _address = 0
 
     def _pack(self) -> Any:
         """Makes the other form of the weight."""
         raise NotImplementedError
 
-    def _packed(self, values: Tensor) -> Any:
-        """The other form of the weight.
-
-        Args:
-            values: The parameter that it is made of. It has another address once it was moved or replaced. (The
-                other form keeps the memory at the old address, so that nothing else can be there.)
-        """
-        if self._address != values.data_ptr() or self._form is None:
+    def _packed(self) -> Any:
+        """The other form of the weight."""
+        if self._form is None:
             with torch.inference_mode(False), torch.no_grad():
-                self._form, self._address = self._pack(), values.data_ptr()
+                self._form = self._pack()
         return self._form
 
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Moves or converts the parameters."""
+        self._form = None
+        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Loads the parameters, or replaces them."""
+        self._form = None
+        super()._load_from_state_dict(*args, **kwargs)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key not in ("_form", "_address")}
+        return {key: value for key, value in vars(self).items() if key != "_form"}
 
 
 class SparseLinear(_Packed):
@@ -71,17 +78,22 @@ class SparseLinear(_Packed):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Multiplies inputs of shape (…, inputs); the result has shape (…, outputs) and may not be contiguous."""
-        if torch.is_autocast_enabled(inputs.device.type):
-            with torch.autocast(inputs.device.type, enabled=False):
-                return self.forward(inputs.to(self.values.dtype))
+        # Every check counts: a call takes less than 0.1 ms.
         if inputs.dim() != 2:
             flat = inputs.reshape(-1, self.in_features)
             return self.forward(flat).reshape(*inputs.shape[:-1], self.out_features)
-        form = self._packed(self.values)
-        if inputs.shape[0] <= self._samples_at_once:
-            return _product(inputs, *form).t()
-        parts = torch.split(inputs, self._samples_at_once)
-        return torch.cat([_product(part, *form) for part in parts], dim=1).t()
+        form = self._form or self._packed()
+        try:
+            if inputs.shape[0] <= self._samples_at_once:
+                return _product(inputs, *form).t()
+            parts = torch.split(inputs, self._samples_at_once)
+            return torch.cat([_product(part, *form) for part in parts], dim=1).t()
+        except RuntimeError:
+            if not torch.is_autocast_enabled(inputs.device.type):
+                raise
+        # Autocast has converted the operands to a type without sparse products.
+        with torch.autocast(inputs.device.type, enabled=False):
+            return self.forward(inputs.to(self.values.dtype))
 
     def _pack(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
         shape = (self.out_features, self.in_features if self.used is None else len(self.used))
@@ -119,7 +131,7 @@ class SemiStructuredLinear(_Packed):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Multiplies inputs of shape (…, inputs); the result has shape (…, outputs)."""
-        return nn.functional.linear(inputs, self._packed(self.weight), self.bias)
+        return nn.functional.linear(inputs, self._packed(), self.bias)
 
     def _pack(self) -> Any:
         return torch.sparse.to_sparse_semi_structured(self.weight.detach())
