@@ -60,6 +60,8 @@ def onnx(
         TicketError: The ticket does not fit the network.
     """
     require_onnx("onnx", "onnxscript", "onnxruntime")
+    if torch.__version__ < "2.5":
+        raise ConfigurationError(f"Writing ONNX files needs PyTorch 2.5 or newer, not {torch.__version__}.")
     target = local_path(path, "'network.onnx'")
     if target.is_dir():
         raise ConfigurationError(
