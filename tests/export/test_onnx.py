@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_lottery import ConfigurationError, ExportError, Ticket, TicketError
+from lightning_lottery import ConfigurationError, ExportError, FolderError, Ticket, TicketError
 from lightning_lottery.export import ExportReport, OnnxNetwork, SparseLinear, compact, onnx
 from lightning_lottery.vision import LeNet300100
 from tests.helpers.channels import Residual, moved
@@ -53,8 +53,8 @@ def test_the_file_has_the_masks_and_any_batch_size(digits):
     stored = [needs("onnx").numpy_helper.to_array(entry) for entry in loaded.graph.initializer]
     (hidden,) = [array for array in stored if array.size == 24 * 256]
     assert (hidden != 0).sum() == int(ticket.masks["hidden.weight"].sum())
-    assert made.parameter_count == sum(p.numel() for p in network.parameters())
-    assert Path("net.onnx").stat().st_size < 4 * made.parameter_count + 40_000
+    assert made.numbers.parameters == sum(p.numel() for p in network.parameters())
+    assert Path("net.onnx").stat().st_size < 4 * made.numbers.parameters + 40_000
     assert [path.name for path in Path.cwd().iterdir()] == ["net.onnx"], "everything is in one file"
 
 
@@ -74,7 +74,7 @@ def test_the_compact_network():
         mask[:4] = False
     small = compact(network, ticket, images)
     dense, made = onnx(network, ticket, images, "dense.onnx"), onnx(small, None, images, "small.onnx")
-    assert made.parameter_count == sum(p.numel() for p in small.parameters()) < dense.parameter_count
+    assert made.numbers.parameters == sum(p.numel() for p in small.parameters()) < dense.numbers.parameters
     assert Path("small.onnx").stat().st_size < Path("dense.onnx").stat().st_size
     assert torch.allclose(made(images), outputs(network, ticket, images), atol=1e-3)
 
@@ -111,8 +111,72 @@ def test_several_inputs_and_outputs(by_name):
     found = made(**named) if by_name else made(*named.values())
     for ours, theirs in zip(found, expected.values(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
-    with pytest.raises(ConfigurationError, match=r"several.onnx takes 3 tensors .*, not 1"):
+    again = made(**dict(reversed(named.items())))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, again, strict=True)), "in another order"
+    assert torch.equal(made(named["features"], ids=named["ids"], scales=named["scales"], power=2)[0], found[0])
+    with pytest.raises(
+        ConfigurationError, match=r"takes tensors at \['features'\], \['ids'\], .*, not at \['features'\]"
+    ):
         made(torch.randn(3, 4))
+    with pytest.raises(ConfigurationError, match=r"\['power'\] is 3, but the file was made with 2"):
+        made(**{**named, "power": 3})
+    with pytest.raises(ConfigurationError, match=r"cannot be called so: too many positional arguments"):
+        made(*named.values(), 5)
+    with pytest.raises(ConfigurationError, match=r"onnxruntime refuses these inputs"):
+        made(torch.randn(7, 9), named["ids"], named["scales"], 2)
+
+
+class Mixed(nn.Module):
+    """Takes any number of inputs, and inputs inside a dictionary."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 3)
+
+    def forward(self, *parts, more=None):
+        return self.inner(sum(parts)) - (0 if more is None else more["first"] * 2 + more["second"])
+
+
+def test_any_number_of_inputs_and_inputs_inside_a_dictionary():
+    network = Mixed()
+    ticket = ticket_of(network)
+    made = onnx(network, ticket, (torch.randn(3, 4), torch.randn(3, 4)), "parts.onnx")
+    parts = torch.randn(5, 4), torch.randn(5, 4)
+    assert torch.allclose(made(*parts), outputs(network, ticket, *parts), atol=1e-5)
+
+    class Inside(Mixed):
+        def forward(self, inputs, more):
+            return super().forward(inputs, more=more)
+
+    network = Inside()
+    ticket = ticket_of(network)
+    more = {"first": torch.randn(3, 3), "second": torch.randn(3, 3)}
+    made = onnx(network, ticket, (torch.randn(3, 4), more), "inside.onnx")
+    more = {"second": torch.randn(5, 3), "first": torch.randn(5, 3)}
+    expected = outputs(network, ticket, parts[0], more)
+    assert torch.allclose(made(parts[0], more), expected, atol=1e-5)
+    assert torch.allclose(made(more=more, inputs=parts[0]), expected, atol=1e-5)
+
+
+def test_what_onnxruntime_cannot_run_is_said():
+    class Complex(nn.Linear):
+        def forward(self, inputs):
+            return torch.fft.fft(super().forward(inputs))
+
+    network = Complex(4, 3)
+    with pytest.raises((ExportError, ConfigurationError), match=r"ONNX"):
+        onnx(network, ticket_of(network), torch.randn(3, 4), "complex.onnx")
+    half = nn.Linear(4, 3).bfloat16()
+    with pytest.raises(ExportError, match=r"The ONNX file does not run, so that it is not written. onnxruntime"):
+        onnx(half, ticket_of(half), torch.randn(3, 4).bfloat16(), "half.onnx")
+    assert not list(Path.cwd().iterdir())
+
+
+def test_an_unwritable_path_is_noticed_before_the_network_is_traced(monkeypatch):
+    Path("file").touch()
+    monkeypatch.setattr(torch.export, "export", lambda *_, **__: pytest.fail("it was traced"))
+    with pytest.raises(FolderError, match=r"file/net.onnx cannot be written"):
+        onnx(Net(), ticket_of(Net()), torch.rand(3, 784), "file/net.onnx")
 
 
 class FixedSize(nn.Module):
@@ -177,6 +241,9 @@ def test_a_missing_package_is_named_first(monkeypatch):
         onnx("no network", None, None, "net.onnx")
 
 
+OTHER = '<ir_version: 8, opset_import: ["" : 17]> other (float[2] x) => (float[2] y) { y = Neg (x) }'
+
+
 def test_bad_input_is_refused():
     network = Net()
     ticket, images = ticket_of(network), torch.rand(4, 784)
@@ -199,8 +266,11 @@ def test_bad_input_is_refused():
         with pytest.raises(error, match=message):
             onnx(*arguments)
     Path("text.onnx").write_text("no network")
-    with pytest.raises(ConfigurationError, match=r"onnxruntime cannot run text.onnx"):
+    with pytest.raises(ConfigurationError, match=r"onnxruntime cannot run the file"):
         OnnxNetwork("text.onnx")
+    needs("onnx").save(needs("onnx").parser.parse_model(OTHER), "other.onnx")
+    with pytest.raises(ConfigurationError, match=r"other.onnx was not written by lightning_lottery.export.onnx"):
+        OnnxNetwork("other.onnx")
     with pytest.raises(FileNotFoundError, match=r"nowhere.onnx does not exist"):
         OnnxNetwork("nowhere.onnx")
 

@@ -71,9 +71,9 @@ def test_a_report_is_a_table_and_a_sentence():
 
 def test_a_report_of_several_forms_says_which_was_kept_and_what_was_left_out():
     forms = {**REPORT.forms, "sparse": measured(0.5, {1: 0.5, 32: 3.0})}
-    text = str(ExportReport(forms, "compact", {"both": "it fails."}))
+    text = str(ExportReport(forms, "compact", {"both": "It fails."}))
     assert "compact (kept)" in text
-    assert text.splitlines()[-1] == "Left out: both, since it fails."
+    assert text.splitlines()[-1] == "Left out: both. It fails."
 
 
 def test_a_report_as_json():
@@ -108,10 +108,10 @@ SMALLER = "Nothing to gain in speed: the compact network has 25.0% of the parame
         (
             0.25,
             {1: 0.5, 32: 2.0},
-            f"{GAINED} 2.0 x as fast at batch size 32, but only 0.5 x as fast at batch size 1.",
+            f"{GAINED} 2.0 x as fast at batch size 32, and slower elsewhere: 0.5 x as fast at batch size 1.",
         ),
         (0.25, {1: 1.02}, f"{SMALLER} here."),
-        (0.25, {1: 0.5}, f"{SMALLER} here, but only 0.5 x as fast at batch size 1."),
+        (0.25, {1: 0.5}, f"{SMALLER} here, and slower elsewhere: 0.5 x as fast at batch size 1."),
         (1, {1: 1.2}, "The compact network has as many parameters, and is 1.2 x as fast at batch size 1."),
         (
             1,
@@ -132,6 +132,9 @@ def test_the_sentence_about_the_dense_network():
         "Nothing to gain: masks alone make a network neither smaller nor faster."
     )
     assert "times as fast" not in str(ExportReport({"dense": DENSE}, "dense"))
+    assert ExportReport({"dense": DENSE}, "dense", {"compact": "It fails."}).sentence == (
+        "Nothing to gain: no other form is of use here."
+    )
     assert ExportReport(REPORT.forms, "dense").sentence == (
         "Nothing to gain: on this machine, no other form of the network is faster than the dense one."
     )
@@ -211,6 +214,12 @@ def test_operations_of_convolutions():
         ({"seconds": "long"}, "seconds='long' must be a number above 0"),
         ({"exported": 3}, r"exported=3 is not a network. Write compact\(...\) first"),
         ({"example": torch.empty(0, 784)}, r"shape \(0, 784\), which has no values"),
+        (
+            {"exported": nn.Sequential(nn.Flatten(), nn.Linear(784, 5))},
+            "exported has outputs of other shapes than",
+        ),
+        ({"exported": nn.Linear(9, 5)}, "Calling Linear on an example .* failed"),
+        ({"example": torch.rand(2, 3)}, r"Calling LeNet300100 on an example .* failed"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
@@ -219,6 +228,18 @@ def test_bad_arguments_are_refused(arguments, message):
         ExportReport.measure(
             network, ticket, **{"exported": network, "example": torch.rand(2, 1, 28, 28), **arguments}
         )
+
+
+def test_a_batch_size_that_the_network_refuses():
+    class Fixed(nn.Linear):
+        def forward(self, inputs):
+            return super().forward(inputs.view(4, 8))
+
+    network = Fixed(8, 3)
+    with pytest.raises(ConfigurationError, match=r"Calling Fixed on an example .* \(5, 8\) failed"):
+        ExportReport.measure(network, None, network, torch.rand(4, 8), [4, 5])
+    report = ExportReport.measure(network, None, network, torch.rand(4, 8), [4], turns=2, seconds=0.001)
+    assert report.dense.flops == 2 * 8 * 3
 
 
 def test_measuring_draws_no_random_number():

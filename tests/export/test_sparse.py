@@ -8,7 +8,8 @@ from lightning.pytorch import seed_everything
 from torch import nn
 
 from lightning_lottery import ConfigurationError, ExportError, LotteryTicketCallback, Ticket, TicketError
-from lightning_lottery.export import SemiStructuredLinear, SparseLinear, compact, sparse
+from lightning_lottery.export import SemiStructuredLinear, SparseLinear, compact, dense, sparse
+from lightning_lottery.export.agreement import Expected
 from lightning_lottery.vision import LeNet300100
 from tests.helpers.fits import Model, Net, loaders, quiet_trainer, same_bits
 from tests.helpers.tickets import ticket_of
@@ -23,9 +24,9 @@ def faster(monkeypatch):
     timed = []
 
     def durations(modules, example, turns, seconds):
-        timed.append(tuple(example[0].shape))
+        timed.append([tuple(inputs.shape) for inputs in example])
         costs = {nn.Linear: 2.0, SparseLinear: 1.0, SemiStructuredLinear: 0.5}
-        return [[costs[type(module)]] * turns for module in modules]
+        return [[costs[type(module.layer)]] * turns for module in modules]
 
     monkeypatch.setattr(MODULE, "durations", durations)
     return timed
@@ -73,7 +74,7 @@ def test_a_real_ticket(digits, faster):
         assert isinstance(layer, SparseLinear) == (mask.float().mean() <= 0.5)
         assert not isinstance(layer, SparseLinear) or layer.values.numel() == int(mask.sum())
     assert isinstance(found[300, 784], SparseLinear)
-    assert faster == [(20, shape[1]) for shape, layer in found.items() if isinstance(layer, SparseLinear)]
+    assert faster == [[(20, shape[1])] for shape, layer in found.items() if isinstance(layer, SparseLinear)]
 
 
 def test_compact_and_sparse_together(digits, faster):
@@ -100,7 +101,7 @@ def test_a_single_layer_and_a_shared_layer(faster):
     made = sparse(shared, ticket, torch.randn(3, 8))
     assert kinds(made) == [SparseLinear, nn.ReLU]
     assert made[0] is made[2]
-    assert faster[-1] == (6, 8), "both calls count"
+    assert faster[-1] == [(3, 8), (3, 8)], "both calls count"
 
 
 class Uses(nn.Module):
@@ -127,12 +128,78 @@ def test_layers_with_hooks_and_subclasses_stay_dense(faster):
         def forward(self, inputs):
             return 2 * super().forward(inputs)
 
-    network = nn.Sequential(nn.Linear(8, 8), Doubles(8, 8), nn.Linear(8, 8))
-    network[0].register_forward_hook(lambda layer, inputs, output: output + 1)
+    called = []
+    network = nn.Sequential(nn.Linear(8, 8), Doubles(8, 8), nn.Linear(8, 8), nn.Linear(9, 8))
+    network[0].register_forward_hook(lambda layer, inputs, output: called.append(output))
+    network[3].register_forward_pre_hook(lambda layer, inputs: torch.nn.functional.pad(inputs[0], (0, 1)))
     ticket, inputs = ticket_of(network), torch.randn(3, 8)
     made = sparse(network, ticket, inputs)
-    assert kinds(made) == [nn.Linear, Doubles, SparseLinear]
+    assert kinds(made) == [nn.Linear, Doubles, SparseLinear, nn.Linear]
+    called.clear()
     assert torch.allclose(made(inputs), outputs(network, ticket, inputs), atol=1e-5)
+    assert len(called) == 2
+
+
+def test_the_speed_of_all_examples_counts(monkeypatch):
+    """With times by hand: twice as fast for a small batch, and slower for a large one, three times or 1.5."""
+    network = nn.Linear(8, 8)
+    masked = dense(network, ticket_of(network))
+    for slower, kind in ((3, nn.Linear), (1.5, SparseLinear)):
+        costs = {2: {nn.Linear: 2, SparseLinear: 1}, 50: {nn.Linear: 1, SparseLinear: slower}}
+
+        def durations(modules, example, turns, seconds, costs=costs):
+            return [[costs[len(example[0])][type(module.layer)]] * turns for module in modules]
+
+        monkeypatch.setattr(MODULE, "durations", durations)
+        examples = [torch.randn(2, 8), torch.randn(50, 8)]
+        assert type(MODULE.with_sparse_layers(masked, examples, Expected.of(masked, examples))) is kind
+
+
+def test_used_inputs_are_selected_if_that_is_faster(monkeypatch):
+    def durations(modules, example, turns, seconds):
+        seconds_of = {None: 3.0, False: 2.0, True: 1.0}
+        return [[seconds_of[getattr(module.layer, "_selects", None)]] * turns for module in modules]
+
+    monkeypatch.setattr(MODULE, "durations", durations)
+    network = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    masks = {name: torch.zeros(8, 8, dtype=torch.bool) for name in ("0.weight", "1.weight")}
+    masks["0.weight"][:, :6], masks["1.weight"][0, :7] = torch.rand(8, 6) < 0.5, True
+    masks["0.weight"][0, :6] = True
+    made = sparse(network, Ticket.from_masks(masks, network), torch.randn(3, 8))
+    assert [None if layer.used is None else len(layer.used) for layer in made] == [6, None]
+
+
+def test_a_network_exported_on_one_sample_takes_more(faster):
+    """The outputs of sparse layers are not contiguous, but those of one sample are."""
+
+    class Views(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 6), nn.Linear(3, 2)
+
+        def forward(self, inputs):
+            return self.second(self.first(inputs).view(-1, 3))
+
+    network = Views()
+    ticket = ticket_of(network)
+    made, inputs = sparse(network, ticket, torch.randn(1, 8)), torch.randn(5, 8)
+    assert torch.allclose(made(inputs), outputs(network, ticket, inputs), atol=1e-5)
+    assert isinstance(made.second, SparseLinear)
+
+
+def test_an_empty_layer_does_no_harm(faster):
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.some, self.none = nn.Linear(8, 8), nn.Linear(0, 8)
+
+        def forward(self, inputs):
+            return self.some(inputs) + self.none(inputs[:, :0])
+
+    network = Both()
+    ticket = Ticket.from_masks({"some.weight": torch.eye(8).bool()}, network)
+    made = sparse(network, ticket, torch.randn(3, 8))
+    assert [type(made.some), type(made.none)] == [SparseLinear, nn.Linear]
 
 
 def test_the_encoder_layers_of_pytorch(faster):
@@ -162,7 +229,7 @@ def test_a_network_without_linear_layers_stays_as_it_is(faster):
 def test_gpu_layers_of_two_in_four_are_a_candidate(monkeypatch, faster):
     """With stand-ins, since there is no GPU: the fastest candidate is taken."""
     monkeypatch.setattr(torch.sparse, "to_sparse_semi_structured", lambda weight: weight.clone())
-    monkeypatch.setattr(MODULE, "_is_on_gpu", lambda weight: True)
+    monkeypatch.setattr(MODULE, "is_on_gpu", lambda weight: True)
     network = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 4))
     pattern = torch.tensor([True, False, False, True])
     masks = {"0.weight": pattern.repeat(4, 2), "1.weight": torch.eye(4, dtype=torch.bool)}

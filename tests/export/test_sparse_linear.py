@@ -74,6 +74,12 @@ def test_a_layer_that_was_called_can_be_copied_converted_saved_and_loaded(select
         assert torch.allclose(made(inputs), expected, atol=1e-6)
         made.values.data.neg_()
         assert torch.allclose(made(inputs), linear(inputs, -weight, bias), atol=1e-6), "values were changed"
+    replaced = copy.deepcopy(layer)
+    replaced(inputs)
+    replaced.values = nn.Parameter(-layer.values)
+    assert torch.allclose(replaced(inputs), linear(inputs, -weight, bias), atol=1e-6), "another parameter"
+    with pytest.raises(RuntimeError):
+        layer(torch.randn(3, 7))
     double = copy.deepcopy(layer).double()
     assert torch.allclose(double(inputs.double()), linear(inputs.double(), weight.double(), bias.double()))
     assert torch.equal(double.float()(inputs), layer(inputs))
@@ -92,8 +98,8 @@ def test_mixed_precision_computes_in_the_type_of_the_weights():
     weight, inputs = matrix(5, 8, 0.3), torch.randn(3, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = SparseLinear(weight, None)(inputs)
-    assert found.dtype == torch.float32
-    assert torch.allclose(found, linear(inputs, weight), atol=1e-6)
+    assert found.dtype == torch.bfloat16, "as with a dense layer"
+    assert torch.equal(found, linear(inputs, weight).bfloat16())
 
 
 def test_sizes_count_what_is_stored():
@@ -105,6 +111,10 @@ def test_sizes_count_what_is_stored():
     assert flops(network[2], torch.randn(4, 80)) == 2 * 4 * kept
     assert network[2].density == kept / 4000
     assert f"density={kept / 4000:.4f}" in repr(network)
+    weight[:, 20:] = 0
+    kept = int(weight.count_nonzero())
+    assert flops(SparseLinear(weight, None, select=True), torch.randn(4, 80)) == 2 * 4 * kept
+    assert flops(SparseLinear(torch.zeros(5, 8), None, select=True), torch.randn(4, 8)) == 0
     stored = {name: tensor.dtype for name, tensor in network[2].state_dict().items()}
     assert stored == {"values": torch.float32, "bias": torch.float32, "rows": torch.int32, "columns": torch.int32}
 

@@ -1,6 +1,5 @@
 """Whether an exported network computes what the masked network computes."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ class Expected:
 
     Attributes:
         examples: What networks are called with: the examples, and each with noise in its floating-point tensors,
-            so that no accident of an example, such as zeros, hides a difference.
+            so that zeros in an example hide no difference.
         outputs: The outputs of the masked network for each of them.
         tolerance: The largest difference that still agrees, relative to the largest output.
     """
@@ -32,22 +31,22 @@ class Expected:
     tolerance: float
 
     @classmethod
-    def of(cls, masked: nn.Module, examples: Sequence[Any]) -> "Expected":
+    def of(cls, masked: nn.Module, examples: Sequence[Any], others: Sequence[Any] = ()) -> "Expected":
         """Calls the masked network.
 
         Args:
             masked: The network, in evaluation mode.
             examples: What it is called with, on its device.
+            others: Further examples, which count only if the network runs on them.
 
         Raises:
-            ConfigurationError: The network fails on an example.
+            ConfigurationError: The network fails on one of the ``examples``.
             ExportError: The outputs contain no finite number.
         """
         calls = [(example, outputs_of(masked, example)) for example in examples]
-        for example in examples:
-            noisy = with_noise(example)
+        for other in (*others, *map(with_noise, examples)):
             try:
-                calls.append((noisy, outputs_of(masked, noisy)))
+                calls.append((other, outputs_of(masked, other)))
             except ConfigurationError:  # the network accepts only certain inputs
                 continue
         check_finite(masked, [tensor for _, outputs in calls for tensor in outputs])
@@ -57,18 +56,22 @@ class Expected:
         return cls(given, outputs, _TOLERANCE_IN_HALF if is_half else _TOLERANCE)
 
     def difference(self, network: nn.Module) -> float:
-        """The largest difference of outputs, relative to the largest output; infinite if the network fails."""
-        try:
-            return max(
-                largest_difference(outputs_of(network, example), outputs)
-                for example, outputs in zip(self.examples, self.outputs, strict=True)
-            )
-        except ConfigurationError:
-            return math.inf
+        """The largest difference of outputs, relative to the largest output.
+
+        Raises:
+            ConfigurationError: The network fails on an example.
+        """
+        return max(
+            largest_difference(outputs_of(network, example), outputs)
+            for example, outputs in zip(self.examples, self.outputs, strict=True)
+        )
 
     def agrees(self, network: nn.Module) -> bool:
-        """Whether a network has these outputs, up to rounding."""
-        return self.difference(network) <= self.tolerance
+        """Whether a network runs and has these outputs, up to rounding."""
+        try:
+            return self.difference(network) <= self.tolerance
+        except ConfigurationError:
+            return False
 
 
 def check_finite(network: nn.Module, outputs: Sequence[Tensor]) -> None:

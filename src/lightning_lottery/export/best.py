@@ -1,6 +1,6 @@
 """The fastest form of a ticket on this machine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_lottery.channels import resized, samples_in
-from lightning_lottery.errors import LotteryError
+from lightning_lottery.channels import copy_of, resized, samples_in
+from lightning_lottery.errors import ExportError
+from lightning_lottery.export.agreement import Expected
 from lightning_lottery.export.compact import compacted
 from lightning_lottery.export.dense import masked_and_example
 from lightning_lottery.export.measure import FASTER, Speedup, stored_parameters
@@ -25,7 +26,7 @@ DENSE, COMPACT, SPARSE, BOTH = "dense", "compact", "sparse", "compact and sparse
 @torch.inference_mode(False)
 def best(
     model: nn.Module,
-    ticket: Ticket | str | Path,
+    ticket: Ticket | str | Path | None,
     example: Any,
     batch_sizes: Sequence[int] | None = None,
     turns: int = 11,
@@ -40,7 +41,7 @@ def best(
     Args:
         model: The network, with the weights to export, for example a LightningModule after its fit. It is not
             changed.
-        ticket: The ticket, or the path of its file.
+        ticket: The ticket, or the path of its file; ``None`` for a network whose weights are masked already.
         example: Real inputs that the network is called with; see :func:`compact`. Their samples are repeated or
             left out for a batch size.
         batch_sizes: The batch sizes that count; by default that of the example.
@@ -59,33 +60,54 @@ def best(
     masked, example = masked_and_example(model, ticket, example)
     sizes = [samples_in(example) or 1] if batch_sizes is None else batch_sizes
     check_timing(sizes, turns, seconds)
-    networks, left_out = _forms(masked, example, [resized(example, size) for size in sizes])
-    measured = measure(list(networks.values()), example, sizes, turns, seconds)
-    forms = dict(zip(networks, measured, strict=True))
+    examples = [resized(example, size) for size in sizes]
+    # Tensors of a single sample are contiguous in any memory format.
+    expected = Expected.of(copy_of(masked), examples, [resized(example, 2)])
+    networks, left_out = _forms(masked, example, examples, expected)
+    # Calls may leave something in a network, so that copies are timed.
+    copies = [copy_of(network) for network in networks.values()]
+    forms = dict(zip(networks, measure(copies, expected, example, sizes, turns, seconds), strict=True))
     kept = fastest(forms)
     return networks[kept], ExportReport(forms, kept, left_out)
 
 
-def _forms(masked: nn.Module, example: Any, resized: Sequence[Any]) -> tuple[dict[str, nn.Module], dict[str, str]]:
+def _forms(
+    masked: nn.Module, example: Any, examples: Sequence[Any], expected: Expected
+) -> tuple[dict[str, nn.Module], dict[str, str]]:
     """The forms of a network that agree with it, and the reasons for those that are left out."""
     networks, left_out = {DENSE: masked}, {}
-    try:
-        small = compacted(masked, example)
-        if stored_parameters(small) < stored_parameters(masked):
-            networks[COMPACT] = small
-        else:
-            left_out[COMPACT] = "the ticket leaves no channel without use."
-    except LotteryError as error:
-        left_out[COMPACT] = first_line(error)
-    for source, form in ((DENSE, SPARSE), (COMPACT, BOTH)):
-        if source not in networks:
+    makers: dict[str, Callable[[], nn.Module]] = {
+        COMPACT: lambda: _smaller(masked, example),
+        SPARSE: lambda: _sparser(masked, examples, expected),
+        BOTH: lambda: _sparser(networks[COMPACT], examples, expected),
+    }
+    for form, make in makers.items():
+        if form == BOTH and COMPACT not in networks:
             continue
-        made = with_sparse_layers(networks[source], resized)
-        if sparse_layers(made):
+        try:
+            made = make()
+        except Exception as error:  # whatever fails, the other forms are still of use
+            left_out[form] = first_line(error)
+            continue
+        if expected.agrees(copy_of(made)):
             networks[form] = made
         else:
-            left_out[form] = "no linear layer is faster as a sparse one here."
+            left_out[form] = "Its outputs differ at these batch sizes."
     return networks, left_out
+
+
+def _smaller(masked: nn.Module, example: Any) -> nn.Module:
+    made = compacted(masked, example)
+    if stored_parameters(made) == stored_parameters(masked):
+        raise ExportError("All channels are still used.")
+    return made
+
+
+def _sparser(network: nn.Module, examples: Sequence[Any], expected: Expected) -> nn.Module:
+    made = with_sparse_layers(network, examples, expected)
+    if not sparse_layers(made):
+        raise ExportError("No linear layer is faster when it is sparse, with the same outputs.")
+    return made
 
 
 def fastest(forms: Mapping[str, Measurement]) -> str:

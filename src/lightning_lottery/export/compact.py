@@ -59,7 +59,7 @@ def compact(model: nn.Module, ticket: Ticket | str | Path, example: Any) -> nn.M
 
 
 def compacted(masked: nn.Module, example: Any) -> nn.Module:
-    """The same for a network whose weights are masked already. It is not changed.
+    """Removes superfluous channels of a network whose weights are masked already. It is not changed.
 
     Args:
         masked: The network, in evaluation mode.

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lightning_lottery.channels import Group, along, outputs_of, with_noise
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.export.inputs import recorded_inputs
+from lightning_lottery.export.inputs import watched
 
 
 def fold_constants(module: nn.Module, groups: Sequence[Group], example: Any) -> bool:
@@ -31,7 +31,14 @@ def fold_constants(module: nn.Module, groups: Sequence[Group], example: Any) -> 
     if not found:
         return False
     linear = {member.layer: module.get_submodule(member.layer) for group, _ in found for member in group.consumers}
-    with recorded_inputs(linear) as inputs:
+    inputs: dict[str, Tensor] = {}
+
+    def record(name: str, seen: Tensor) -> None:
+        """Appends the inputs of a call to a matrix of shape (calls and samples, inputs)."""
+        rows = seen.flatten(0, -2)
+        inputs[name] = torch.cat([inputs[name], rows]) if name in inputs else rows
+
+    with watched(linear, record):
         for inputs_of_call in (example, *_other_inputs(example)):
             try:
                 outputs_of(module, inputs_of_call)

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_lottery.channels import copy_of, largest_difference, outputs_of, to_device_of
+from lightning_lottery.channels import copy_of, to_device_of
 from lightning_lottery.errors import ConfigurationError, ExportError
+from lightning_lottery.export.agreement import Expected
 from lightning_lottery.export.measure import pickled_bytes
 from lightning_lottery.files import written_atomically
 from lightning_lottery.plain import first_line
@@ -42,11 +43,17 @@ def save_network(network: nn.Module, path: Path, example: Any) -> None:
         ExportError: The loaded network has other outputs. Nothing is written.
         FolderError: The file cannot be written.
     """
-    example = to_device_of(network, example)
     with written_atomically(path) as temporary:
+        # Saved before it is called, since a call may leave something in it.
         torch.save(network, temporary)
-        loaded = torch.load(temporary, weights_only=False)
-        if largest_difference(outputs_of(loaded, example), outputs_of(network, example)):
+        expected = Expected.of(network, [to_device_of(network, example)])
+        try:
+            agrees = expected.agrees(torch.load(temporary, weights_only=False))
+        except OSError:
+            raise
+        except Exception as error:  # whatever the class raises while it is loaded
+            raise ExportError(f"{type(network).__name__} cannot be loaded again: {first_line(error)}") from error
+        if not agrees:
             raise ExportError(
                 f"{type(network).__name__} has other outputs when it is loaded again, so that nothing is written."
             )

@@ -1,6 +1,7 @@
 """The size and the speed of a network on this machine."""
 
 import io
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
@@ -90,7 +91,7 @@ class _Counter(io.RawIOBase):
 def stored_parameters(module: nn.Module) -> int:
     """The number of parameters of a network; of sparse layers and ONNX files, those that are stored."""
     if isinstance(module, OnnxNetwork):
-        return module.parameter_count
+        return module.numbers.parameters
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -114,18 +115,22 @@ def flops(module: nn.Module, example: Any) -> int:
     with torch.no_grad(), isolated(), FlopCounterMode(display=False) as counter:
         call(module, example)
     by_module, root = counter.get_flop_counts(), type(module).__name__
-    total: float = counter.get_total_flops()
+    total: int = counter.get_total_flops()
     for name, layer in module.named_modules():
         if isinstance(layer, SparseLinear):
+            # Counted as if the matrix were dense.
             counted = sum(by_module.get(f"{root}.{name}" if name else root, {}).values())
-            total -= counted * (1 - layer.density)
-    return round(total)
+            outputs, inputs = layer.stored_shape
+            total -= counted - counted * layer.values.numel() // max(1, outputs * inputs)
+    return total
 
 
 def flops_per_sample(module: nn.Module, example: Any) -> int:
     """The floating-point operations of a forward pass for each sample of an example; see :func:`flops`."""
     return (
-        module.flops if isinstance(module, OnnxNetwork) else flops(module, example) // (samples_in(example) or 1)
+        module.numbers.flops
+        if isinstance(module, OnnxNetwork)
+        else flops(module, example) // (samples_in(example) or 1)
     )
 
 
@@ -141,12 +146,10 @@ def durations(modules: Sequence[nn.Module], example: Any, turns: int, seconds: f
     Returns:
         For each network, the seconds of one forward pass in each turn.
     """
-    # Imported where it is used, since it looks for a compiler of CUDA and may print that it has found none.
-    from torch.utils.benchmark import Timer
-
     # Timer waits for CUDA. By default it would use a single thread.
     threads = torch.get_num_threads()
-    timers = [Timer("step()", globals={"step": _step(module, example)}, num_threads=threads) for module in modules]
+    timer = _timer_class()
+    timers = [timer("step()", globals={"step": _step(module, example)}, num_threads=threads) for module in modules]
     times: list[list[float]] = [[] for _ in modules]
     with isolated():
         runs = [max(1, round(seconds / _warmed_up(timer))) for timer in timers]
@@ -154,6 +157,18 @@ def durations(modules: Sequence[nn.Module], example: Any, turns: int, seconds: f
             for own, timer, number in zip(times, timers, runs, strict=True):
                 own.append(timer.timeit(number).mean)
     return times
+
+
+def _timer_class() -> Any:
+    """PyTorch's ``Timer``. Its import looks for a compiler of CUDA, and logs that it has found no GPU."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        from torch.utils.benchmark import Timer
+    finally:
+        logger.setLevel(level)
+    return Timer
 
 
 def _step(module: nn.Module, example: Any) -> Callable[[], None]:

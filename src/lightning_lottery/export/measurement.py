@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from lightning_lottery.channels import largest_difference, outputs_of, resized
+from lightning_lottery.channels import resized
+from lightning_lottery.export.agreement import Expected
 from lightning_lottery.export.measure import (
     Latency,
     Speedup,
@@ -15,6 +16,7 @@ from lightning_lottery.export.measure import (
     saved_bytes,
     stored_parameters,
 )
+from lightning_lottery.plain import finite
 
 
 @dataclass(frozen=True)
@@ -44,22 +46,32 @@ class Measurement:
             name: {str(size): asdict(quartiles) for size, quartiles in of.items()}
             for name, of in (("latency", self.latency), ("speedup", self.speedup))
         }
-        return {**asdict(self), **by_size}
+        values: dict[str, Any] = finite({**asdict(self), **by_size})
+        return values
 
 
 def measure(
-    networks: Sequence[nn.Module], example: Any, batch_sizes: Sequence[int], turns: int, seconds: float
+    networks: Sequence[nn.Module],
+    expected: Expected,
+    example: Any,
+    batch_sizes: Sequence[int],
+    turns: int,
+    seconds: float,
 ) -> list[Measurement]:
     """Measures networks that compute the same; they take turns, so that slow phases affect all of them.
 
     Args:
         networks: The networks, in evaluation mode. The first one is the dense network.
+        expected: The outputs of the dense network.
         example: What they are called with.
         batch_sizes: The batch sizes to time.
         turns: How many times each network is timed.
         seconds: The least duration of a turn of one network.
+
+    Raises:
+        ConfigurationError: A network fails on an example.
     """
-    expected = outputs_of(networks[0], example)
+    differences = [expected.difference(network) for network in networks]
     times = {size: durations(networks, resized(example, size), turns, seconds) for size in batch_sizes}
     made = []
     for place, network in enumerate(networks):
@@ -74,7 +86,7 @@ def measure(
                     size: Speedup.of([a / b for a, b in zip(times[size][0], durations, strict=True)])
                     for size, durations in own.items()
                 },
-                difference=largest_difference(outputs_of(network, example), expected),
+                difference=differences[place],
             )
         )
     return made

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from lightning_lottery.errors import ConfigurationError, ExportError
 from lightning_lottery.export.agreement import Expected
 from lightning_lottery.export.dense import masked_and_example
 from lightning_lottery.export.measure import flops_per_sample, stored_parameters
-from lightning_lottery.export.onnx_network import FLOPS, PARAMETERS, OnnxNetwork, require_onnx
+from lightning_lottery.export.onnx_network import OnnxCall, OnnxNetwork, OnnxNumbers, require_onnx
 from lightning_lottery.export.sparse import sparse_layers
 from lightning_lottery.files import local_path, written_atomically
 from lightning_lottery.plain import first_line, first_of
 from lightning_lottery.tickets import Ticket
 
-_FIXED = "If the network needs one certain number of samples, write dynamic_batch=False."
+_FIXED = "If the network needs a fixed batch size, write dynamic_batch=False."
 
 
 @torch.inference_mode(False)
@@ -64,21 +65,20 @@ def onnx(
         raise ConfigurationError(f"Writing ONNX files needs PyTorch 2.5 or newer, not {torch.__version__}.")
     target = local_path(path, "'network.onnx'")
     if target.is_dir():
-        raise ConfigurationError(
-            f"{target} is a folder. Write the path of a file, such as {target / 'network.onnx'}."
-        )
+        raise ConfigurationError(f"{target} is a folder. Write for example {str(target / 'network.onnx')!r}.")
     masked, example = masked_and_example(model, ticket, example)
     if found := sparse_layers(masked):
         raise ConfigurationError(
-            f"{first_of(found)} skip zeros, which ONNX cannot do. Export the network from before sparse(...)."
+            f"{first_of(found)} are sparse layers, which ONNX does not have. Pass the network without them."
         )
     expected = Expected.of(masked, _examples(masked, example, dynamic_batch))
-    converted = _converted(masked, example, dynamic_batch)
-    numbers = {PARAMETERS: str(stored_parameters(masked)), FLOPS: str(flops_per_sample(masked, example))}
-    converted.model.metadata_props.update(numbers)
+    # A file that cannot be written is noticed before the network is traced.
     with written_atomically(target) as temporary:
-        _save(converted, temporary)
-        difference = expected.difference(OnnxNetwork(temporary))
+        _write(masked, example, dynamic_batch, temporary)
+        try:
+            difference = expected.difference(OnnxNetwork(temporary))
+        except ConfigurationError as error:
+            raise ExportError(f"The ONNX file does not run, so that it is not written. {error}") from error
         if difference > expected.tolerance:
             raise ExportError(
                 f"The outputs of the ONNX file differ from those of {type(model).__name__} by "
@@ -100,15 +100,23 @@ def _examples(masked: nn.Module, example: Any, dynamic_batch: bool) -> Sequence[
     return [example, *others]
 
 
-def _converted(masked: nn.Module, example: Any, dynamic_batch: bool) -> Any:
-    """The network as an ``ONNXProgram`` of PyTorch."""
+def _write(masked: nn.Module, example: Any, dynamic_batch: bool, path: Path) -> None:
+    """Traces and converts a network, and writes the file."""
     # torch.export takes a dimension of length 1 for a constant.
     traced = resized(example, max(2, samples_in(example))) if dynamic_batch else example
-    arguments = (
-        () if isinstance(traced, Mapping) else tuple(traced) if isinstance(traced, (tuple, list)) else (traced,)
-    )
     named = dict(traced) if isinstance(traced, Mapping) else {}
-    shapes = _dynamic(named or arguments, samples_in(traced)) if dynamic_batch else None
+    arguments = () if named else tuple(traced) if isinstance(traced, (tuple, list)) else (traced,)
+    call = OnnxCall.of(masked, arguments, named)
+    numbers = OnnxNumbers(stored_parameters(masked), flops_per_sample(masked, example))
+    converted = _converted(masked, arguments, named, samples_in(traced) if dynamic_batch else None)
+    converted.model.metadata_props.update(OnnxNetwork.metadata(call, numbers))
+    _save(converted, path)
+
+
+def _converted(masked: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], samples: int | None) -> Any:
+    """The network as an ``ONNXProgram`` of PyTorch; with any number of samples unless ``samples`` is ``None``."""
+    bound = signature(masked.forward).bind(*arguments, **named).arguments
+    shapes = None if samples is None else _dynamic(dict(bound), samples)
     what = f"{type(masked).__name__} cannot be"
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -117,7 +125,7 @@ def _converted(masked: nn.Module, example: Any, dynamic_batch: bool) -> Any:
         except Exception as error:  # it has no common base for what it raises
             raise ConfigurationError(
                 f"{what} traced by torch.export: {first_line(error)} The forward must not depend on the values of "
-                "tensors." + (f" {_FIXED}" if dynamic_batch else "")
+                "tensors." + ("" if samples is None else f" {_FIXED}")
             ) from error
         try:
             return torch.onnx.export(program, dynamo=True, verbose=False)

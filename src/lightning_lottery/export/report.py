@@ -1,5 +1,6 @@
 """What an exported network gains, measured on this machine."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from lightning_lottery.channels import copy_of
+from lightning_lottery.channels import copy_of, resized
 from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.export.agreement import Expected
 from lightning_lottery.export.dense import masked_and_example
 from lightning_lottery.export.measure import Speedup
 from lightning_lottery.export.measurement import Measurement, measure
@@ -25,7 +27,7 @@ class ExportReport:
         forms: The networks in numbers, by form: ``"dense"``, the masked network with all its channels, comes
             first.
         kept: The form that was chosen.
-        left_out: The forms that were tried and not measured, each with the reason.
+        left_out: The forms that could not be made, or would gain nothing, each with the reason.
     """
 
     forms: Mapping[str, Measurement]
@@ -49,7 +51,7 @@ class ExportReport:
         Args:
             model: The network.
             ticket: The ticket, or the path of its file; ``None`` for a network that needs no masks.
-            exported: The result of :func:`compact`, :func:`sparse` or :func:`onnx`.
+            exported: The result of :func:`compact`, :func:`sparse`, :func:`onnx` or :func:`dense`.
             example: Real inputs; see :func:`compact`. Their samples are repeated or left out for a batch size.
             batch_sizes: The batch sizes to time.
             turns: How many times each network is timed; they take turns.
@@ -64,7 +66,13 @@ class ExportReport:
         if not isinstance(exported, nn.Module):
             raise ConfigurationError(f"exported={exported!r:.99} is not a network. Write compact(...) first.")
         masked, example = masked_and_example(model, ticket, example)
-        dense, made = measure([masked, copy_of(exported)], example, batch_sizes, turns, seconds)
+        expected = Expected.of(masked, [resized(example, size) for size in batch_sizes])
+        dense, made = measure([masked, copy_of(exported)], expected, example, batch_sizes, turns, seconds)
+        if made.difference == math.inf:
+            raise ConfigurationError(
+                f"exported has outputs of other shapes than {type(model).__name__}, or NaN in other places. Pass "
+                "the result of compact, sparse or onnx."
+            )
         return cls({"dense": dense, form: made}, form)
 
     @property
@@ -91,6 +99,8 @@ class ExportReport:
     def sentence(self) -> str:
         """What is gained, in one sentence."""
         if len(self.forms) == 1:
+            if self.left_out:
+                return "Nothing to gain: no other form is of use here."
             return "Nothing to gain: masks alone make a network neither smaller nor faster."
         if self.exported is self.dense:
             return "Nothing to gain: on this machine, no other form of the network is faster than the dense one."
@@ -99,7 +109,7 @@ class ExportReport:
         faster = {size: ratio for size, ratio in self.speedup.items() if ratio.is_faster}
         slower = {size: ratio for size, ratio in self.speedup.items() if ratio.is_slower}
         speed = "is " + _speeds(faster) if faster else "is not measurably faster here"
-        but = f", but only {_speeds(slower)}" if slower else ""
+        but = f", and slower elsewhere: {_speeds(slower)}" if slower else ""
         gain = "" if faster else "Nothing to gain in speed: " if share < 1 else "Nothing to gain: "
         the = "the" if gain else "The"
         return f"{gain}{the} {self.kept} network {size}, {'and' if faster else 'but'} {speed}{but}."
@@ -107,7 +117,7 @@ class ExportReport:
     def __str__(self) -> str:
         names = [f"{form} (kept)" if form == self.kept and len(self.forms) > 2 else form for form in self.forms]
         lines = [aligned([["", *names], *self._rows()], left={0}), self.sentence]
-        lines += [f"Left out: {form}, since {reason}" for form, reason in self.left_out.items()]
+        lines += [f"Left out: {form}. {reason}" for form, reason in self.left_out.items()]
         return "\n\n".join([lines[0], "\n".join(lines[1:])])
 
     def _rows(self) -> Iterator[list[str]]:

@@ -13,36 +13,41 @@ _VALUES_AT_ONCE = 2**18
 
 
 class _Packed(nn.Module):
-    """A layer that keeps its weight in another form beside its parameters, and makes it anew when they change.
+    """A layer that keeps a packed weight beside its parameters, and packs it anew when they are replaced.
 
-    The form may share the memory of the parameters, so that values which are copied into them count at once.
+    It may share the memory of the parameters, so that values which are copied into them count at once.
     """
 
-    _form: Any = None
+    _weight: Any = None
 
     def _pack(self) -> Any:
-        """Makes the other form of the weight."""
+        """Packs the weight."""
         raise NotImplementedError
 
     def _packed(self) -> Any:
-        """The other form of the weight."""
-        if self._form is None:
+        """The packed weight."""
+        if self._weight is None:
             with torch.inference_mode(False), torch.no_grad():
-                self._form = self._pack()
-        return self._form
+                self._weight = self._pack()
+        return self._weight
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "_weight":
+            vars(self).pop("_weight", None)
+        super().__setattr__(name, value)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         """Moves or converts the parameters."""
-        self._form = None
+        self._weight = None
         return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         """Loads the parameters, or replaces them."""
-        self._form = None
+        self._weight = None
         super()._load_from_state_dict(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key != "_form"}
+        return {key: value for key, value in vars(self).items() if key != "_weight"}
 
 
 class SparseLinear(_Packed):
@@ -74,32 +79,42 @@ class SparseLinear(_Packed):
         self.register_buffer("used", None if used is None else used.int())
         self.values = nn.Parameter(compressed.values(), requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+        self._selects = select
         self._samples_at_once = max(32, _VALUES_AT_ONCE // self.in_features)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Multiplies inputs of shape (…, inputs); the result has shape (…, outputs) and may not be contiguous."""
         # Every check counts: a call takes less than 0.1 ms.
+        if self._selects and inputs.shape[-1] != self.in_features:
+            raise RuntimeError(f"Inputs of shape {tuple(inputs.shape)} do not have {self.in_features} features.")
         if inputs.dim() != 2:
             flat = inputs.reshape(-1, self.in_features)
             return self.forward(flat).reshape(*inputs.shape[:-1], self.out_features)
-        form = self._form or self._packed()
+        weight = self._weight or self._packed()
         try:
             if inputs.shape[0] <= self._samples_at_once:
-                return _product(inputs, *form).t()
+                return _product(inputs, *weight).t()
             parts = torch.split(inputs, self._samples_at_once)
-            return torch.cat([_product(part, *form) for part in parts], dim=1).t()
+            return torch.cat([_product(part, *weight) for part in parts], dim=1).t()
         except RuntimeError:
             if not torch.is_autocast_enabled(inputs.device.type):
                 raise
         # Autocast has converted the operands to a type without sparse products.
-        with torch.autocast(inputs.device.type, enabled=False):
-            return self.forward(inputs.to(self.values.dtype))
+        device = inputs.device.type
+        with torch.autocast(device, enabled=False):
+            return self.forward(inputs.to(self.values.dtype)).to(torch.get_autocast_dtype(device))
 
     def _pack(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        shape = (self.out_features, self.in_features if self.used is None else len(self.used))
         with _no_beta_warning():
-            weight = torch.sparse_csr_tensor(self.rows, self.columns, self.values, shape, check_invariants=False)
+            weight = torch.sparse_csr_tensor(
+                self.rows, self.columns, self.values, self.stored_shape, check_invariants=False
+            )
         return weight, None if self.bias is None else self.bias.unsqueeze(1), self.used
+
+    @property
+    def stored_shape(self) -> tuple[int, int]:
+        """The shape of the sparse matrix: outputs, and the inputs that are multiplied."""
+        return self.out_features, self.in_features if self.used is None else len(self.used)
 
     @property
     def density(self) -> float:
@@ -150,6 +165,11 @@ def _product(inputs: Tensor, weight: Tensor, bias: Tensor | None, used: Tensor |
     columns = inputs.t() if used is None else inputs.t().index_select(0, used)
     product: Tensor = weight @ columns if bias is None else torch.addmm(bias, weight, columns)
     return product
+
+
+def is_on_gpu(weight: Tensor) -> bool:
+    """Whether a weight is on a GPU that may have semi-structured products."""
+    return weight.is_cuda
 
 
 def has_two_of_four(weight: Tensor) -> bool:
