@@ -3,7 +3,7 @@
 Run: taskset -c 1 python benchmarks/exports.py [--batch_sizes 1 60 1000] [--turns 11] [--cases lenet wide …]
 
 LeNet-300-100 is trained on 4,000 digits and pruned in 20 rounds, down to 1 % of its weights; a wide MLP in one
-round, to 5 %. Networks of torchvision, for images of 64 x 64 pixels, train a single step, and keep a part of the
+round, to 5 %. Networks of torchvision, for images of 32 x 32 pixels, train a single step, and keep a part of the
 channels of every group, at random, since the speed does not depend on which ones.
 
 export.best tries the compact and the sparse network and both, at each batch size, and compares their outputs.
@@ -89,7 +89,7 @@ def structured(name: str, *densities: float) -> Iterator[Case]:
     """A network of torchvision without a part of its channels."""
     for density in densities:
         seed_everything(0, verbose=False)
-        model, images = OneStep(getattr(torchvision.models, name)(weights=None)), torch.randn(8, 3, 64, 64)
+        model, images = OneStep(getattr(torchvision.models, name)(weights=None)), torch.randn(8, 3, 32, 32)
         ticket = ticket_of(model, density, images)
         yield Case(name, f"{density:.0%} of the channels", model, ticket, images)
 

@@ -260,7 +260,7 @@ def test_bad_input_is_refused():
         (
             (nn.Sequential(SparseLinear(torch.eye(784), None)), None, images, "net.onnx"),
             ConfigurationError,
-            "skip",
+            "are sparse layers",
         ),
     ]:
         with pytest.raises(error, match=message):

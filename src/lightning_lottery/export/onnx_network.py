@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib import import_module
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import keystr, tree_flatten_with_path
+from torch.utils._pytree import MappingKey, keystr, tree_flatten_with_path
 
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.files import local_path
@@ -55,12 +56,22 @@ class OnnxCall:
         tensors, constants = _split(bound)
         return cls([(p.name, p.kind.name) for p in parameters], list(tensors), constants)
 
+    @cached_property
+    def _is_plain(self) -> bool:
+        """Whether the file takes just the first arguments, and all of them are tensors."""
+        first = [keystr((MappingKey(name),)) for name, kind in self.parameters[: len(self.tensors)]]
+        return not self.constants and list(self.tensors) == first
+
     def arranged(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
         """The tensors of a call, in the order of the file.
 
         Raises:
             ConfigurationError: The tensors are not those of the file, or another value differs.
         """
+        # The usual case, fast: a call takes less than 0.1 ms.
+        are_tensors = all(isinstance(value, Tensor) for value in args)
+        if self._is_plain and are_tensors and not kwargs and len(args) == len(self.tensors):
+            return list(args)
         parameters = []
         for name, kind in self.parameters:
             default = Parameter.empty if kind.startswith("VAR_") else None
