@@ -223,9 +223,18 @@ def test_faults_are_said_in_one_line_before_any_work(exp, monkeypatch):
         (["--out=net.pt", "--format=onnx"], "ConfigurationError: .* does not fit --format onnx"),
         (["--out=s3://bucket/net.pt"], "ConfigurationError: 's3://bucket/net.pt' is a URL"),
         (["--out=locked/net.pt"], "ConfigurationError: --out locked/net.pt is in .*locked, which is read-only"),
-        ([f"--out={TICKET}", "--overwrite"], "ConfigurationError: .* is a file that is needed"),
-        (["--out=exp.yaml", "--overwrite"], "ConfigurationError: --out exp.yaml is a file that is needed"),
-        ([f"--out={CHECKPOINT}", f"--weights={CHECKPOINT}", "--overwrite"], "ConfigurationError: .* is needed"),
+        (
+            [f"--out={TICKET}", "--overwrite"],
+            "ConfigurationError: .* is a file of a run, or one that this command reads",
+        ),
+        (
+            ["--out=exp.yaml", "--overwrite"],
+            "ConfigurationError: --out exp.yaml is a file of a run, or one that this",
+        ),
+        (
+            [f"--out={CHECKPOINT}", f"--weights={CHECKPOINT}", "--overwrite"],
+            "ConfigurationError: .* this command reads",
+        ),
         (["--out=net.pt", "--device=meta"], "ConfigurationError: --device meta cannot be used"),
         (["--out=net.pt", "--batch_sizes", "0"], "ConfigurationError: --batch_sizes=0 must be an integer"),
         (["--out=net.pt", "--device=tpu9"], "ConfigurationError: --device tpu9 cannot be used"),

@@ -112,7 +112,7 @@ def _target(options: Namespace) -> Path:
     elif (target.suffix == ".onnx") != (options.format == "onnx"):
         fault = f"does not fit --format {options.format}"
     elif RunFolder.of_ticket(target) is not None or target.absolute() in _read(options):
-        fault = "is a file that is needed"
+        fault = "is a file of a run, or one that this command reads"
     if fault is not None:
         raise ConfigurationError(f"--out {target} {fault}. Write the path of a new file, such as {example}.")
     if target.exists() and not options.overwrite:
