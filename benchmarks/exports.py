@@ -29,7 +29,7 @@ from quiet import quiet_trainer
 from structured import OneStep, ticket_of
 from torch import Tensor, nn
 
-from lightning_lottery import LotteryError, LotteryTicketCallback, Ticket, export
+from lightning_lottery import LotteryTicketCallback, Ticket, export
 from lightning_lottery.vision import MLP, MNIST5000, Classifier, LeNet300100
 
 # 20 % fewer in each round, but exactly 20, 5 and 1 % in three of them.
@@ -118,10 +118,7 @@ class Result:
             _, best[size] = export.best(case.model, case.ticket, case.inputs, [size], turns)
             print(f"\n{case.name}, {case.kept}\n{best[size]}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            try:
-                small = export.compact(case.model, case.ticket, case.inputs)
-            except LotteryError:
-                small = export.dense(case.model, case.ticket)
+            small = export.compact(case.model, case.ticket, case.inputs)
             made = export.onnx(small, None, case.inputs, Path(folder, "network.onnx"))
             onnx = export.ExportReport.measure(
                 case.model, case.ticket, made, case.inputs, batch_sizes, turns, form="ONNX"

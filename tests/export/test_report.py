@@ -108,10 +108,10 @@ SMALLER = "Nothing to gain in speed: the compact network has 25.0% of the parame
         (
             0.25,
             {1: 0.5, 32: 2.0},
-            f"{GAINED} 2.0 x as fast at batch size 32, and slower elsewhere: 0.5 x as fast at batch size 1.",
+            f"{GAINED} 2.0 x as fast at batch size 32; it is only 0.5 x as fast at batch size 1.",
         ),
         (0.25, {1: 1.02}, f"{SMALLER} here."),
-        (0.25, {1: 0.5}, f"{SMALLER} here, and slower elsewhere: 0.5 x as fast at batch size 1."),
+        (0.25, {1: 0.5}, f"{SMALLER} here; it is only 0.5 x as fast at batch size 1."),
         (1, {1: 1.2}, "The compact network has as many parameters, and is 1.2 x as fast at batch size 1."),
         (
             1,

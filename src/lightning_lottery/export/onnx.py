@@ -56,7 +56,7 @@ def onnx(
         ConfigurationError: A package is missing (extra ``onnx``), the network fails on the example, it cannot be
             traced or converted, or the path is a URL or a folder.
         ExportError: The outputs differ by more than 1e-4 of the largest output (2e-2 for 16-bit types), or contain
-            no finite number.
+            no finite number; or onnxruntime cannot run the file, or it would be larger than 2 GiB.
         FolderError: The file cannot be written.
         TicketError: The ticket does not fit the network.
     """

@@ -109,7 +109,7 @@ class ExportReport:
         faster = {size: ratio for size, ratio in self.speedup.items() if ratio.is_faster}
         slower = {size: ratio for size, ratio in self.speedup.items() if ratio.is_slower}
         speed = "is " + _speeds(faster) if faster else "is not measurably faster here"
-        but = f", and slower elsewhere: {_speeds(slower)}" if slower else ""
+        but = f"; it is only {_speeds(slower)}" if slower else ""
         gain = "" if faster else "Nothing to gain in speed: " if share < 1 else "Nothing to gain: "
         the = "the" if gain else "The"
         return f"{gain}{the} {self.kept} network {size}, {'and' if faster else 'but'} {speed}{but}."

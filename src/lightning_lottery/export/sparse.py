@@ -22,7 +22,7 @@ from lightning_lottery.export.sparse_linear import (
 )
 from lightning_lottery.tickets import Ticket
 
-# Above this density, nothing is tried. In benchmarks/exports.py, layers above about 25 % gained nothing.
+# Above this density, nothing is tried: values of 32 bits and their indices would take more space than the matrix.
 _MOST = 0.5
 # Below this fraction of used inputs, it may be faster to copy those before they are multiplied.
 _FEW = 0.75
