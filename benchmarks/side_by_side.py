@@ -12,7 +12,6 @@ Needs Fashion-MNIST: Debian's package dataset-fashion-mnist, or a download by to
 """
 
 import argparse
-import gzip
 import io
 import json
 import logging
@@ -31,6 +30,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from fashion import unpack_debian
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelPruning
 from quiet import quiet_trainer
@@ -43,7 +43,6 @@ from lightning_lottery.vision import Classifier, LeNet300100, TensorLoader
 
 EPOCHS, ROUNDS, AMOUNT, BATCH, LR = 2, 3, 0.2, 60, 1.2e-3
 DEFAULT_ADAM = "SIDE_BY_SIDE_DEFAULT_ADAM"
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
 class Observer:
@@ -101,11 +100,7 @@ class Observe(Callback):
 
 def splits(root: Path) -> tuple[datasets.FashionMNIST, datasets.FashionMNIST]:
     """Training and test images from torchvision."""
-    raw = root / "FashionMNIST" / "raw"
-    if DEBIAN.is_dir() and not raw.is_dir():
-        raw.mkdir(parents=True)
-        for packed in DEBIAN.glob("*.gz"):
-            (raw / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
+    unpack_debian(root)
     train, test = (
         datasets.FashionMNIST(root, train, transforms.ToTensor(), download=True) for train in (True, False)
     )

@@ -31,6 +31,8 @@ FAST = [
     "accumulation",
     "own generator",
     "manual optimization",
+    "search rounds",
+    "search rounds after late rewinding",
 ]
 
 
@@ -73,6 +75,8 @@ RESTARTED = [
     "early bird",
     "rounds that end",
     "coupled channels",
+    "search rounds",
+    "search rounds, trained weights",
 ]
 
 

@@ -225,5 +225,5 @@ class Elsewhere(SignOnly):
 
 
 def test_a_control_of_a_round_that_does_not_exist_is_refused():
-    with pytest.raises(ConfigurationError, match=r"Elsewhere.rounds returns \[7\], but 7 is not a round.*0 to 1"):
+    with pytest.raises(ConfigurationError, match=r"returns \[7\], but 7 is not a round that trains.*\[0, 1\]"):
         LotteryTicketCallback(densities=[0.4], controls=[Elsewhere()])

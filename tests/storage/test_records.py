@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_lottery import ConfigurationError, Records
-from lightning_lottery.storage.records import Curve, is_better, smallest_matching
+from lightning_lottery.storage.record import Curve, is_better
+from lightning_lottery.storage.records import smallest_matching
 from tests.helpers.records import record
 
 

@@ -6,6 +6,7 @@ existed since the oldest supported version, 2.5.0, unless its comment names a la
 
 from lightning_lottery._lightning.commands import Command, CommandFinished, CommandLine
 from lightning_lottery._lightning.fit import RoundsFit
+from lightning_lottery._lightning.flops import FlopsOfBatch
 from lightning_lottery._lightning.loop import Hooks
 from lightning_lottery._lightning.optimizers import before_optimizers
 from lightning_lottery._lightning.other_callbacks import gradients_stay_masked, other_callbacks
@@ -16,6 +17,7 @@ __all__ = [
     "Command",
     "CommandFinished",
     "CommandLine",
+    "FlopsOfBatch",
     "Hooks",
     "RoundsFit",
     "RoundsLoop",

@@ -14,7 +14,7 @@ from lightning_lottery._lightning.loggers import RoundLoggers
 from lightning_lottery._lightning.other_callbacks import CallbackState, gradients_stay_masked, take
 from lightning_lottery._lightning.rounds_loop import RoundsLoop
 from lightning_lottery._lightning.training_data import TrainingData, training_data
-from lightning_lottery.storage import FitEnd, FitMoment, FitPoint, FitStart, GeneratorState, StateDict
+from lightning_lottery.storage import FitEnd, FitMoment, FitPoint, FitStart, GeneratorState, ShortRound, StateDict
 from lightning_lottery.tickets import RoundId
 
 
@@ -91,6 +91,7 @@ class RoundsFit:
         fresh_optimizer: bool = False,
         fine_tuning: tuple[int, float] | None = None,
         data_seed: int | None = None,
+        short: ShortRound | None = None,
     ) -> None:
         """Rewinds everything except the weights: loops, optimizers, callbacks, data, generators.
 
@@ -102,18 +103,23 @@ class RoundsFit:
             fresh_optimizer: Whether optimizers start without their per-weight state at the point.
             fine_tuning: Number of epochs and constant learning rate of the round; by default the schedule applies.
             data_seed: A seed for all random generators, instead of rewinding them.
+            short: The length of the round; by default the Trainer's limits apply.
         """
         trainer, loop = self.trainer, self.trainer.fit_loop
         trainer.should_stop = False  # otherwise the next round would train no batch
-        loop.max_epochs, trainer.accumulate_grad_batches = self._limits
+        self._limits.restore()
         axis = loop.epoch_loop._batches_that_stepped  # the step that loggers see
         loop_state.reset(loop)
         loop.epoch_loop._batches_that_stepped = 0
         trainer._logger_connector.reset_results()  # as before every fit; otherwise metrics of one round
         trainer._logger_connector.reset_metrics()  # would count as those of the next
         trainer.lightning_module.zero_grad(set_to_none=True)
+        if short is not None:
+            self._shorten(short, point)
         loop_state.set_up_optimizers(trainer)
         self._optimizers.restore()
+        if short is not None and point is not None:
+            point = self._optimizers.in_new_length(point)
         trainer.precision_plugin.load_state_dict(copy.deepcopy(self._precision))  # the scale of 16-bit gradients
         if point is not None:
             loop_state.load_optimization(trainer, point.optimization, fresh_optimizer)
@@ -131,6 +137,27 @@ class RoundsFit:
             self.fine_tune(*fine_tuning)
         self.progress.start_round()
 
+    def _shorten(self, length: ShortRound, point: FitPoint | None) -> None:
+        """Makes the length of a round that starts at a point the limit of the Trainer."""
+        step, epochs = (0, 0) if point is None else (point.step, point.epochs)
+        self._limits.shorten(length, step, epochs)
+
+    def shorten(self, length: ShortRound, point: FitPoint | None) -> None:
+        """Shortens a resumed round, after Lightning has loaded its checkpoint.
+
+        Args:
+            length: The length of the round.
+            point: The point where the round has started; ``None`` for the beginning.
+        """
+        state = loop_state.optimization(self.trainer)
+        self._shorten(length, point)
+        loop_state.set_up_optimizers(self.trainer)  # schedulers were made for the length of other rounds
+        loop_state.load_optimizers(self.trainer, state)
+
+    def validate_at_end_of_short_round(self) -> None:
+        """Lets a short round validate after its last step. Call it after all hooks of every batch."""
+        self._limits.validate_at_end()
+
     def fine_tune(self, epochs: int, lr: float) -> None:
         """Sets a constant learning rate and a number of epochs for a round."""
         self.trainer.fit_loop.max_epochs = epochs
@@ -146,6 +173,8 @@ class RoundsFit:
             memories=[memory.at_point() for memory in self._memories],
             metrics=metrics.last_values(self.trainer),
             data=self.gather(self._data.moment()),
+            step=self.trainer.global_step,
+            epochs=self.trainer.fit_loop.epoch_progress.current.ready,
         )
 
     def moment(self) -> FitMoment:

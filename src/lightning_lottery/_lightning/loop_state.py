@@ -2,6 +2,7 @@
 
 import copy
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.loops.progress import _BaseProgress
 
-from lightning_lottery.storage import Optimization, StateDict
+from lightning_lottery.storage import FitPoint, Optimization, StateDict
 
 
 def reset(loop: _Loop) -> None:
@@ -135,11 +136,40 @@ def load_optimization(trainer: Trainer, state: Optimization, fresh_optimizer: bo
         fresh_optimizer: Whether to leave out the per-weight state of the optimizers.
     """
     trainer.fit_loop.load_state_dict(copy.deepcopy(state.loops))
+    load_optimizers(trainer, state, fresh_optimizer)
+
+
+def load_optimizers(trainer: Trainer, state: Optimization, fresh_optimizer: bool = False) -> None:
+    """Restores the result of :func:`optimization` without the loops; for the arguments see there."""
     for optimizer, values in zip(trainer.optimizers, state.optimizers, strict=True):
         optimizer.load_state_dict(copy.deepcopy({**values, "state": {}} if fresh_optimizer else values))
     for config, values in zip(trainer.lr_scheduler_configs, state.schedulers, strict=True):
         config.scheduler.load_state_dict(copy.deepcopy(values))
     trainer.precision_plugin.load_state_dict(copy.deepcopy(state.precision))
+
+
+def in_new_length(saved: list[StateDict], initial: list[StateDict], fresh: list[StateDict]) -> list[StateDict]:
+    """The states of schedulers at a later point, for a round of another length.
+
+    Args:
+        saved: The states at the point.
+        initial: The states of the same schedulers before their first step.
+        fresh: The states of schedulers that were made for the other length, before their first step.
+
+    Returns:
+        The states at the point, with the values of ``fresh`` where it differs from ``initial``, such as the number
+        of steps that a schedule is made for.
+    """
+    return [_in_new_length(*states) for states in zip(saved, initial, fresh, strict=True)]
+
+
+def _in_new_length(saved: Any, initial: Any, fresh: Any) -> Any:
+    if all(isinstance(state, dict) for state in (saved, initial, fresh)):
+        known = initial.keys() & fresh.keys()
+        return {k: _in_new_length(v, initial[k], fresh[k]) if k in known else v for k, v in saved.items()}
+    if all(isinstance(state, (list, tuple)) and len(state) == len(saved) for state in (saved, initial, fresh)):
+        return type(saved)(_in_new_length(*parts) for parts in zip(saved, initial, fresh, strict=True))
+    return saved if str(initial) == str(fresh) else fresh
 
 
 def other_options(saved: list[StateDict], present: list[StateDict]) -> str | None:
@@ -202,6 +232,13 @@ class InitialOptimizers:
 
     def _parts(self) -> list[Any]:
         return [*self._trainer.optimizers, *(config.scheduler for config in self._trainer.lr_scheduler_configs)]
+
+    def in_new_length(self, point: FitPoint) -> FitPoint:
+        """A point for a round of another length, whose optimizers and schedulers were just made."""
+        schedulers = [config.scheduler.state_dict() for config in self._trainer.lr_scheduler_configs]
+        initial = self.states[len(self._trainer.optimizers) :]
+        moved = in_new_length(point.optimization.schedulers, initial, schedulers)
+        return replace(point, optimization=replace(point.optimization, schedulers=moved))
 
     def restore(self) -> None:
         """Restores the initial state of the objects that are still used."""

@@ -37,7 +37,11 @@ class Progress:
         """The optimizer steps of the round so far, or its batches if Lightning counts no steps."""
         steps = self._trainer.global_step - self.first_step
         # optimizers(use_pl_optimizer=False) bypass Lightning's step counter, but not its batch counter.
-        return steps if steps or not self.has_uncounted_steps() else self._batches() - self.first_batch
+        return steps if steps or not self.has_uncounted_steps() else self.batches()
+
+    def batches(self) -> int:
+        """The batches of the round so far."""
+        return self._batches() - self.first_batch
 
     def has_uncounted_steps(self) -> bool:
         """Whether the LightningModule seems to step its optimizers without Lightning: batches, but no steps."""
@@ -90,11 +94,11 @@ class Progress:
         """The optimizer steps of a complete round; infinite if unknown."""
         loop: Any = self._trainer.fit_loop
         most = math.inf if loop.max_steps == -1 else loop.max_steps
-        return min(self._most_epochs() * self._steps_per_epoch(), most)
+        return min(self._most_epochs() * self.steps_per_epoch(), most)
 
     def epochs_per_round(self) -> float:
         """The epochs of a complete round, of which the last may be a fraction; infinite if unknown."""
-        steps, most = self._steps_per_epoch(), self._trainer.fit_loop.max_steps
+        steps, most = self.steps_per_epoch(), self._trainer.fit_loop.max_steps
         epochs = self._most_epochs()
         return epochs if most == -1 or math.isinf(steps) else min(epochs, most / steps)
 
@@ -107,7 +111,8 @@ class Progress:
         epochs = self._trainer.fit_loop.max_epochs
         return math.inf if epochs in (None, -1) else float(epochs)
 
-    def _steps_per_epoch(self) -> float:
+    def steps_per_epoch(self) -> float:
+        """The optimizer steps of one epoch; infinite if unknown."""
         trainer: Any = self._trainer
         varies = any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks)
         if varies or not trainer.lightning_module.automatic_optimization:

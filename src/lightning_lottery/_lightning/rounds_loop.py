@@ -6,6 +6,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_lottery._lightning.checkpoints import RoundCheckpoints
 from lightning_lottery._lightning.data_order import DataOrder
+from lightning_lottery._lightning.limits import Limits
 from lightning_lottery._lightning.loop import Hooks, install
 from lightning_lottery._lightning.other_callbacks import other_callbacks
 from lightning_lottery._lightning.progress import Progress
@@ -52,17 +53,16 @@ class RoundsLoop:
         self._restore_epochs = lambda: setattr(loop, "max_epochs", before)
         loop.max_epochs = max(epochs, before or 0)
 
-    def limits(self) -> tuple[int | None, int]:
-        """The number of epochs of a round and of batches per step. Call it right before the first round.
+    def limits(self) -> Limits:
+        """The limits of a round. Call it right before the first round.
 
         Other callbacks have set them by then: stochastic weight averaging lengthens the fit in ``on_fit_start``.
-        The number of epochs is restored at the end of the fit.
+        The length is restored at the end of the fit.
         """
-        loop = self.trainer.fit_loop
         self._restore_epochs()
-        epochs = loop.max_epochs
-        self._undo.insert(0, lambda: setattr(loop, "max_epochs", epochs))
-        return epochs, self.trainer.accumulate_grad_batches
+        limits = Limits(self.trainer)
+        self._undo.insert(0, limits.restore_length)
+        return limits
 
     def other_callbacks(self) -> list[Callback]:
         """All callbacks of the Trainer except ours."""

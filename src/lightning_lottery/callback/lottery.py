@@ -36,9 +36,9 @@ from lightning_lottery.pruning import (
     scope_of,
 )
 from lightning_lottery.rounds import Round, Run, begin_run, resume_run
-from lightning_lottery.rules import Control, Rewind, Settings, Stop, rewind_of
+from lightning_lottery.rules import Control, Rewind, Settings, Stop, length_of, rewind_of
 from lightning_lottery.storage import GivenTicket, Records, to_plain
-from lightning_lottery.tickets import Ticket
+from lightning_lottery.tickets import TICKET_BRANCH, Ticket
 
 
 class LotteryTicketCallback(Resumable):
@@ -80,7 +80,15 @@ class LotteryTicketCallback(Resumable):
             pass multiplies by, which :meth:`preview` lists.
         exclude: Patterns of names of parameters never to prune; ``"frozen"`` means all that are not trained.
         controls: Controls to train after the tickets, in the same fit.
-        control_rounds: The rounds whose tickets the controls use; by default all except 0.
+        control_rounds: The rounds whose tickets the controls use; by default all that train fully, except 0.
+        search: The length of rounds that only look for the next mask: ``"1000 steps"``, ``"2 epochs"``, or
+            ``"20%"`` of the steps of a round. Round 0 trains fully; then come short rounds, recorded as branch
+            ``"search"``; then the tickets of ``full_rounds`` train fully. In a short round, the length is the
+            Trainer's limit while optimizers and schedulers are made, so schedules that follow
+            ``estimated_stepping_batches`` or ``max_epochs`` are compressed, and others are cut. With a later
+            rewind point, the length counts from there.
+        full_rounds: With ``search``, the rounds whose tickets train fully: a list that contains the last round, or
+            ``"all"``. Default: the last round alone.
         same_data_order: Whether every round uses the same random numbers, and so the same order of data.
             Otherwise the random generators continue.
         dirpath: The run folder; it must not contain another run. Default: ``lottery`` in the logger's ``log_dir``
@@ -119,6 +127,8 @@ class LotteryTicketCallback(Resumable):
         exclude: Sequence[str] = (),
         controls: Sequence[Control] = (),
         control_rounds: Sequence[int] | None = None,
+        search: str | int | None = None,
+        full_rounds: Sequence[int] | Literal["all"] | None = None,
         same_data_order: bool = True,
         dirpath: str | Path | None = None,
         overwrite: bool = False,
@@ -137,6 +147,8 @@ class LotteryTicketCallback(Resumable):
             exclude=exclude,
             controls=controls,
             control_rounds=control_rounds,
+            search=length_of(search),
+            full_rounds=full_rounds,
             same_data_order=same_data_order,
             dirpath=None if dirpath is None else local_path(dirpath, "dirpath='runs/mine'"),
             overwrite=overwrite,
@@ -210,13 +222,15 @@ class LotteryTicketCallback(Resumable):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Counts values of the monitored metric that are logged from now on as new."""
+        """Counts values of the monitored metric that are logged from now on as new, and the first operations."""
         if self._run is not None:
             self._run.round.metric.begin_batch(trainer)
+            self._run.begin_batch()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Saves the rewind point when training reaches it."""
         if self._run is not None:
+            self._run.end_step()
             self._run.save_rewind_point(between_epochs=False)
 
     @property
@@ -243,9 +257,10 @@ class LotteryTicketCallback(Resumable):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the table of all rounds."""
         if self._run is not None and self.settings.verbose:
-            trainer.print(
-                f"\n{report.table(self.records, self.settings.monitor)}\n\nRun folder: {self.run_folder}"
-            )
+            parts = [report.table(self.records, self.settings.monitor)]
+            if 0 in self.records[TICKET_BRANCH]:
+                parts.append(f"Cost, in trainings of round 0:\n{report.cost_table(self.records.cost())}")
+            trainer.print("\n" + "\n\n".join([*parts, f"Run folder: {self.run_folder}"]))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restores the Trainer. Finished rounds are already on disk."""
@@ -288,7 +303,7 @@ class LotteryTicketCallback(Resumable):
 
     def _after_batch(self) -> None:
         if self._run is not None:
-            self._run.save_rewind_point_again()
+            self._run.end_batch()
 
     def _before_epoch(self) -> None:
         if self._run is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lightning_lottery.files import write_atomically
 from lightning_lottery.storage import Records
-from lightning_lottery.tickets import TICKET_BRANCH, RoundId
+from lightning_lottery.tickets import SEARCH_BRANCH, TICKET_BRANCH, RoundId
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +39,8 @@ def has_equal_densities(records: Records) -> bool:
 def curves(records: Records, metric: str, by_round: bool = False) -> dict[str, list[tuple[float, float]]]:
     """The final values of a metric: (density, value) pairs by branch, starting with the dense round.
 
+    Search rounds, whose trainings are shorter, are left out.
+
     Args:
         records: The records.
         metric: The name of the metric.
@@ -51,6 +53,7 @@ def curves(records: Records, metric: str, by_round: bool = False) -> dict[str, l
             if isfinite(record.metrics.get(metric, nan))
         ]
         for branch in records.branches()
+        if branch != SEARCH_BRANCH
     }
 
 

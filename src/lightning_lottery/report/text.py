@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from lightning_lottery.storage import Records, RoundRecord
+from lightning_lottery.storage import Cost, Records, RoundRecord
 from lightning_lottery.tickets import RoundId
 
 
@@ -28,10 +28,21 @@ def line(record: RoundRecord, last_round: int, monitor: str | None) -> str:
     return " · ".join(parts)
 
 
-def scalars(record: RoundRecord, monitor: str | None, layer_densities: Mapping[str, float]) -> dict[str, float]:
-    """The values that loggers receive after a round, with separate names for tickets and controls."""
+def scalars(
+    record: RoundRecord, monitor: str | None, layer_densities: Mapping[str, float], cost: float | None = None
+) -> dict[str, float]:
+    """The values that loggers receive after a round, with separate names for tickets, search rounds and controls.
+
+    Args:
+        record: The record of the round.
+        monitor: The name of the monitored metric.
+        layer_densities: The density of each prunable parameter, by name.
+        cost: What all trainings so far have cost, in dense trainings; ``None`` if unknown.
+    """
     group = "lottery" if record.id.is_ticket else f"lottery_{record.branch}"
     values: dict[str, float] = {f"{group}/density": record.density}
+    if cost is not None:
+        values[f"{group}/cost"] = cost
     if monitor is not None and monitor in record.metrics:
         values[f"{group}/{monitor}"] = record.metrics[monitor]
     if record.best_value is not None and record.best_step is not None:
@@ -53,6 +64,16 @@ def table(records: Records, monitor: str | None) -> str:
             row += [_number(record.metrics.get(monitor)), _number(record.best_value), str(record.best_step)]
         rows.append([*row, str(record.steps), f"{record.seconds:.1f}"])
     return aligned(rows, left={1})
+
+
+def cost_table(cost: Cost) -> str:
+    """What a run cost, by branch and in all, as a text table."""
+    rows = [["branch", "trainings", "FLOPs", "sparse FLOPs", "seconds"]]
+    whole = {"all": cost} if len(cost.by_branch) > 1 else {}
+    for branch, part in {**cost.by_branch, **whole}.items():
+        numbers = (part.trainings, part.flops, part.sparse_flops, part.seconds)
+        rows.append([branch, *("-" if number is None else f"{number:.2f}" for number in numbers)])
+    return aligned(rows, left={0})
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = ()) -> str:

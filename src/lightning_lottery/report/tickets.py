@@ -7,7 +7,7 @@ from lightning_lottery.analysis import Overlap, TicketOverlap
 from lightning_lottery.plain import printable
 from lightning_lottery.report.text import aligned
 from lightning_lottery.storage import RoundRecord
-from lightning_lottery.tickets import TICKET_BRANCH, TicketSummary
+from lightning_lottery.tickets import TicketSummary
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -21,7 +21,7 @@ def ticket_text(summary: TicketSummary, path: Path, records: Sequence[RoundRecor
         records: The record of the ticket's round and that of the dense round, if they are known.
     """
     size = path.stat().st_size
-    kind = "ticket" if summary.branch == TICKET_BRANCH else f"control {printable(summary.branch)}"
+    kind = f"control {printable(summary.branch)}" if summary.id.is_control else "ticket"
     lines = [
         f"{printable(str(path))}: {kind} of round {summary.round}, density {summary.density:.4f}",
         f"{summary.kept:,} of {summary.prunable:,} prunable weights survive; with biases, normalisation and "

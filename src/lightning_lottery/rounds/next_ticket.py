@@ -9,7 +9,7 @@ from lightning_lottery.rounds.next_masks import NextMasks, derived_seed
 from lightning_lottery.rounds.rewind_point import RewindPoint
 from lightning_lottery.rounds.round import Round
 from lightning_lottery.rules import make_control
-from lightning_lottery.tickets import RoundId, Ticket, masked_parameters, tensors_of
+from lightning_lottery.tickets import SEARCH_BRANCH, RoundId, Ticket, masked_parameters, tensors_of
 
 
 class NextTicket:
@@ -47,15 +47,18 @@ class NextTicket:
 
         Args:
             entry: The round.
-            trained: The round before, whose trained weights are in the network; ``None`` before any training.
+            trained: The round whose trained weights are in the network and give the masks; ``None`` before any
+                training, and for a ticket that search rounds have found before.
 
         Returns:
             The ticket, on the CPU unless it is sharded.
         """
-        if not entry.is_ticket:
+        if entry.is_control:
             return self._control(entry)
         if entry.number == 0:
             return self._rewind_point.dense()
+        if trained is None and self._settings.search is not None:
+            return self._found(entry)
         if trained is not None:
             masks, start = trained.masks, trained.start
         else:
@@ -63,6 +66,12 @@ class NextTicket:
             masks = masked_parameters(dense, self._module)[1]
         made = self.masks.make(entry.number, masks, start.weights())
         return self._rewind_point.next_ticket(entry, made, self.copies)
+
+    def _found(self, entry: RoundId) -> Ticket:
+        """The ticket of a round that search rounds have found before."""
+        is_last = entry.number == self._settings.sizes.last_round
+        source = entry if is_last else RoundId(entry.number, SEARCH_BRANCH)
+        return replace(self._folder.read_ticket(self._folder.ticket_name(source)), branch=entry.branch)
 
     def _control(self, entry: RoundId) -> Ticket:
         tensors, dense = tensors_of(self._module), self._rewind_point.dense()

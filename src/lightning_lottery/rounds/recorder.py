@@ -7,7 +7,7 @@ from lightning_lottery import report
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.errors import TrainingError
 from lightning_lottery.rules import Settings
-from lightning_lottery.storage import Records, RoundRecord, RunFolder
+from lightning_lottery.storage import Cost, Records, RoundRecord, RunFolder
 
 
 class Recorder:
@@ -42,7 +42,8 @@ class Recorder:
         if record.saved_steps:
             steps = record.steps + record.saved_steps
             self.say(f"A stop rule saved {record.saved_steps} of {steps} steps ({_percent(record)}).")
-        if monitor is not None and monitor not in record.metrics:
+        # A search round may be too short for a validation, and its metrics decide nothing.
+        if monitor is not None and monitor not in record.metrics and not record.id.is_search:
             logged = ", ".join(map(repr, record.metrics)) or "none"
             raise TrainingError(
                 f"monitor={monitor!r} was never logged in {record.id}. The logged "
@@ -58,8 +59,14 @@ class Recorder:
             self._log_figure(self._records[-1])
 
     def _log_scalars(self, record: RoundRecord) -> None:
-        scalars = report.scalars(record, self._settings.monitor, self._layer_densities(record))
+        cost = None if self._settings.prune_at_init else self._cost_up_to(record)
+        scalars = report.scalars(record, self._settings.monitor, self._layer_densities(record), cost)
         self._fit.loggers.log(scalars, record.round)
+
+    def _cost_up_to(self, last: RoundRecord) -> float:
+        """What all trainings up to this one have cost, in dense trainings."""
+        records = list(self._records)
+        return Cost.of(records[: records.index(last) + 1]).trainings
 
     def _layer_densities(self, record: RoundRecord) -> dict[str, float]:
         if not record.kept_by_layer:  # written by an older version
@@ -67,7 +74,7 @@ class Recorder:
         return {name: kept / self._sizes[name] for name, kept in record.kept_by_layer.items()}
 
     def _log_figure(self, record: RoundRecord) -> None:
-        if self._settings.monitor in record.metrics and report.can_draw():
+        if self._settings.monitor in record.metrics and not record.id.is_search and report.can_draw():
             # Controls come last but have smaller round numbers, and the steps of a figure must rise.
             number = len(self._records) - 1
             self._fit.loggers.draw("lottery/accuracy_against_density", lambda: self._draw(is_wide=False), number)

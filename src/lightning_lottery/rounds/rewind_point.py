@@ -19,6 +19,7 @@ from lightning_lottery.storage import (
     PendingPoint,
     RewindState,
     RunFolder,
+    ShortRound,
 )
 from lightning_lottery.tickets import ModuleState, RoundId, Ticket, starting_values
 
@@ -66,6 +67,7 @@ class RewindPoint:
         module: nn.Module,
         folder: RunFolder,
         pending: Points,
+        search: ShortRound | None,
         dense: Ticket,
     ) -> "RewindPoint":
         """Writes the point of a new run: the present state, until round 0 reaches a later one.
@@ -76,6 +78,7 @@ class RewindPoint:
             module: The network, with its initial weights.
             folder: The run folder.
             pending: The result of :func:`pending_points`.
+            search: The result of :func:`search_length`.
             dense: The dense ticket, with the initial weights.
         """
         initial, rule, controls = ModuleState.of(module), settings.rewind, settings.branches.items()
@@ -93,6 +96,7 @@ class RewindPoint:
                 fresh_optimizer=rule.fresh_optimizer,
                 from_init=[branch for branch, control in controls if control.from_init],
                 other_data_order=[branch for branch, control in controls if control.other_data_order],
+                search=search,
             )
         )
         return cls(rule, fit, module, folder, state, weights, pending)
@@ -202,13 +206,16 @@ class RewindPoint:
             weights = starting_values(self._module)
             self._keep_module_state(entry.number)
         masks = {name: mask if is_sharded(mask) else mask.cpu() for name, mask in masks.items()}
-        return update_copies(replace(dense, masks=masks, weights=weights, round=entry.number), dense, copies)
+        made = replace(dense, masks=masks, weights=weights, round=entry.number, branch=entry.branch)
+        return update_copies(made, dense, copies)
 
     def _keep_module_state(self, number: int) -> None:
         """Keeps the state of the network that a round starts from, if weights are not rewound."""
         state, now = self._state.read(), ModuleState.of(self._module)
-        # Keep the state of the finished round: it restarts if the process ends before the ticket is written.
-        kept = {name: earlier for name, earlier in state.kept.items() if name == str(number - 1)}
+        # Keep the state of the finished round: it restarts if the process ends before the ticket is written. After
+        # search rounds, earlier tickets are still to be trained.
+        needs_all = state.search is not None
+        kept = {name: earlier for name, earlier in state.kept.items() if needs_all or name == str(number - 1)}
         kept[str(number)] = replace(state.initial, buffers=now.buffers, extra=now.extra)
         self._state.write(replace(state, kept=kept))
 
@@ -221,7 +228,8 @@ class RewindPoint:
         state.module_at(entry).restore(self._module)
         ticket.apply(self._module)
         length = None if state.is_initial(entry) else self._rule.length
-        self._fit.rewind(same_data_order, state.point_at(entry), self._rule.fresh_optimizer, length, seed)
+        short = state.search if entry.is_search else None
+        self._fit.rewind(same_data_order, state.point_at(entry), self._rule.fresh_optimizer, length, seed, short)
 
     def data_seed(self, ticket: Ticket) -> int | None:
         """The seed of all random numbers in the training of a ticket, if they differ from those of round 0."""
@@ -235,9 +243,12 @@ class RewindPoint:
         else:
             self._state.write(replace(state, generators={**state.generators, name: self._fit.generators()}))
 
-    def fine_tune(self, entry: RoundId) -> None:
-        """Sets the length of a resumed round as the rule requires."""
-        if self._rule.length is not None and not self._state.read().is_initial(entry):
+    def restore_length(self, entry: RoundId) -> None:
+        """Sets the length of a round that was resumed at a checkpoint."""
+        state = self._state.read()
+        if entry.is_search and state.search is not None:
+            self._fit.shorten(state.search, state.point_at(entry))
+        if self._rule.length is not None and not state.is_initial(entry):
             self._fit.fine_tune(*self._rule.length)
 
 

@@ -17,7 +17,7 @@ from lightning_lottery.rounds.checks import warn_if_emptied
 from lightning_lottery.rounds.monitored import MonitoredMetric
 from lightning_lottery.rounds.swapped_weights import ValidationWatch
 from lightning_lottery.rules import Settings
-from lightning_lottery.storage import KeptTicket, RoundRecord, RunFolder, RunState
+from lightning_lottery.storage import BatchFlops, KeptTicket, RoundRecord, RunFolder, RunState
 from lightning_lottery.tickets import Masking, ModuleState, RoundId, Ticket, masked_parameters
 
 
@@ -208,13 +208,14 @@ class Round:
         if self.gradients is not None:
             self.gradients = GradientWatch(module, state.without_gradient)
 
-    def record(self, fit: RoundsFit, module: nn.Module, path: str) -> RoundRecord:
+    def record(self, fit: RoundsFit, module: nn.Module, path: str, flops: BatchFlops | None) -> RoundRecord:
         """Makes the record of the round after its training.
 
         Args:
             fit: The Trainer.
             module: The network.
             path: Path of the ticket file, relative to the run folder.
+            flops: The operations of one batch; ``None`` if unknown.
         """
         masks = self.prunable_masks
         kept, prunable = count(list(masks.values())), arithmetic.prunable(masks)
@@ -240,7 +241,16 @@ class Round:
             logged_steps=fit.logged_steps(),
             is_cut_short=self.is_cut_short,
             kept_by_layer=dict(zip(masks, kept, strict=True)),
+            **self._flops(flops, fit.progress.batches()),
         )
+
+    def _flops(self, flops: BatchFlops | None, batches: int) -> dict[str, int]:
+        """The operations of the round, for its record."""
+        if flops is None or not flops.total:
+            return {}
+        kept = count(list(self.masks.values()))
+        densities = {name: n / mask.numel() for (name, mask), n in zip(self.masks.items(), kept, strict=True)}
+        return {"flops": batches * flops.total, "sparse_flops": round(batches * flops.sparse(densities))}
 
 
 def _common_hash(ticket: Ticket, fit: RoundsFit) -> str:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from lightning_lottery._lightning import RoundsFit
+from lightning_lottery._lightning import FlopsOfBatch, RoundsFit
 from lightning_lottery.preflight import Prepared
 from lightning_lottery.rounds.checks import (
     check_finite,
@@ -22,7 +22,7 @@ from lightning_lottery.rounds.rewind_point import RewindPoint
 from lightning_lottery.rounds.round import Round
 from lightning_lottery.rounds.swapped_weights import check_zeros
 from lightning_lottery.rules import Plan, Settings, ending_rule
-from lightning_lottery.storage import Records, RunState
+from lightning_lottery.storage import BatchFlops, Records, RunState
 from lightning_lottery.tickets import TICKET_BRANCH, Ticket
 
 
@@ -34,7 +34,8 @@ class Run:
 
     1. The finished round is recorded, on disk first.
     2. Stop rules may shorten the plan.
-    3. The ticket of the next round is made: masks from the trained weights, or a control from its ticket.
+    3. The ticket of the next round is made: masks from the trained weights, or a control from its ticket. What
+       search rounds have found is read again.
     4. Network and Trainer return to the rewind point, with the ticket's weights.
     5. The next round begins: its ticket is written, its masks are applied, its loggers are opened.
 
@@ -48,6 +49,7 @@ class Run:
         last_ticket: The trained weights of the last ticket, for the end of the fit.
         plan: Everything to train, in order.
         round: The round that is training.
+        flops: Counts the operations of the first batch while it trains.
         is_between_rounds: Whether the next round is being prepared. Checkpoints then contain no moment of a round.
     """
 
@@ -60,6 +62,7 @@ class Run:
     last_ticket: LastTicket
     plan: Plan
     round: Round
+    flops: FlopsOfBatch | None = None
     is_between_rounds: bool = False
 
     def advance(self) -> bool:
@@ -113,7 +116,11 @@ class Run:
         if following is None:
             return None
         finished.masking.release()  # frees memory before the next ticket is made
-        return self.tickets.make(following, finished)
+        found = self.plan.found_by(finished.id)
+        if found is not None and found != following:  # search rounds are over, and other tickets come first
+            folder = self.prepared.folder
+            folder.write_ticket(folder.ticket_name(found), self.tickets.make(found, finished))
+        return self.tickets.make(following, finished if found == following else None)
 
     @property
     def _is_first(self) -> bool:
@@ -132,7 +139,7 @@ class Run:
         check_zeros(self.round.name, self.round.masking)
         check_finite(self.round.name, module, monitor, self.fit.trainer.callback_metrics)
         path = self.prepared.folder.ticket_name(self.round.id)
-        record = self.round.record(self.fit, module, path)
+        record = self.round.record(self.fit, module, path, self.prepared.description.flops)
         self.recorder.add(record)
         control = self.prepared.settings.branches.get(record.branch)
         if control is not None and control.other_data_order:
@@ -161,15 +168,23 @@ class Run:
         if not window:
             return
         number = current.id.number
-        if not current.id.is_ticket:  # a control trains as long as its ticket
+        if current.id.is_control:  # it trains as long as its ticket
             current.is_cut_short = self.fit.progress.steps() >= self._steps_of_ticket()
-        elif number < settings.sizes.last_round and self.tickets.masks.removes(number + 1):
+        elif self._may_be_cut_short():
             masks = self.tickets.masks.make(number + 1, current.masks, current.start.weights(), is_final=False)
             seen = current.see_masks(masks, window)
             settled = any(rule.after_epoch(seen, current.prunable_masks) for rule in settings.stop)
             current.is_cut_short |= settled and not (number == 0 and self.rewind_point.is_waiting)
         if current.is_cut_short:
             self.fit.trainer.should_stop = True
+
+    def _may_be_cut_short(self) -> bool:
+        """Whether a stop rule may end this round when the masks that follow from it are clear."""
+        current = self.round.id
+        if self.plan.found_by(current) is None or not self.tickets.masks.removes(current.number + 1):
+            return False
+        # With search rounds, the tickets train fully, and round 0 with them.
+        return current.is_search or self.prepared.settings.search is None
 
     def _steps_of_ticket(self) -> float:
         """The step at which a stop rule has ended the ticket of this control; infinite if none has."""
@@ -215,10 +230,28 @@ class Run:
         if self._is_first:
             self.rewind_point.save_if_reached(between_epochs)
 
-    def save_rewind_point_again(self) -> None:
-        """Saves the rewind point again after all hooks of its batch."""
+    def end_batch(self) -> None:
+        """Saves the rewind point again after all hooks of its batch, and ends a search round."""
         if self._is_first:
             self.rewind_point.save_again()
+        if self.round.id.is_search:
+            self.fit.validate_at_end_of_short_round()
+
+    def begin_batch(self) -> None:
+        """Counts the operations of a batch, if they are unknown."""
+        if self.prepared.description.flops is not None:
+            return
+        if FlopsOfBatch.can_count(self.prepared.module):
+            self.flops = FlopsOfBatch(self.tickets.masks.parameters)
+        else:
+            self.prepared = self.prepared.described(flops=BatchFlops())
+
+    def end_step(self) -> None:
+        """Notes the operations of the first batch. Call it after its step."""
+        if self.flops is not None:
+            self.flops.stop()
+            counted, self.flops = self.flops.result(self.fit.trainer.world_size), None
+            self.prepared = self.prepared.described(flops=counted)
 
     def note_checkpoint(self, path: str, is_whole: bool) -> None:
         """Records the path of a checkpoint that was written; ``is_whole`` if training can continue from it."""
@@ -238,6 +271,8 @@ class Run:
 
     def close(self, status: str = "success") -> None:
         """Closes the loggers and hooks of the current round. May be called twice."""
+        if self.flops is not None:
+            self.flops.stop()
         self.fit.loggers.leave(status)
         self.round.release()
 

@@ -19,6 +19,7 @@ from lightning_lottery.rounds.recorder import Recorder
 from lightning_lottery.rounds.rewind_point import RewindPoint, pending_points
 from lightning_lottery.rounds.round import Round
 from lightning_lottery.rounds.run import Run, shortened
+from lightning_lottery.rounds.search_length import search_length
 from lightning_lottery.rules import Plan, make_control
 from lightning_lottery.storage import Records, RunState
 from lightning_lottery.tickets import RoundId, Ticket, dense_ticket, masked_parameters
@@ -47,16 +48,16 @@ def begin_run(prepared: Prepared, records: Records) -> Run:
     dense = dense_ticket(module, parameters, settings.methods(), settings.start, pruner.units.following)
     seed: str = fit.trainer.strategy.broadcast(dense.provenance["seed"])  # one seed for all processes
     dense = replace(dense, provenance={**dense.provenance, "seed": seed})
-    pending = pending_points(settings.rewind, fit)
+    pending, search = pending_points(settings.rewind, fit), search_length(settings, fit)
     next_masks = NextMasks(pruner, fit, module, parameters, seed, coupling)
     _try_controls(prepared, pruner, dense)
     next_masks.try_out(masked_parameters(dense, module)[1], dense.weights, is_first=settings.prune_at_init)
     folder.clear()  # only after everything that may raise an error
     keep_channels(prepared, coupling)
-    rewind_point = RewindPoint.begin(settings, fit, module, folder, pending, dense)
+    rewind_point = RewindPoint.begin(settings, fit, module, folder, pending, search, dense)
     prepared = prepared.described(counts=pruner.counts, provenance=dense.provenance)
-    tickets = NextTicket(prepared, next_masks, rewind_point)
     plan, ticket = Plan.of(settings), dense
+    tickets = NextTicket(prepared, next_masks, rewind_point)
     if settings.prune_at_init:
         ticket = tickets.make(plan.first, None)
     if settings.prune_at_init or settings.start is not None:
@@ -161,7 +162,7 @@ def _continue(
     assert state.moment is not None, "only within a round"
     if not state.moment.is_exact:
         recorder.say("The checkpoint was written during an interrupted batch, so this batch is repeated.")
-    rewind_point.fine_tune(ticket.id)
+    rewind_point.restore_length(ticket.id)
     state.module.restore(module)
     fit.restore_moment(state.moment, rewind_point.data_seed(ticket))
 

@@ -23,6 +23,7 @@ from lightning_lottery.rules.rewind import (
     ToStep,
     rewind_of,
 )
+from lightning_lottery.rules.search import length_of
 from lightning_lottery.rules.settings import Settings
 from lightning_lottery.rules.stopping import EarlyBird, Stop, Tolerance
 
@@ -52,6 +53,7 @@ __all__ = [
     "described",
     "differences",
     "ending_rule",
+    "length_of",
     "make_control",
     "rewind_of",
 ]

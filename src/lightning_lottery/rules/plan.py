@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from lightning_lottery.rules.settings import Settings
 from lightning_lottery.rules.stopping import Stop
 from lightning_lottery.storage import Records, RunFolder, RunState
-from lightning_lottery.tickets import RoundId
+from lightning_lottery.tickets import SEARCH_BRANCH, TICKET_BRANCH, RoundId
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a run trains, in order: the tickets, then the controls.
+    """Everything that a run trains, in order: round 0, search rounds if any, the tickets, then the controls.
 
     Attributes:
         rounds: The trainings. The first is a ticket.
@@ -21,15 +21,20 @@ class Plan:
     @classmethod
     def of(cls, settings: Settings) -> "Plan":
         """The plan before training."""
-        tickets = [RoundId(number) for number in range(settings.first_round, settings.sizes.last_round + 1)]
-        return cls((*tickets, *settings.control_ids))
+        first = [] if settings.prune_at_init else [RoundId(0)]
+        last = settings.sizes.last_round
+        search = [] if settings.search is None else [RoundId(number, SEARCH_BRANCH) for number in range(1, last)]
+        tickets = [RoundId(number) for number in settings.ticket_rounds]
+        return cls((*first, *search, *tickets, *settings.control_ids))
 
     def shortened(self, settings: Settings, records: Records) -> "Plan":
         """The plan after stop rules have seen the records, without the rounds that they make superfluous."""
         tickets = [record for record in records if record.id.is_ticket]
         for end in range(1, len(tickets) + 1):
             if ending_rule(settings, Records(tickets[:end])) is not None:
-                return Plan(tuple(entry for entry in self.rounds if entry.number <= tickets[end - 1].round))
+                last = tickets[end - 1].round
+                # Search rounds come before all tickets except that of round 0.
+                return Plan(tuple(e for e in self.rounds if e.number <= last or (e.is_search and last > 0)))
         return self
 
     @property
@@ -46,6 +51,15 @@ class Plan:
     def last_ticket(self) -> RoundId:
         """The round that trains the smallest ticket."""
         return max(entry for entry in self.rounds if entry.is_ticket)
+
+    def found_by(self, entry: RoundId) -> RoundId | None:
+        """The round whose masks come from the weights that a round has trained; ``None`` if no round's do."""
+        search = [other for other in self.rounds if other.is_search]
+        if entry.is_control or (search and entry.is_ticket and entry.number > 0):
+            return None
+        branches = (SEARCH_BRANCH, TICKET_BRANCH)
+        following = (RoundId(entry.number + 1, branch) for branch in branches)
+        return next((other for other in following if other in self.rounds), None)
 
     @property
     def has_controls(self) -> bool:
@@ -64,8 +78,8 @@ class Plan:
     def first_unfinished(self, folder: RunFolder) -> RoundId | None:
         """Finds the round at which a run resumes without a checkpoint.
 
-        A round is finished if it has a record and the result of its trained weights exists: the next ticket, or
-        for the last ticket the weights themselves.
+        A round is finished if it has a record and the result of its trained weights exists: the ticket that they
+        determine, and for the last ticket the weights themselves.
 
         Args:
             folder: The run folder.
@@ -77,11 +91,10 @@ class Plan:
         return next((e for e in self.rounds if e not in recorded or not self._has_result(folder, e)), None)
 
     def _has_result(self, folder: RunFolder, entry: RoundId) -> bool:
-        if not entry.is_ticket:
-            return True
         if entry == self.last_ticket:
             return folder.has_last_ticket()
-        return folder.ticket_path(RoundId(entry.number + 1)).exists()
+        found = self.found_by(entry)
+        return found is None or folder.ticket_path(found).exists()
 
     def resume(self, folder: RunFolder, state: RunState | None) -> tuple[RoundId | None, RunState | None]:
         """Finds where a run resumes after Lightning has loaded a checkpoint.

@@ -27,7 +27,7 @@ class Point:
     def __str__(self) -> str:
         if self.amount == 0:
             return "init"
-        return f"{self.amount}%" if self.unit == "%" else f"{int(self.amount)} {self.unit}"
+        return f"{self.amount:g}%" if self.unit == "%" else f"{int(self.amount)} {self.unit}"
 
     @classmethod
     def parse(cls, value: "str | int | Point", unit: Literal["steps", "epochs"] = "steps") -> "Point":
@@ -252,7 +252,10 @@ def rewind_of(rule: "Rewind | str | int") -> Rewind:
         point = Point.parse(rule)
         if point.amount == 0:
             return ToInit()
-        return ToEpoch(int(point.amount)) if point.unit == "epochs" else ToStep(str(point))
+        if point.unit == "epochs":
+            return ToEpoch(int(point.amount))
+        # Runs of earlier versions, which must still match, describe 1% as 1.0%.
+        return ToStep(f"{point.amount}%" if point.unit == "%" else str(point))
     if not isinstance(rule, Rewind):
         raise ConfigurationError(
             f"rewind={rule!r} is not a rewinding rule. Write for example rewind=ToStep(500), or a point: {_FORMS}."

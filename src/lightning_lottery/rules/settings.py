@@ -14,11 +14,12 @@ from lightning_lottery.rules.control import Control, branches_of
 from lightning_lottery.rules.controls import InitialTicket
 from lightning_lottery.rules.description import described
 from lightning_lottery.rules.rewind import Point, Rewind, ToInit
+from lightning_lottery.rules.search import FullRounds, check_search, fully_trained
 from lightning_lottery.rules.stopping import Stop
-from lightning_lottery.tickets import TICKET_BRANCH, RoundId, Ticket
+from lightning_lottery.tickets import SEARCH_BRANCH, TICKET_BRANCH, RoundId, Ticket
 
 # Names with another meaning in records, files and loggers.
-_RESERVED = (TICKET_BRANCH, "tickets", "search", "layers", "dense", "lottery")
+_RESERVED = (TICKET_BRANCH, "tickets", SEARCH_BRANCH, "layers", "dense", "lottery")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Settings:
     exclude: Sequence[str]
     controls: Sequence[Control]
     control_rounds: Sequence[int] | None
+    search: Point | None
+    full_rounds: FullRounds
     same_data_order: bool
     dirpath: Path | None
     overwrite: bool
@@ -59,6 +62,7 @@ class Settings:
                     f"{argument} contains {odd[0]!r}, which is not a string. Write patterns of parameter names, "
                     f"for example {argument}=['*.head.weight']."
                 )
+        self._check_search()
         self._check_controls()
         self._check_stop()
         for argument in ("prune_at_init", "same_data_order", "overwrite", "verbose"):
@@ -80,6 +84,14 @@ class Settings:
             raise ConfigurationError(
                 f"prune_at_init=True cannot be combined with rewind={self.rewind!r}, because it does not train "
                 "round 0, which contains the rewind point. Leave out one of them."
+            )
+
+    def _check_search(self) -> None:
+        check_search(self.search, self.full_rounds, self.sizes.last_round, self.prune_at_init)
+        if self.search is not None and self.rewind.length is not None:
+            raise ConfigurationError(
+                f"search='{self.search}' cannot be combined with rewind={self.rewind!r}, which sets the length of "
+                "all later rounds. Leave out one of them."
             )
 
     def _check_monitor(self) -> None:
@@ -145,10 +157,11 @@ class Settings:
         for control in self.controls:
             name = type(control).__name__
             rounds = list(control.rounds(self.controlled_rounds))
-            if odd := [n for n in rounds if type(n) is not int or not 0 <= n <= self.sizes.last_round]:
+            possible = [0, *self.ticket_rounds]
+            if odd := [n for n in rounds if type(n) is not int or n not in possible]:
                 raise ConfigurationError(
-                    f"{name}.rounds returns {rounds}, but {odd[0]!r} is not a round of this search. The rounds "
-                    f"are 0 to {self.sizes.last_round}."
+                    f"{name}.rounds returns {rounds}, but {odd[0]!r} is not a round that trains fully. These are "
+                    f"{possible}."
                 )
             if self.prune_at_init and 0 in rounds:
                 raise ConfigurationError(
@@ -162,17 +175,19 @@ class Settings:
 
     def _check_control_rounds(self) -> None:
         """Checks the argument ``control_rounds``."""
-        rounds, last = self.control_rounds, self.sizes.last_round
+        rounds, possible = self.control_rounds, self.ticket_rounds
         if rounds is None:
             return
         if not self.controls:
             raise ConfigurationError(
                 f"control_rounds={list(rounds)!r} also needs controls. Add for example controls=[Reinitialize()]."
             )
-        allowed = all(type(number) is int and 1 <= number <= last for number in rounds)
+        allowed = all(type(number) is int and number in possible for number in rounds)
         if not rounds or not allowed or len(set(rounds)) < len(rounds):
+            last = possible[-1]
+            which = f"rounds from 1 to {last}" if self.search is None else f"of the full_rounds {possible}"
             raise ConfigurationError(
-                f"control_rounds={list(rounds)!r} must contain different rounds from 1 to {last}. Round 0 is "
+                f"control_rounds={list(rounds)!r} must contain different {which}. Round 0 is "
                 f"what tickets are compared with. Write for example control_rounds=[{last}]."
             )
 
@@ -184,8 +199,14 @@ class Settings:
     @property
     def controlled_rounds(self) -> list[int]:
         """The rounds whose tickets the controls use; empty without controls."""
-        every = list(range(1, self.sizes.last_round + 1))
-        return (every if self.control_rounds is None else sorted(self.control_rounds)) if self.controls else []
+        if not self.controls:
+            return []
+        return self.ticket_rounds if self.control_rounds is None else sorted(self.control_rounds)
+
+    @property
+    def ticket_rounds(self) -> list[int]:
+        """The rounds after round 0 whose tickets train fully: all of them without ``search``."""
+        return fully_trained(self.search, self.full_rounds, self.sizes.last_round)
 
     @property
     def control_ids(self) -> list[RoundId]:
@@ -206,8 +227,9 @@ class Settings:
             "scope": described(self.method.scope),
             "pattern": described(self.method.pattern),
             "rewind": described(self.rewind),
-            # Runs of earlier versions, which must still match, have no such entry.
+            # Runs of earlier versions, which must still match, have no such entries.
             **({} if self.start is None else {"start": self.start.fingerprint}),
+            **({} if self.search is None else {"search": str(self.search)}),
         }
 
     def plan(self, layers: Sequence[Layer], coupling: Coupling | None = None) -> Pruner:
@@ -235,5 +257,6 @@ class Settings:
             "exclude": list(self.exclude),
             "controls": [described(c) + (f", name={c.name!r}" if c.name else "") for c in self.controls],
             "control_rounds": self.controlled_rounds,
+            **({} if self.search is None else {"full_rounds": self.ticket_rounds}),
             "same_data_order": self.same_data_order,
         }

@@ -1,6 +1,7 @@
 """The run folder with its records and tickets, and the state of a run in checkpoints and state files."""
 
 from lightning_lottery.storage.channels import ChannelsState
+from lightning_lottery.storage.cost import Cost
 from lightning_lottery.storage.description import RunDescription
 from lightning_lottery.storage.fit_state import (
     Average,
@@ -16,8 +17,10 @@ from lightning_lottery.storage.fit_state import (
     MetricsMoment,
     NamedState,
     Optimization,
+    ShortRound,
     StateDict,
 )
+from lightning_lottery.storage.flops import BatchFlops
 from lightning_lottery.storage.folder import (
     CHANNELS,
     DESCRIPTION,
@@ -30,7 +33,8 @@ from lightning_lottery.storage.folder import (
 from lightning_lottery.storage.given import GivenTicket
 from lightning_lottery.storage.kept import Beside, KeptState, KeptTicket
 from lightning_lottery.storage.plain_values import to_plain
-from lightning_lottery.storage.records import Curve, Records, RoundRecord, is_better, rounding, smallest_matching
+from lightning_lottery.storage.record import Curve, RoundRecord, is_better, rounding
+from lightning_lottery.storage.records import Records, smallest_matching
 from lightning_lottery.storage.state import PendingPoint, RewindState, RunState, TrainedState
 from lightning_lottery.storage.tested import RoundTest
 from lightning_lottery.storage.tickets import Tickets
@@ -43,8 +47,10 @@ __all__ = [
     "REWIND_STATE",
     "REWIND_WEIGHTS",
     "Average",
+    "BatchFlops",
     "Beside",
     "ChannelsState",
+    "Cost",
     "Curve",
     "DataMoment",
     "DataStart",
@@ -69,6 +75,7 @@ __all__ = [
     "RunDescription",
     "RunFolder",
     "RunState",
+    "ShortRound",
     "StateDict",
     "Tickets",
     "TrainedState",

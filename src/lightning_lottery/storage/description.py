@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from lightning_lottery.storage.flops import BatchFlops
+
 
 @dataclass(frozen=True)
 class RunDescription:
@@ -20,6 +22,7 @@ class RunDescription:
         counts: The number of units that each round keeps.
         plan: The names of all trainings in order, without those that stop rules have made superfluous. Empty in
             runs of older versions.
+        flops: The floating-point operations of one batch; ``None`` until a batch was trained.
         provenance: How the tickets are found: criterion, scope, pattern, rewind, seed, versions.
     """
 
@@ -33,6 +36,7 @@ class RunDescription:
     run: str = ""
     counts: list[int] = field(default_factory=list)
     plan: list[str] = field(default_factory=list)
+    flops: BatchFlops | None = None
     provenance: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -46,4 +50,6 @@ class RunDescription:
         """Undoes :meth:`to_json`. Run folders of older versions lack some values."""
         known = {entry.name for entry in fields(cls)} - {"provenance"}
         named = {name: value for name, value in values.items() if name in known}
+        if named.get("flops") is not None:
+            named["flops"] = BatchFlops(**named["flops"])
         return cls(**named, provenance={n: str(value) for n, value in values.items() if n not in known})

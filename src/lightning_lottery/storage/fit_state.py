@@ -162,13 +162,39 @@ class FitStart:
 
 
 @dataclass(frozen=True)
+class ShortRound:
+    """The length of a round that is shorter than the Trainer's limits, from where the round starts.
+
+    Attributes:
+        amount: The number of optimizer steps, at least 1.
+        steps_per_epoch: The optimizer steps of an epoch; ``None`` if unknown.
+        in_epochs: Whether ``amount`` is a number of epochs, whose steps are unknown.
+    """
+
+    amount: int
+    steps_per_epoch: int | None = None
+    in_epochs: bool = False
+
+
+@dataclass(frozen=True)
 class FitPoint:
-    """The state of a fit at a later rewind point."""
+    """The state of a fit at a later rewind point.
+
+    Attributes:
+        optimization: Loops, optimizers, schedulers.
+        memories: Other callbacks and the data module.
+        metrics: The last values of all metrics.
+        data: The position in the data, by process.
+        step: The Trainer's ``global_step``.
+        epochs: The number of epochs that have begun.
+    """
 
     optimization: Optimization
     memories: list[NamedState]
     metrics: LastMetrics
     data: list[DataMoment]
+    step: int = 0
+    epochs: int = 0
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from lightning_lottery.plain import first_line
 from lightning_lottery.storage.checkpoints import NotedCheckpoint, has_weights_of, worth_keeping
 from lightning_lottery.storage.description import RunDescription
 from lightning_lottery.storage.plain_values import State, from_plain, to_plain
-from lightning_lottery.storage.records import Records, record_of, record_values
+from lightning_lottery.storage.record import record_of, record_values
+from lightning_lottery.storage.records import Records
 from lightning_lottery.storage.tested import RoundTest
 from lightning_lottery.tickets import RoundId, StoredWeights, Ticket
 

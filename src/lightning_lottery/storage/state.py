@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from lightning_lottery.storage.fit_state import FitEnd, FitMoment, FitPoint, FitStart, GeneratorState
+from lightning_lottery.storage.fit_state import FitEnd, FitMoment, FitPoint, FitStart, GeneratorState, ShortRound
 from lightning_lottery.storage.plain_values import State, from_plain
 from lightning_lottery.tickets import ModuleState, RoundId
 
@@ -96,6 +96,7 @@ class RewindState(State):
         fresh_optimizer: Whether optimizers start at the point without their per-weight state.
         from_init: The controls that start from initialisation, even if there is a later point.
         other_data_order: The controls that train with other random numbers.
+        search: The length of search rounds; ``None`` for the Trainer's limits.
     """
 
     start: FitStart
@@ -108,6 +109,7 @@ class RewindState(State):
     fresh_optimizer: bool = False
     from_init: list[str] = field(default_factory=list)
     other_data_order: list[str] = field(default_factory=list)
+    search: ShortRound | None = None
 
     def is_initial(self, entry: RoundId) -> bool:
         """Whether a round starts from initialisation, whatever the others do."""

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lightning_lottery.plain import finite
-from lightning_lottery.storage.records import number
+from lightning_lottery.storage.record import number
 from lightning_lottery.tickets import RoundId
 
 
@@ -15,7 +15,7 @@ class RoundTest:
 
     Attributes:
         round: Number of prunings before the training.
-        branch: ``"ticket"``, or the name of the control.
+        branch: ``"ticket"``, ``"search"``, or the name of the control; see :class:`RoundId`.
         last: The test metrics with the last weights; ``None`` without a checkpoint of them.
         best: The test metrics with the weights of the best value of the monitored metric; ``None`` without a
             checkpoint of them.

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from statistics import mean
 from typing import Literal
 
 from lightning_lottery.report import line
@@ -83,12 +84,18 @@ class Progress:
 
 
 def _seconds_left(run: Replicate) -> float | None:
-    """Estimates the seconds until the run ends, from the mean duration of its finished rounds."""
+    """Estimates the seconds until the run ends, from the durations of its finished rounds."""
     if not run.records or not run.plan:
         return None
-    mean = sum(record.seconds for record in run.records) / len(run.records)
+    left = [_mean_seconds(run, entry.is_search) for entry in run.plan[len(run.records) :]]
     try:
         passed = time.time() - (run.path / RECORDS).stat().st_mtime
     except OSError:  # shared storage may be away for a moment
         return None
-    return float(max(0.0, mean * (len(run.plan) - len(run.records)) - min(passed, mean)))
+    return float(max(0.0, sum(left) - min(passed, left[0]))) if left else 0.0
+
+
+def _mean_seconds(run: Replicate, is_search: bool) -> float:
+    """The mean duration of the finished rounds of one kind; without any, of all finished rounds."""
+    seconds = [record.seconds for record in run.records if record.id.is_search == is_search]
+    return mean(seconds or [record.seconds for record in run.records])

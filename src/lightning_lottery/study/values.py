@@ -117,11 +117,11 @@ def trainings_of(runs: Runs, question: Question) -> list[Training]:
 
 
 def _order(runs: Runs) -> list[RoundId]:
-    """All trainings, in the order of the run that has most of them; seeds may end at different rounds."""
+    """All full trainings, in the order of the run that has most of them; seeds may end at different rounds."""
     longest = max((run.records for run in runs.values()), key=len)
     ids = [record.id for record in longest]
     others = {record.id for run in runs.values() for record in run.records} - set(ids)
-    return [*ids, *sorted(others)]
+    return [entry for entry in (*ids, *sorted(others)) if not entry.is_search]
 
 
 def _training(entry: RoundId, runs: Runs, question: Question) -> Training:

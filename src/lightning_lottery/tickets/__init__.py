@@ -8,12 +8,13 @@ from lightning_lottery.tickets.module_state import ModuleState, is_metric
 from lightning_lottery.tickets.network import check_is_network, starting_values, tensors_of
 from lightning_lottery.tickets.open_file import is_ticket_file
 from lightning_lottery.tickets.provenance import structure_of
-from lightning_lottery.tickets.round_id import TICKET_BRANCH, RoundId
+from lightning_lottery.tickets.round_id import SEARCH_BRANCH, TICKET_BRANCH, RoundId
 from lightning_lottery.tickets.summary import TicketSummary
 from lightning_lottery.tickets.tensors import is_finite, moved_like, put, values_of
 from lightning_lottery.tickets.ticket import Ticket, Transfer
 
 __all__ = [
+    "SEARCH_BRANCH",
     "TICKET_BRANCH",
     "Masking",
     "ModelCard",

@@ -11,7 +11,6 @@ import yaml
 
 from lightning_lottery.errors import TicketError
 from lightning_lottery.plain import make_plain, printable
-from lightning_lottery.tickets.round_id import TICKET_BRANCH
 from lightning_lottery.tickets.summary import TicketSummary
 
 LIBRARY = "lightning-lottery"
@@ -129,7 +128,7 @@ def _listed(value: Any) -> list[Any]:
 
 def _title(summary: TicketSummary) -> str:
     percent = f"{100 * summary.density:.3g} % of the weights"
-    if summary.branch != TICKET_BRANCH:
+    if summary.id.is_control:
         return f"Control {code(summary.branch)} of a lottery ticket with {percent}"
     return f"Lottery ticket with {percent}" if summary.density < 1 else "A dense network"
 
@@ -146,7 +145,7 @@ def _about(summary: TicketSummary) -> str:
 def _kind(summary: TicketSummary) -> str:
     if "rewind" not in summary.provenance:
         return "A pruned network, as a ticket of lightning-lottery."
-    if summary.branch != TICKET_BRANCH:
+    if summary.id.is_control:
         return "A control: a ticket of lightning-lottery with one thing deliberately wrong, to compare with."
     if summary.round == 0:
         return "The network before any pruning, as a ticket of lightning-lottery."

@@ -33,7 +33,7 @@ class Header:
 
     Attributes:
         round: The number of prunings behind the masks.
-        branch: ``"ticket"``, or the name of the control.
+        branch: ``"ticket"``, ``"search"``, or the name of the control; see :class:`RoundId`.
         shapes: The shape of each masked weight, by name.
         kinds: How unusual tensors are put together from their parts, by name.
         following: The names of the masks that density does not count.

@@ -5,17 +5,19 @@ import re
 from dataclasses import dataclass
 
 TICKET_BRANCH = "ticket"
+SEARCH_BRANCH = "search"
 _NAME = re.compile(r"round_(\d+)(?:_(\w+))?")
 
 
 @functools.total_ordering
 @dataclass(frozen=True)
 class RoundId:
-    """One training of a run. Sorted, tickets come before controls, as in the order of training.
+    """One training of a run. Sorted as in the order of training: round 0, search rounds, tickets, controls.
 
     Attributes:
         number: The number of prunings before it; 0 is dense.
-        branch: ``"ticket"``, or the name of the control.
+        branch: ``"ticket"``; ``"search"`` for a short round that only looks for the next mask; or the name of the
+            control.
     """
 
     number: int
@@ -23,8 +25,18 @@ class RoundId:
 
     @property
     def is_ticket(self) -> bool:
-        """Whether a ticket is trained, and not a control."""
+        """Whether a ticket is trained fully, and is neither a control nor a search round."""
         return self.branch == TICKET_BRANCH
+
+    @property
+    def is_search(self) -> bool:
+        """Whether it is a short round that only looks for the next mask."""
+        return self.branch == SEARCH_BRANCH
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the ticket of a control is trained."""
+        return not (self.is_ticket or self.is_search)
 
     @property
     def name(self) -> str:
@@ -39,15 +51,16 @@ class RoundId:
 
     @property
     def ticket(self) -> "RoundId":
-        """The training of the ticket in the same round; for a control, that of the ticket that it changes."""
+        """The full training of the ticket in the same round; for a control, that of the ticket that it changes."""
         return RoundId(self.number)
 
     def __lt__(self, other: "RoundId") -> bool:
         return self._place < other._place
 
     @property
-    def _place(self) -> tuple[bool, int, str]:
-        return not self.is_ticket, self.number, self.branch
+    def _place(self) -> tuple[int, int, str]:
+        stage = 3 if self.is_control else 1 if self.is_search else 2 if self.number else 0
+        return stage, self.number, self.branch
 
     def __str__(self) -> str:
         return self.name

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_lottery.masks import arithmetic, count
 from lightning_lottery.tickets.masked_weights import MaskedWeights
+from lightning_lottery.tickets.round_id import RoundId
 from lightning_lottery.tickets.tensors import values_of
 
 
@@ -37,7 +38,7 @@ class TicketSummary:
 
     Attributes:
         round: The number of prunings behind the masks.
-        branch: ``"ticket"``, or the name of the control.
+        branch: ``"ticket"``, ``"search"``, or the name of the control; see :class:`RoundId`.
         density: kept / prunable, in (0, 1].
         kept: Surviving prunable weights.
         prunable: Prunable weights, surviving or not.
@@ -67,6 +68,11 @@ class TicketSummary:
     layers: dict[str, LayerSummary]
     unmasked: dict[str, tuple[int, ...]]
     provenance: dict[str, str]
+
+    @property
+    def id(self) -> RoundId:
+        """The training that the ticket is for."""
+        return RoundId(self.round, self.branch)
 
     @property
     def meaning(self) -> str:

@@ -35,7 +35,7 @@ class Ticket(MaskedWeights):
         weights: The starting values of all parameters and persistent buffers, keyed likewise. Pruned weights
             are exactly zero; the constructor masks the given values.
         round: The number of prunings behind the masks; 0 for the dense network and for masks from elsewhere.
-        branch: ``"ticket"``, or the name of the control.
+        branch: ``"ticket"``, ``"search"``, or the name of the control; see :class:`RoundId`.
         provenance: How the ticket was found, as strings: criterion, scope, rewind, seed, versions.
         following: The names of masked parameters that density does not count, since they only follow the prunable
             ones: the biases and normalisations of removed channels (:class:`CoupledChannels`).

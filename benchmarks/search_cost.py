@@ -1,0 +1,186 @@
+"""What cheaper searches for tickets cost, and what that costs in accuracy.
+
+Run: python benchmarks/search_cost.py [--seeds 0 1 2] [--folder search_cost] [--data data] [--ways 20% one-shot …]
+
+The work: LeNet-300-100 on 55,000 images of Fashion-MNIST, batch 60, Adam with learning rate 1.2e-3. A whole
+training has 5,000 steps, in 20 epochs of 250 batches. 20 % of the weights go in each round, unless a way of
+searching says otherwise. Every way ends with tickets of 10.7 % and 3.5 % of the weights that train fully. Their
+accuracy on the 10,000 test images after the last step is compared with that of the dense training of the same
+seed; nothing is selected by it. The cost of a ticket is what was trained to find it and to train it, in steps,
+in units of one dense training, which it includes.
+
+Prints a Markdown table with means over seeds and their standard errors, and draws a figure. Every run keeps its
+folder: the same command continues after an interruption, and several processes may train different seeds or ways.
+Needs Fashion-MNIST: Debian's package dataset-fashion-mnist, or a download by torchvision.
+"""
+
+import argparse
+import logging
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from math import sqrt
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from fashion import unpack_debian
+from lightning.pytorch import Trainer, seed_everything
+
+from lightning_lottery import EarlyBird, LotteryTicketCallback, Records, RoundRecord
+from lightning_lottery.storage import Cost
+from lightning_lottery.tickets import RoundId
+from lightning_lottery.vision import Classifier, FashionMNIST, LeNet300100
+
+STEPS, EPOCHS = 5000, 20
+DENSITIES = (0.8**10, 0.8**15)  # of the tickets that are compared
+FALLING = [0.8**number for number in range(1, 16)]  # 20 % fewer in each round
+
+
+def search(length: str, **options: Any) -> dict[str, Any]:
+    """Rounds of 20 % with short search rounds."""
+    return {"densities": FALLING, "search": length, "full_rounds": [10, 15], **options}
+
+
+# The arguments of the callback for each way of searching. Several make one run for each ticket.
+WAYS: dict[str, list[dict[str, Any]]] = {
+    "every round in full": [{"densities": FALLING}],
+    "search 20%": [search("20%")],
+    "search 10%": [search("10%")],
+    "search 8%": [search("8%")],
+    "search 5%": [search("5%")],
+    "EarlyBird in every round": [{"densities": FALLING, "stop": [EarlyBird(window=4, tolerance=0.05)]}],
+    "one-shot": [{"densities": [density]} for density in DENSITIES],
+    "one-shot to 33 %, then search 20%": [
+        {"densities": FALLING[4:], "search": "20%", "full_rounds": [6, 11]},
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A ticket that one way of searching has found.
+
+    Attributes:
+        cost: What it took, in dense trainings.
+        gain: Its test accuracy minus that of the dense network, in percentage points.
+    """
+
+    cost: float
+    gain: float
+
+
+def train(folder: Path, seed: int, data: FashionMNIST, arguments: dict[str, Any]) -> Records:
+    """Trains one run, or takes it from its folder."""
+    seed_everything(seed, verbose=False)
+    model = Classifier(LeNet300100(), optimizer=partial(torch.optim.Adam, lr=1.2e-3, fused=True))
+    lottery = LotteryTicketCallback(monitor="val_acc", mode="max", dirpath=folder, verbose=False, **arguments)
+    trainer = Trainer(
+        max_epochs=EPOCHS,
+        limit_train_batches=STEPS // EPOCHS,
+        check_val_every_n_epoch=EPOCHS,
+        callbacks=[lottery],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        accelerator="cpu",
+    )
+    train, test = data.train_dataloader(), data.test_dataloader()
+    trainer.fit(model, train, test, ckpt_path=lottery.resume(trainer))
+    return lottery.records
+
+
+def point(records: Records, density: float) -> Point | None:
+    """The ticket of a density in a run; ``None`` if it is not there."""
+    ticket = next((r for r in records["ticket"].values() if abs(r.density - density) < 1e-4), None)
+    if ticket is None:
+        return None
+    needed = [record for record in records if record.id == RoundId(0) or is_needed(record, ticket, records)]
+    gain = ticket.metrics["val_acc"] - records[0].metrics["val_acc"]
+    return Point(Cost.of(needed).trainings, 100 * gain)
+
+
+def is_needed(record: RoundRecord, ticket: RoundRecord, records: Records) -> bool:
+    """Whether a training was needed for a ticket: the rounds that found it, and its own."""
+    if record is ticket:
+        return True
+    finds = record.id.is_search if "search" in records.branches() else record.id.is_ticket
+    return finds and record.round < ticket.round
+
+
+def table(found: dict[str, list[list[Point]]]) -> str:
+    """A Markdown table: for each way and density the cost, and the mean gain with its standard error."""
+    header = [
+        "Way",
+        *(f"{title} at {density:.1%}" for density in DENSITIES for title in ("Cost", "Test accuracy")),
+    ]
+    rows = [header, ["---"] * len(header)]
+    for name, by_density in found.items():
+        cells = [name]
+        for points in by_density:
+            gain, error = summary([point.gain for point in points])
+            cells += [f"{mean(point.cost for point in points):.2f}", f"{gain:+.2f} ± {error:.2f}"]
+        rows.append(cells)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def summary(numbers: list[float]) -> tuple[float, float]:
+    """Mean and standard error; 0 for a single number."""
+    return mean(numbers), stdev(numbers) / sqrt(len(numbers)) if len(numbers) > 1 else 0.0
+
+
+def draw(found: dict[str, list[list[Point]]], path: str) -> None:
+    """Draws accuracy against cost, one panel per density."""
+    figure, panels = plt.subplots(1, len(DENSITIES), figsize=(11, 4.6), layout="constrained")
+    for number, (panel, density) in enumerate(zip(panels, DENSITIES, strict=True)):
+        for (name, by_density), colour in zip(found.items(), plt.get_cmap("tab10").colors, strict=False):
+            costs = [point.cost for point in by_density[number]]
+            gain, error = summary([point.gain for point in by_density[number]])
+            panel.errorbar(mean(costs), gain, error, fmt="o", color=colour, capsize=3, label=name)
+        panel.axhline(0, color="0.5", linewidth=1, linestyle=":", label="dense network")
+        panel.set_xlim(left=0)
+        panel.set_title(f"{density:.1%} of the weights")
+        panel.set_xlabel("cost of the ticket, in dense trainings")
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("test accuracy minus dense, in points")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Trains everything that is missing, prints the table, and draws the figure."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--folder", type=Path, default=Path("search_cost"), help="of the runs")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="of torchvision's data sets")
+    parser.add_argument("--figure", default="search_cost.png", help="the file to draw")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    unpack_debian(options.data)
+    data = FashionMNIST(options.data)
+    data.prepare_data()
+    data.setup()
+    found: dict[str, list[list[Point]]] = {}
+    for name in options.ways:
+        runs = [
+            train(options.folder / f"{name} {number} seed {seed}", seed, data, arguments)
+            for seed in options.seeds
+            for number, arguments in enumerate(WAYS[name])
+        ]
+        points = [[point(records, density) for records in runs] for density in DENSITIES]
+        found[name] = [[one for one in many if one is not None] for many in points]
+        print(name, *([f"{p.cost:.2f}: {p.gain:+.2f}" for p in many] for many in found[name]), flush=True)
+    print(f"\n{table(found)}")
+    draw(found, options.figure)
+
+
+if __name__ == "__main__":
+    main()
