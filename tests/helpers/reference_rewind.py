@@ -43,10 +43,21 @@ class Experiment:
     epochs: int
     seed: int
 
+    def load_schedule(self, scheduler, start: Point) -> None:
+        scheduler.load_state_dict(copy.deepcopy(start.scheduler))
+
     def train(
-        self, masks, start: Point, fresh_optimizer=False, epochs=None, lr=None, note_step=None, note_epoch=None
+        self,
+        masks,
+        start: Point,
+        fresh_optimizer=False,
+        epochs=None,
+        lr=None,
+        note_step=None,
+        note_epoch=None,
+        last_step=None,
     ):
-        """Trains from a point to the end. Returns the point to save on the way."""
+        """Trains from a point to the end, or to a step. Returns the point to save on the way."""
         network, noted = self.network, None
         parameters = dict(network.named_parameters())
         with torch.no_grad():
@@ -62,7 +73,7 @@ class Experiment:
                     if isinstance(value, Tensor) and value.shape == mask.shape:
                         value[~mask] = 0.0
             if scheduler is not None:
-                scheduler.load_state_dict(copy.deepcopy(start.scheduler))
+                self.load_schedule(scheduler, start)
         if lr is not None:
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -103,6 +114,8 @@ class Experiment:
                 steps += 1
                 if steps == note_step and number < len(self.train_loader):
                     noted = note(epoch, number, at_epoch)
+                if steps == last_step:
+                    return noted
             network.eval()
             with torch.no_grad():
                 for images, _ in self.val_loader:

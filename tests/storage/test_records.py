@@ -40,6 +40,19 @@ def test_records_without_a_dense_round_are_indexed_by_round():
         records[5]
 
 
+def test_with_search_rounds_records_are_indexed_by_the_tickets_that_trained_fully():
+    search = [record(number, "search") for number in (1, 2, 3)]
+    tickets = [record(0), record(2), record(4)]
+    records = Records([tickets[0], *search, *tickets[1:], record(4, "reinitialize")])
+    assert [records[number] for number in (0, 2, 4)] == tickets
+    assert records["search"] == {1: search[0], 2: search[1], 3: search[2]}
+    assert records[-1].branch == "reinitialize"
+    assert records[1:4] == search, "slices count trainings"
+    for number in (1, 3, 5):
+        with pytest.raises(IndexError, match=rf"round {number} has not trained fully, only.*\[0, 2, 4\] have"):
+            records[number]
+
+
 def test_an_unknown_branch_raises_a_key_error_with_the_known_ones():
     with pytest.raises(KeyError, match=r"no records of branch 'typo'.*\['ticket', 'shuffle_mask'\]"):
         Records([record(0), record(1, "shuffle_mask")])["typo"]

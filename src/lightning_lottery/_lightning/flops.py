@@ -62,6 +62,7 @@ class _Counter(FlopCounterMode):
         self._masked = masked
         self._names = {_memory(parameter): name for name, parameter in masked.items()}
         self._kept: list[Tensor] = []
+        self._without_gradient: Counter[str] = Counter()
         self.by_parameter: Counter[str] = Counter()
 
     # Called for every operation. FlopCounterMode offers nothing public that sees tensors; since torch 2.1.
@@ -74,15 +75,31 @@ class _Counter(FlopCounterMode):
             return out
         operation, count = func_packet.__name__, self.get_total_flops() - before
         if operation in _PRODUCTS:
-            has_gradient = torch.is_grad_enabled() and self._masked[name].requires_grad
-            self.by_parameter[name] += 2 * count if has_gradient else count
+            self.by_parameter[name] += 2 * count if self._is_first_with_gradient(name) else count
         elif operation in _CONVOLUTIONS:
             self.by_parameter[name] += count
-        elif isinstance(out, Tensor) and out.numel() == self._masked[name].numel():
-            # Made from the weight, such as its copy in lower precision. It must live on, since memory is reused.
-            self._kept.append(out)
-            self._names.setdefault(_memory(out), name)
+        else:
+            self._follow(name, out)
         return out
+
+    def _is_first_with_gradient(self, name: str) -> bool:
+        """Whether a product belongs to a forward pass whose gradient of the weight was not counted yet."""
+        if not torch.is_grad_enabled():
+            # Perhaps the first forward pass of a checkpoint, which is repeated in the backward pass.
+            self._without_gradient[name] += not self.mod_tracker.is_bw
+            return False
+        if self.mod_tracker.is_bw:
+            if not self._without_gradient[name]:
+                return False
+            self._without_gradient[name] -= 1
+        return self._masked[name].requires_grad
+
+    def _follow(self, name: str, out: Any) -> None:
+        """Remembers what was made from a weight, such as its copy in lower precision."""
+        for made in tree_leaves(out):
+            if isinstance(made, Tensor) and made.numel() == self._masked[name].numel():
+                self._kept.append(made)  # it must live on, since memory is reused
+                self._names.setdefault(_memory(made), name)
 
 
 def _memory(tensor: Tensor) -> int | None:

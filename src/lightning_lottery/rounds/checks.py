@@ -11,7 +11,6 @@ from lightning_lottery.errors import TrainingError
 from lightning_lottery.masks import count, local
 from lightning_lottery.plain import first_of
 from lightning_lottery.pruning import Kind, kinds_of
-from lightning_lottery.rules import Rewind
 from lightning_lottery.storage import RoundRecord
 from lightning_lottery.tickets import is_finite, values_of
 
@@ -50,17 +49,23 @@ def check_something_left(name: str, copies: Collection[str], parameters: Collect
         )
 
 
-def check_steps(rule: Rewind, module: nn.Module, start: Mapping[str, Tensor]) -> None:
-    """Checks that a rewind point in steps can be reached, after an epoch in which Lightning counted no steps.
+def check_steps(what: str, instead: str, module: nn.Module, start: Mapping[str, Tensor]) -> None:
+    """Checks that a number of steps can be reached, after an epoch in which Lightning counted no steps.
+
+    Args:
+        what: What is given in steps.
+        instead: How to write it in epochs.
+        module: The network.
+        start: Its weights at the start of the round.
 
     Raises:
         TrainingError: Weights have changed, so there were steps that Lightning does not count.
     """
     if has_changed(module, start):
         raise TrainingError(
-            f"The rewind point of {rule!r} is given in steps, but Lightning does not count the steps of "
-            "optimizers from self.optimizers(use_pl_optimizer=False). Use those from self.optimizers(), or write "
-            "a point in epochs, for example rewind='2 epochs'."
+            f"{what} is given in steps, but Lightning does not count the steps of optimizers from "
+            "self.optimizers(use_pl_optimizer=False). Use those from self.optimizers(), or write epochs, for "
+            f"example {instead}."
         )
 
 

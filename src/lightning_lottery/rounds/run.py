@@ -200,9 +200,14 @@ class Run:
     def _check_first_round(self) -> None:
         """Checks after each epoch of the first round what cannot be checked before training."""
         self._leave_out_copies()
-        start, module = self.round.start, self.prepared.module
-        if self.rewind_point.waits_for_steps and self.fit.progress.has_uncounted_steps():
-            check_steps(self.prepared.settings.rewind, module, start.weights())
+        start, module, settings = self.round.start, self.prepared.module, self.prepared.settings
+        if self.fit.progress.has_uncounted_steps():
+            if self.rewind_point.waits_for_steps:
+                check_steps(
+                    f"The rewind point of {settings.rewind!r}", "rewind='2 epochs'", module, start.weights()
+                )
+            if settings.search is not None and settings.search.unit == "steps":
+                check_steps(f"search='{settings.search}'", "search='2 epochs'", module, start.weights())
         if self.fit.trainer.current_epoch == 0:
             warn_if_added(self.round.name, module, start.weights())
 
