@@ -44,18 +44,23 @@ def search(length: str, **options: Any) -> dict[str, Any]:
     return {"densities": FALLING, "search": length, "full_rounds": [10, 15], **options}
 
 
+def in_three(density: float, **options: Any) -> dict[str, Any]:
+    """Three prunings down to a density, each of the same part of the survivors."""
+    return {"densities": [density ** (number / 3) for number in (1, 2, 3)], **options}
+
+
 # The arguments of the callback for each way of searching. Several make one run for each ticket.
 WAYS: dict[str, list[dict[str, Any]]] = {
-    "every round in full": [{"densities": FALLING}],
-    "search 20%": [search("20%")],
-    "search 10%": [search("10%")],
-    "search 8%": [search("8%")],
-    "search 5%": [search("5%")],
-    "EarlyBird in every round": [{"densities": FALLING, "stop": [EarlyBird(window=4, tolerance=0.05)]}],
+    "20 % a round, all in full": [{"densities": FALLING}],
+    "20 % a round, search 20%": [search("20%")],
+    "20 % a round, search 10%": [search("10%")],
+    "20 % a round, search until EarlyBird": [search("95%", stop=[EarlyBird(window=2, tolerance=0.09)])],
     "one-shot": [{"densities": [density]} for density in DENSITIES],
-    "one-shot to 33 %, then search 20%": [
-        {"densities": FALLING[4:], "search": "20%", "full_rounds": [6, 11]},
+    "33 % at once, then 20 % a round, search 15%": [
+        {"densities": FALLING[4:], "search": "15%", "full_rounds": [6, 11]},
     ],
+    "three prunings, all in full": [in_three(density) for density in DENSITIES],
+    "three prunings, search 37%": [in_three(density, search="37%") for density in DENSITIES],
 }
 
 

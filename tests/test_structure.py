@@ -214,6 +214,7 @@ def test_exports():
         "ConfigurationError",
         "Context",
         "Control",
+        "Cost",
         "CoupledChannels",
         "Criterion",
         "DenseAgain",

@@ -56,7 +56,7 @@ from lightning_lottery.rules import (
     Tolerance,
     ToStep,
 )
-from lightning_lottery.storage import Records, RoundRecord
+from lightning_lottery.storage import Cost, Records, RoundRecord
 from lightning_lottery.study import Study
 from lightning_lottery.tickets import ModelCard, Ticket, Transfer
 
@@ -68,6 +68,7 @@ __all__ = [
     "ConfigurationError",
     "Context",
     "Control",
+    "Cost",
     "CoupledChannels",
     "Criterion",
     "DenseAgain",

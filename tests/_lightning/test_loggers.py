@@ -42,6 +42,19 @@ def scalars(folder):
     return events, {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
+def test_tensorboard_has_the_price_of_every_ticket_beside_its_accuracy(digits, tmp_path):
+    lottery = LotteryTicketCallback(rounds=3, amount=0.5, search="50%", full_rounds=[2, 3], verbose=False)
+    logger = TensorBoardLogger(tmp_path, name="experiment")
+    quiet_trainer(callbacks=[lottery], logger=logger).fit(Model(), *loaders(digits))
+    base = tmp_path / "experiment" / "version_0"
+    names = ["round_00", "round_01_search", "round_02", "round_02_search", "round_03"]
+    assert sorted(path.name for path in base.glob("round_*")) == names
+    _, summary = scalars(base)
+    assert summary["lottery/cost"] == [(0, 1), (2, 3), (3, 4)]
+    assert summary["lottery_search/cost"] == [(1, 1.5), (2, 2)]
+    assert [step for step, _ in summary["lottery_search/density"]] == [1, 2]
+
+
 def test_a_resumed_run_logs_layer_densities_without_reading_tickets(digits, tmp_path):
     """They come from the records, so that finished rounds need no ticket file."""
 
@@ -86,6 +99,8 @@ def test_tensorboard_has_one_run_per_round_and_a_summary(digits, tmp_path):
         r.best_step for r in records["ticket"].values()
     ]
     assert [step for step, _ in summary["lottery_shuffle_mask/val_acc"]] == [2]
+    assert summary["lottery/cost"] == [(0, 1), (1, 2), (2, 3)], "in dense trainings, all so far"
+    assert summary["lottery_shuffle_mask/cost"] == [(2, 4)]
     layers = {tag for tag in summary if tag.startswith("lottery_layers/")}
     assert layers == {f"lottery_layers/{name}" for name in lottery.tickets[0].masks}
     for name, density in lottery.tickets[2].layer_densities().items():

@@ -162,3 +162,8 @@ def test_the_validation_set_is_not_a_test_set(digits):
     fitted(digits, BOTH[1](), controls=[])
     with pytest.warns(UserWarning, match="Is the test set the validation set"):
         record_tests("run", lambda path: [{"test_acc": 0.7}])
+
+
+def test_search_rounds_are_not_tested(digits):
+    fitted(digits, ModelCheckpoint(), rounds=2, amount=0.5, densities=None, controls=[], search="50%")
+    assert list(record_tests("run", evaluate(digits))) == [RoundId(0), RoundId(2)]

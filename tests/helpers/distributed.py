@@ -130,9 +130,10 @@ def images() -> DataLoader[Any]:
     return DataLoader(TensorDataset(pixels.float(), labels), batch_size=BATCH, shuffle=True)
 
 
-def fit_fp32(is_sharded: bool, folder: Path) -> None:
+def fit_fp32(what: str, folder: Path) -> None:
     """Trains sharded or replicated weights; sharded ones also with the last ticket alone."""
-    lottery = LotteryTicketCallback(densities=[0.5, 0.2], dirpath=folder / "run", verbose=False)
+    is_sharded, search = what.startswith("sharded"), "4 steps" if what.endswith("search") else None
+    lottery = LotteryTicketCallback(densities=[0.5, 0.2], search=search, dirpath=folder / "run", verbose=False)
     for name in ("trained", "alone") if is_sharded else ("trained",):
         seed_everything(SEED, verbose=False)
         ticket = folder / "run" / "tickets" / "round_02.safetensors"
@@ -194,6 +195,8 @@ def fit(what: str, folder: Path) -> LotteryTicketCallback:
         criterion={"snip": SNIP(batches=2), "grasp": GraSP(batches=2), "unseeded": Random()}.get(case),
         pattern=CoupledChannels() if case == "coupled" else None,
         stop=[Torn()] if case == "torn" else [],
+        search="4 steps" if case == "search" else None,
+        full_rounds="all" if case == "search" else None,
         verbose=case == "speak",
     )
     others = {"stop": [Stop()], "apart": [Apart()]}.get(case, [])
@@ -229,8 +232,8 @@ if __name__ == "__main__":
         folder = Path(sys.argv[1]) / what
         folder.mkdir(parents=True, exist_ok=True)
         os.chdir(folder)
-        if what in ("sharded", "replicated"):
-            fit_fp32(what == "sharded", folder)
+        if what.startswith(("sharded", "replicated")):
+            fit_fp32(what, folder)
         elif " ticket " in what:
             strategy, _, rewind = what.split(" ", 2)
             fit_ticket(strategy, rewind, folder)

@@ -47,6 +47,34 @@ def test_scalars_keep_controls_apart():
     }
 
 
+def test_scalars_have_the_cost_if_it_is_known():
+    assert report.scalars(RECORDS[1], None, {}, cost=2.5)["lottery/cost"] == 2.5
+    assert report.scalars(RECORDS[2], None, {}, cost=3.5)["lottery_shuffle_mask/cost"] == 3.5
+
+
+def test_what_a_run_cost():
+    search = record(1, "search", steps=200, seconds=0.25)
+    costs = Records([RECORDS[0], search, *list(RECORDS)[1:]]).cost()
+    lines = [line.split() for line in report.cost_table(costs).splitlines()]
+    assert lines[0] == ["branch", "trainings", "FLOPs", "sparse", "FLOPs", "seconds"]
+    assert lines[2:] == [
+        ["ticket", "2.00", "-", "-", "1.80"],
+        ["search", "0.25", "-", "-", "0.20"],
+        ["shuffle_mask", "1.00", "-", "-", "0.80"],
+        ["all", "3.25", "-", "-", "2.80"],
+    ]
+    line = "cost: 3.25 dense trainings (ticket 2.00, search 0.25, shuffle mask 1.00)"
+    assert report.cost_line(costs) == line
+    alone = Records(list(RECORDS)[:2]).cost()
+    assert report.cost_line(alone) == "cost: 2.00 dense trainings"
+    assert len(report.cost_table(alone).splitlines()) == 3
+
+
+def test_search_rounds_are_not_in_figures():
+    found = Records([RECORDS[0], record(1, "search", metrics={"val_acc": 0.5}), RECORDS[1]])
+    assert report.curves(found, "val_acc") == {"ticket": [(1.0, 0.94), (0.5, 0.955)]}
+
+
 def test_the_figure_shows_every_branch_against_density(tmp_path):
     needs("matplotlib")
     points = report.curves(RECORDS, "val_acc")

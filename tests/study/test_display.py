@@ -5,15 +5,19 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from lightning_lottery import Records
 from lightning_lottery.study import display, progress
 from lightning_lottery.study.display import Lines, LiveTable
 from lightning_lottery.study.job import Job
 from lightning_lottery.study.progress import Progress
 from lightning_lottery.study.replicate import Replicate
+from lightning_lottery.tickets.round_id import RoundId
 from tests.helpers.fits import needs
+from tests.helpers.records import record as record_of
 from tests.helpers.short_run import begin, record, write
 
 
@@ -39,6 +43,24 @@ def test_the_time_that_is_left(monkeypatch):
     assert running.seconds_left == pytest.approx(2.0, abs=0.01), "a round that takes longer is nearly over"
     assert at(0, "running", 0).time_left == ""
     assert at(0, "finished", 5).time_left == ""
+
+
+def test_search_rounds_are_expected_to_be_as_short_as_those_before(monkeypatch):
+    """Round 0 took 10 seconds and the first search round 2; two more of those and a ticket are left."""
+    now = time.time()
+    monkeypatch.setattr(progress.time, "time", lambda: now)
+    folder, rounds = Path("seed_0"), [RoundId(0), *(RoundId(n, "search") for n in (1, 2, 3)), RoundId(4)]
+    finished = [record_of(number=0, seconds=10.0), record_of(number=1, branch="search", seconds=2.0)]
+
+    def left(count):
+        run = SimpleNamespace(path=folder, plan=rounds, records=Records(finished[:count]))
+        return progress._seconds_left(run)
+
+    folder.mkdir()
+    (folder / "rounds.jsonl").touch()
+    os.utime(folder / "rounds.jsonl", (now - 0.5, now - 0.5))
+    assert left(2) == pytest.approx(2 * 2 + 10 - 0.5, abs=0.01)
+    assert left(1) == pytest.approx(4 * 10 - 0.5, abs=0.01), "nothing is known about search rounds yet"
 
 
 @pytest.mark.parametrize(

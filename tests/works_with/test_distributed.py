@@ -40,9 +40,10 @@ def fits(tmp_path_factory, worker_id):
 
 def run_fits(folder):
     shutil.rmtree(folder, ignore_errors=True)  # of another worker, in which a fit has failed
-    run(folder, "one", "one snip", "one grasp", "one coupled")
+    run(folder, "one", "one snip", "one grasp", "one coupled", "one search")
     whats = ("ddp", "ddp snip", "ddp grasp", "ddp torn", "ddp unseeded", "ddp whole", "ddp default", "ddp coupled")
-    run(folder, *whats, "ddp again", "replicated", *TICKETS[:2], "ddp speak")
+    whats += ("ddp search", "ddp again", "replicated", "replicated search")
+    run(folder, *whats, *TICKETS[:2], "ddp speak")
     run(folder, "ddp_fork", "ddp_spawn", *TICKETS[2:], "ddp_spawn speak")
     (folder / "complete").touch()
     return folder
@@ -60,13 +61,19 @@ def tickets(folder):
 
 @pytest.mark.parametrize(
     ("strategy", "single"),
-    [("ddp", "one"), ("ddp_spawn", "one"), ("ddp_fork", "one"), ("ddp coupled", "one coupled")],
+    [
+        ("ddp", "one"),
+        ("ddp_spawn", "one"),
+        ("ddp_fork", "one"),
+        ("ddp coupled", "one coupled"),
+        ("ddp search", "one search"),
+    ],
 )
 def test_two_processes_find_the_tickets_of_one_process(fits, strategy, single):
     one, two = fits / single, fits / strategy
     first, second = ranks(two)
     assert first == second
-    assert len(first) == 4
+    assert len(first) == (5 if single == "one search" else 4)
     expected, found = tickets(one), tickets(two)
     assert expected.keys() == found.keys()
     for name, ticket in expected.items():
@@ -168,9 +175,10 @@ def test_masks_that_differ_between_processes_stop_the_run(tmp_path):
     run(tmp_path, "ddp apart", error="The masks of round_01 differ between the processes")
 
 
-def test_sharded_weights_are_equal_to_ddp(fits, tmp_path):
+@pytest.mark.parametrize("search", ["", " search"])
+def test_sharded_weights_are_equal_to_ddp(fits, tmp_path, search):
     """FSDP2 against replicas: the same data, up to the order of floating-point sums."""
-    sharded, replicated = run(tmp_path, "sharded"), fits / "replicated"
+    sharded, replicated = run(tmp_path, f"sharded{search}"), fits / f"replicated{search}"
     assert (
         (sharded / "records.json").read_text()
         == "[15880, 7940, 3176]"

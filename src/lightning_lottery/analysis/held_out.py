@@ -18,7 +18,7 @@ Metrics = Mapping[str, float]
 def record_tests(
     dirpath: str | os.PathLike[str], evaluate: Callable[[str], Metrics | Sequence[Metrics]]
 ) -> dict[RoundId, RoundTest]:
-    """Measures every finished round of a run on a test set, and records that in the run folder.
+    """Measures every finished round of a run on a test set, except search rounds, and records that in its folder.
 
     Nothing is selected by the results: the run is over, and stop rules, ``smallest_matching`` and best values only
     know the metric that was monitored. Each round is measured with its last weights, and with those of the best
@@ -41,7 +41,7 @@ def record_tests(
     if folder is None or not (records := folder.read_records()):
         raise ConfigurationError(f"{str(dirpath)!r} is not a run folder with finished rounds.")
     tests = folder.read_tests()
-    paths = {record.id: _checkpoints(folder, record) for record in records}
+    paths = {record.id: _checkpoints(folder, record) for record in records if not record.id.is_search}
     if not any(chain.from_iterable(paths.values())):
         raise ConfigurationError(
             f"No checkpoint of the last or best weights of a round in {str(dirpath)!r} exists. Let the Trainer "

@@ -260,6 +260,12 @@ def _check_sharded(module: LightningModule, settings: Settings, layers: Sequence
             "supported for sharded weights. "
             "Rewind to initialisation, and train controls on one device or with strategy='ddp'."
         )
+    if settings.search is not None and settings.ticket_rounds != [settings.sizes.last_round]:
+        raise ConfigurationError(
+            f"full_rounds={settings.full_rounds!r} is not supported for sharded weights, of which only the last "
+            "ticket can train after the search. Leave out full_rounds, or train on one device or with "
+            "strategy='ddp'."
+        )
     method = settings.method
     if not isinstance(method.criterion, Magnitude) or type(method.pattern) is not Unstructured or settings.stop:
         raise ConfigurationError(

@@ -1,7 +1,7 @@
 """What people read and look at: lines of text, tables, figures."""
 
 from lightning_lottery.report.figures import can_draw, curves, figure, has_equal_densities, save_figure
-from lightning_lottery.report.text import aligned, cost_table, line, progress, scalars, table
+from lightning_lottery.report.text import aligned, cost_line, cost_table, line, progress, scalars, table
 from lightning_lottery.report.tickets import ascii_bars, overlap_text, ticket_text
 from lightning_lottery.report.verdict import interval_text, verdict_text, word_text
 
@@ -9,6 +9,7 @@ __all__ = [
     "aligned",
     "ascii_bars",
     "can_draw",
+    "cost_line",
     "cost_table",
     "curves",
     "figure",

@@ -84,7 +84,8 @@ class Recorder:
         start = next((record.density for record in self._records if record.round == 0), 1.0)
         by_round = report.has_equal_densities(self._records)
         points = report.curves(self._records, metric, by_round)
-        return report.figure(points, metric, is_wide=is_wide, start=start, by_round=by_round)
+        title = report.cost_line(self._records.cost()) if is_wide and not self._settings.prune_at_init else None
+        return report.figure(points, metric, title=title, is_wide=is_wide, start=start, by_round=by_round)
 
     def close(self) -> None:
         """Draws the figure into the run folder, and prints what stop rules have saved."""
