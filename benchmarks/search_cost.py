@@ -49,7 +49,7 @@ def in_three(density: float, **options: Any) -> dict[str, Any]:
     return {"densities": [density ** (number / 3) for number in (1, 2, 3)], **options}
 
 
-# The arguments of the callback for each way of searching. Several make one run for each ticket.
+# The arguments of the callback for each way of searching: for both tickets, or for each of them.
 WAYS: dict[str, list[dict[str, Any]]] = {
     "20 % a round, all in full": [{"densities": FALLING}],
     "20 % a round, search 20%": [search("20%")],
@@ -99,11 +99,18 @@ def train(folder: Path, seed: int, data: FashionMNIST, arguments: dict[str, Any]
     return lottery.records
 
 
-def point(records: Records, density: float) -> Point | None:
-    """The ticket of a density in a run; ``None`` if it is not there."""
-    ticket = next((r for r in records["ticket"].values() if abs(r.density - density) < 1e-4), None)
-    if ticket is None:
-        return None
+def points(folder: Path, seed: int, data: FashionMNIST, name: str) -> list[Point]:
+    """The tickets of one way and seed, in the order of ``DENSITIES``."""
+    runs = [
+        train(folder / f"{name} {number} seed {seed}", seed, data, arguments)
+        for number, arguments in enumerate(WAYS[name])
+    ]
+    return [point(runs[number % len(runs)], density) for number, density in enumerate(DENSITIES)]
+
+
+def point(records: Records, density: float) -> Point:
+    """The ticket of a density in a run."""
+    ticket = next(r for r in records["ticket"].values() if abs(r.density - density) < 1e-4)
     needed = [record for record in records if record.id == RoundId(0) or is_needed(record, ticket, records)]
     gain = ticket.metrics["val_acc"] - records[0].metrics["val_acc"]
     return Point(Cost.of(needed).trainings, 100 * gain)
@@ -175,14 +182,9 @@ def main() -> None:
     data.setup()
     found: dict[str, list[list[Point]]] = {}
     for name in options.ways:
-        runs = [
-            train(options.folder / f"{name} {number} seed {seed}", seed, data, arguments)
-            for seed in options.seeds
-            for number, arguments in enumerate(WAYS[name])
-        ]
-        points = [[point(records, density) for records in runs] for density in DENSITIES]
-        found[name] = [[one for one in many if one is not None] for many in points]
-        print(name, *([f"{p.cost:.2f}: {p.gain:+.2f}" for p in many] for many in found[name]), flush=True)
+        by_seed = [points(options.folder, seed, data, name) for seed in options.seeds]
+        found[name] = [list(column) for column in zip(*by_seed, strict=True)]
+        print(name, *([f"{p.cost:.2f}: {p.gain:+.2f}" for p in column] for column in found[name]), flush=True)
     print(f"\n{table(found)}")
     draw(found, options.figure)
 

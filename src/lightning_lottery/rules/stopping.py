@@ -84,7 +84,7 @@ class EarlyBird(Stop):
     the last ``window`` epochs in at most ``tolerance`` of the survivors. Masks that remove a fraction p differ in
     at most 2p of them, so choose a tolerance well below ``amount``. Rounds after which nothing is removed, such as
     the last one, are never shortened, a control trains as long as its ticket, and round 0 trains at least to the
-    rewind point.
+    rewind point. With ``search``, only search rounds are shortened.
 
     Attributes:
         window: Number of epochs to compare, at least 2.
