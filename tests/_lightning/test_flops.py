@@ -83,11 +83,15 @@ def test_convolutions(groups):
     network = nn.Sequential(nn.Conv2d(4, 6, 3, groups=groups), nn.ReLU(), nn.Conv2d(6, 2, 3, groups=groups))
     first = 2 * BATCH * 6 * 6 * 6 * (4 // groups) * 9
     second = 2 * BATCH * 2 * 4 * 4 * (6 // groups) * 9
-    total, layers = counted(network, torch.randn(BATCH, 4, 8, 8))
-    assert set(layers) == {"0.weight", "2.weight"}
-    assert total == sum(layers.values())
-    if groups == 1:  # torch counts the gradients of grouped convolutions as if they had no groups
-        assert layers == {"0.weight": 2 * first, "2.weight": 3 * second}
+    layers = {"0.weight": 2 * first, "2.weight": 3 * second}
+    assert counted(network, torch.randn(BATCH, 4, 8, 8)) == (sum(layers.values()), layers)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_transposed_convolutions(groups):
+    network = nn.Sequential(nn.ConvTranspose2d(4, 6, 3, groups=groups))
+    layers = {"0.weight": 2 * (2 * BATCH * 4 * 8 * 8 * (6 // groups) * 9)}
+    assert counted(network, torch.randn(BATCH, 4, 8, 8)) == (sum(layers.values()), layers)
 
 
 def test_weights_that_are_made_from_others():
@@ -128,12 +132,66 @@ def test_layers_that_are_called_twice_and_tied_weights():
     assert layers == {"0.weight": product(8, 8, 5)}
 
 
+def test_products_of_three_dimensions():
+    """One matrix for each of two experts; and einsum, which multiplies in the same way."""
+    network = nn.ParameterDict({"experts": torch.randn(2, 8, 4), "mixed": torch.randn(8, 4)})
+    inputs = torch.randn(2, BATCH, 8)
+
+    def step():
+        (
+            torch.bmm(inputs, network["experts"]).sum()
+            + torch.einsum("ebi,io->ebo", inputs, network["mixed"]).sum()
+        ).backward()
+
+    layers = {"experts": 2 * product(4, 8, 2), "mixed": 2 * product(4, 8, 2)}
+    assert counted(network, step=step) == (sum(layers.values()), layers)
+
+
+def test_a_forward_pass_without_a_backward_pass_has_no_gradients():
+    """As of a generator whose output is detached for the step of the discriminator."""
+    network = nn.ModuleDict({"generator": nn.Linear(8, 6), "discriminator": nn.Linear(6, 4)})
+
+    def step():
+        made = network["generator"](torch.randn(BATCH, 8)).detach()
+        network["discriminator"](made).sum().backward()
+
+    layers = {"generator.weight": product(6, 8, 1), "discriminator.weight": product(4, 6, 2)}
+    assert counted(network, step=step) == (sum(layers.values()), layers)
+
+
+def test_gradients_of_gradients():
+    """A gradient penalty: what is counted is less than everything, and more than one backward pass."""
+    network = mlp()
+
+    def step():
+        images = torch.randn(BATCH, 8, requires_grad=True)
+        (gradient,) = torch.autograd.grad(network(images).sum(), images, create_graph=True)
+        gradient.square().sum().backward()
+
+    total, layers = counted(network, step=step)
+    assert 0 < sum(layers.values()) <= total
+    assert layers["0.weight"] >= product(6, 8, 2)
+
+
+def test_fused_recurrent_layers_have_no_formula_on_a_cpu():
+    """PyTorch would count the linear layer alone."""
+    network = nn.ModuleDict({"lstm": nn.LSTM(8, 6), "head": nn.Linear(6, 4)})
+    total, layers = counted(
+        network, step=lambda: network["head"](network["lstm"](torch.randn(3, BATCH, 8))[0]).sum().backward()
+    )
+    assert (total, layers) == (0, {})
+
+
 def test_what_cannot_be_counted():
     assert FlopsOfBatch.can_count(mlp())
     assert not FlopsOfBatch.can_count(nn.Sequential(torch.compile(mlp())))
     network = mlp()
     network.compile()
     assert not FlopsOfBatch.can_count(nn.Sequential(network))
+    model = Model()
+    assert FlopsOfBatch.can_count(model)
+    model._compiler_ctx = {"compiler": "dynamo"}  # what Lightning keeps of torch.compile(model)
+    assert not FlopsOfBatch.can_count(model)
 
 
 def test_a_fit_records_the_operations_of_every_round(digits):
@@ -156,3 +214,74 @@ def test_compiled_networks_have_unknown_operations(digits):
     quiet_trainer(callbacks=[lottery]).fit(Model(network), *loaders(digits))
     assert [record.flops for record in lottery.records] == [None, None]
     assert lottery.records.cost().flops is None
+
+
+class Penalized(Model):
+    """With a penalty on the gradient of its input."""
+
+    def training_step(self, batch, batch_idx):
+        images, labels = batch
+        images.requires_grad_()
+        logits = self.network(images)
+        (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+        return nn.functional.cross_entropy(logits, labels) + 0.01 * gradient.square().mean()
+
+
+class Skipping(Model):
+    """Skips its first batches, in one of two ways."""
+
+    def __init__(self, batches, by_hook):
+        super().__init__(nn.Linear(784, 10))
+        self.batches, self.by_hook = batches, by_hook
+
+    def is_skipped(self, batch_idx):
+        return self.trainer.current_epoch == 0 and batch_idx < self.batches
+
+    def on_train_batch_start(self, batch, batch_idx):
+        return -1 if self.by_hook and self.is_skipped(batch_idx) else None
+
+    def training_step(self, batch, batch_idx):
+        return None if not self.by_hook and self.is_skipped(batch_idx) else super().training_step(batch, batch_idx)
+
+
+def modes():
+    return len(torch.utils._python_dispatch._get_current_dispatch_mode_stack())
+
+
+def test_gradient_penalties_train(digits):
+    lottery = LotteryTicketCallback(densities=[0.5], verbose=False)
+    quiet_trainer(callbacks=[lottery]).fit(Penalized(), *loaders(digits))
+    assert all(0 < record.sparse_flops <= record.flops for record in lottery.records)
+
+
+@pytest.mark.parametrize(("batches", "by_hook"), [(1, True), (2, False), (0, False)])
+def test_the_first_batch_that_trains_is_counted(digits, batches, by_hook):
+    lottery = LotteryTicketCallback(densities=[0.5], verbose=False)
+    quiet_trainer(callbacks=[lottery]).fit(Skipping(batches, by_hook), *loaders(digits))
+    of_a_batch = 2 * 32 * 784 * 10 * 2
+    trained = lottery.records[1].flops // of_a_batch
+    assert [record.flops for record in lottery.records] == [trained * of_a_batch] * 2
+    assert lottery.records[1].sparse_flops == lottery.records[1].flops // 2
+    assert modes() == 0
+
+
+def test_batches_that_never_train_have_unknown_operations(digits):
+    model = Model(nn.Linear(784, 10))
+    loss = torch.tensor(0.0, requires_grad=True)
+    model.training_step = lambda batch, batch_idx: loss * 1
+    lottery = LotteryTicketCallback(densities=[0.5], verbose=False)
+    quiet_trainer(callbacks=[lottery]).fit(model, *loaders(digits))
+    assert lottery.records[0].flops is None
+
+
+def test_an_error_in_the_first_batch_ends_the_counting(digits):
+    model = Model()
+
+    def fail(batch, batch_idx):
+        raise ZeroDivisionError
+
+    model.training_step = fail
+    lottery = LotteryTicketCallback(densities=[0.5], verbose=False)
+    with pytest.raises(ZeroDivisionError):
+        quiet_trainer(callbacks=[lottery]).fit(model, *loaders(digits))
+    assert modes() == 0

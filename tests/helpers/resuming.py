@@ -233,9 +233,8 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "lottery": {"pattern": CoupledChannels(), "controls": [Reinitialize()], "rewind": "5 steps"},
     },
     "search rounds": {
-        "checkpoints": {"every_n_train_steps": 2},
+        **{"checkpoints": {"every_n_train_steps": 1}, "model": {"scheduler": "cycle"}, "early": 9},
         "lottery": {"search": "5 steps", "full_rounds": "all"},
-        "model": {"scheduler": "cycle"},
     },
     "search rounds after late rewinding": {
         "checkpoints": {"every_n_train_steps": 3},
@@ -246,7 +245,6 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "search rounds, trained weights": {
         "checkpoints": {"every_n_train_steps": 3},
         "lottery": {"search": "2 epochs", "rewind": "lr", "full_rounds": "all", "stop": [EarlyBird(2, 0.3)]},
-        "model": {"scheduler": "step"},
         "trainer": {"max_epochs": 4},
     },
     "no sanity check": {"checkpoints": {"every_n_train_steps": 2}, "trainer": {"num_sanity_val_steps": 0}},

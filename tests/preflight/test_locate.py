@@ -62,7 +62,7 @@ def test_a_run_without_checkpoints_resumes_from_its_folder(digits, tmp_path):
     assert trainer.ckpt_path is None
 
 
-def test_a_run_that_was_moved_is_found_by_its_checkpoint(digits, tmp_path):
+def test_a_run_that_was_moved_is_finds_its_checkpoint(digits, tmp_path):
     def trained(folder, others=(), resume=False):
         lottery = LotteryTicketCallback(rounds=1, amount=0.5, verbose=False)
         trainer = quiet_trainer(

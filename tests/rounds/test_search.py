@@ -128,13 +128,46 @@ def test_schedules_over_max_epochs_are_compressed(digits, search, limits):
     assert whole["limits"] == (4, -1)
 
 
-def test_a_limit_in_steps_is_shortened(digits):
+@pytest.mark.parametrize(
+    ("most", "steps", "limits"),
+    [
+        ((None, 20), 10, [(-1, 20), (-1, 10), (-1, 20)]),
+        ((None, 28), 14, [(-1, 28), (-1, 14), (-1, 28)]),
+        ((9, 28), 14, [(9, 28), (2, 14), (9, 28)]),
+        ((9, 20), 10, [(9, 20), (2, 10), (9, 20)]),
+    ],
+)
+def test_a_limit_in_steps_is_shortened(digits, most, steps, limits):
     rates = LearningRates()
     lottery = LotteryTicketCallback(rounds=2, amount=0.3, search="50%", verbose=False)
-    trainer = quiet_trainer(max_epochs=None, max_steps=20, callbacks=[lottery, rates])
+    trainer = quiet_trainer(max_epochs=most[0], max_steps=most[1], callbacks=[lottery, rates])
     trainer.fit(Model(scheduler="cycle"), *loaders(digits))
-    assert [part["limits"] for part in rates.rounds] == [(-1, 20), (-1, 10), (-1, 20)]
-    assert [record.steps for record in lottery.records] == [20, 10, 20]
+    assert [part["limits"] for part in rates.rounds] == limits
+    assert [record.steps for record in lottery.records] == [most[1], steps, most[1]]
+
+
+class WarmedUp(Model):
+    """A warmup of a quarter of the steps, then a cosine."""
+
+    def configure_optimizers(self):
+        optimizer, steps = torch.optim.SGD(self.parameters(), lr=0.1), int(self.trainer.estimated_stepping_batches)
+        warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, 1.0, steps // 4)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - steps // 4)
+        both = torch.optim.lr_scheduler.SequentialLR(optimizer, [warmup, cosine], [steps // 4])
+        return [optimizer], [{"scheduler": both, "interval": "step"}]
+
+
+def test_schedules_of_parts_reach_their_end_after_a_later_point(digits):
+    """The point is in the warmup of a whole round, but after that of a short one."""
+    rates = LearningRates()
+    lottery = LotteryTicketCallback(rounds=2, amount=0.3, rewind="8 steps", search="8 steps", verbose=False)
+    quiet_trainer(max_epochs=6, callbacks=[lottery, rates]).fit(WarmedUp(), *loaders(digits))
+    whole, short, full = rates.rounds
+    assert short["limits"][1] == 16
+    assert short["rates"][0] == whole["rates"][8], "continues where round 0 was"
+    assert short["rates"] == sorted(short["rates"], reverse=True), "the short warmup is over"
+    assert short["rates"][-1] < 0.05 * short["rates"][0]
+    assert full["rates"] == whole["rates"][8:]
 
 
 def test_a_short_round_ends_with_a_validation(digits):
@@ -157,10 +190,15 @@ def test_a_short_round_need_not_log_the_monitored_metric(digits):
     assert lottery.records[2].best_value is not None
 
 
-def test_min_epochs_of_the_trainer_do_not_lengthen_search_rounds(digits):
+@pytest.mark.parametrize("least", [{"min_epochs": 2}, {"min_steps": 9}])
+def test_minimums_of_the_trainer_do_not_lengthen_search_rounds(digits, least):
     lottery = LotteryTicketCallback(rounds=2, amount=0.3, search="3 steps", verbose=False)
-    quiet_trainer(callbacks=[lottery], min_epochs=2).fit(Model(), *loaders(digits))
+    trainer = quiet_trainer(callbacks=[lottery, EarlyStopping("val_loss", patience=9)], **least)
+    trainer.fit(Model(), *loaders(digits))
     assert [record.steps for record in lottery.records] == [14, 3, 14]
+    assert "val_loss" in lottery.records["search"][1].metrics
+    assert trainer.min_epochs == least.get("min_epochs", 1)
+    assert trainer.min_steps == least.get("min_steps")
 
 
 def test_early_birds_end_search_rounds_earlier_but_no_others(digits):
@@ -184,7 +222,7 @@ def test_a_tolerance_ends_the_full_trainings(digits, capsys):
     quiet_trainer(callbacks=[lottery], max_epochs=6).fit(Model(), *loaders(digits))
     names = [record.id.name for record in lottery.records]
     assert names == ["round_00", "round_01_search", "round_02_search", "round_01", "round_02"]
-    assert "No further ticket: Tolerance(drop=0.05) ended the search." in capsys.readouterr().out
+    assert "No further ticket: Tolerance(drop=0.05) ended the run." in capsys.readouterr().out
 
 
 def test_controls_refer_to_the_tickets_that_trained_fully(digits):
@@ -216,15 +254,23 @@ def test_fast_dev_run_tries_every_round(digits):
 @pytest.mark.parametrize(
     ("search", "options", "message"),
     [
-        ("14 steps", {}, "search='14 steps' is not shorter than a round, which has 14 steps. Write for example"),
-        ("2 epochs", {}, "search='2 epochs' is not shorter than a round, which has 14 steps"),
-        ("99%", {}, "search='99%' is not shorter than a round, which has 14 steps"),
+        (
+            "14 steps",
+            {},
+            "not shorter than a round: 14 steps. Write for example search='2 steps'",
+        ),
+        ("2 epochs", {}, "search='2 epochs' is 14 steps, which is not shorter than a round: 14 steps"),
+        ("99%", {}, "search='99%' is 14 steps, which is not shorter than a round"),
         (
             "10 steps",
             {"rewind": "4 steps"},
-            r"10 steps after ToStep\(step='4 steps', optimizer='restore'\)",
+            r"than the rounds after ToStep\(step='4 steps', optimizer='restore'\): 10 steps",
         ),
-        ("1 epochs", {"rewind": "1 epochs"}, "which has 7 steps after ToEpoch"),
+        (
+            "1 epochs",
+            {"rewind": "1 epochs"},
+            r"is 7 steps, which is not shorter than the rounds after ToEpoch",
+        ),
         ("1%", {}, "search='1%' of a round of 14 steps is below one step. Write a greater part.*search='1 steps'"),
         (
             "1 epochs",
@@ -259,17 +305,31 @@ def endless(digits):
 
 
 def test_data_without_a_length_need_steps_or_epochs(digits):
-    def fit(search):
-        lottery = LotteryTicketCallback(rounds=2, amount=0.3, search=search, verbose=False)
+    def fit(search, **options):
+        lottery = LotteryTicketCallback(rounds=2, amount=0.3, search=search, verbose=False, **options)
         quiet_trainer(callbacks=[lottery], max_epochs=3).fit(Model(), endless(digits))
         return [record.steps for record in lottery.records]
 
     assert fit("5 steps") == [21, 5, 21]
     assert fit("2 epochs") == [21, 14, 21]
+    assert fit("1 epochs", rewind="1 epochs") == [21, 7, 14]
+    assert fit("16 steps", stop=[EarlyBird(2, 0.9)]) == [21, 14, 21]
     with pytest.raises(ConfigurationError, match="search='20%' needs the number of steps in a round"):
         fit("20%")
-    with pytest.raises(ConfigurationError, match="not shorter than a round, which has 3 epochs"):
+    with pytest.raises(
+        ConfigurationError, match="search='3 epochs' is 3 epochs, which is not shorter than a round: 3 epochs"
+    ):
         fit("3 epochs")
+    with pytest.raises(ConfigurationError, match=r"not shorter than the rounds after ToEpoch.*: 2 epochs"):
+        fit("2 epochs", rewind="1 epochs")
+    with pytest.raises(
+        ConfigurationError, match=r"search='1 epochs' after ToStep.*needs the number of steps in an"
+    ):
+        fit("1 epochs", rewind="3 steps")
+    with pytest.raises(
+        ConfigurationError, match=r"the masks of 2 epochs, but search='1 epochs' ends rounds within 1"
+    ):
+        fit("1 epochs", stop=[EarlyBird(2)])
 
 
 def test_steps_that_lightning_does_not_count_cannot_limit_a_round(digits):

@@ -49,13 +49,13 @@ def test_lengths(value, length):
     assert length_of(value) == length
 
 
-@pytest.mark.parametrize("value", ["100%", "150%", "half", 0.2, -1, True, "", "20 %%", ["20%"]])
+@pytest.mark.parametrize("value", ["100%", "150%", "half", "init", 0.2, -1, True, "", "20 %%", ["20%"]])
 def test_other_values_are_no_lengths(value):
     with pytest.raises(ConfigurationError, match=r"is not the length of a search round, .*Write for"):
         lottery(search=value)
 
 
-@pytest.mark.parametrize("value", [0, "0 steps", "0%", "0 epochs", "init"])
+@pytest.mark.parametrize("value", [0, "0 steps", "0%", "0 epochs"])
 def test_lengths_of_nothing_are_refused(value):
     with pytest.raises(ConfigurationError, match=r"is below one step\. Write for example '1000 steps'"):
         lottery(search=value)
@@ -78,14 +78,14 @@ def test_lengths_of_nothing_are_refused(value):
         ({"full_rounds": [True, 4]}, "must contain different rounds"),
         ({"full_rounds": ["4"]}, "must contain different rounds"),
         ({"full_rounds": "last"}, "full_rounds='last' is neither a list of rounds nor 'all'"),
-        ({"full_rounds": 4}, "full_rounds=4 is neither a list of rounds nor 'all'"),
+        ({"full_rounds": 3}, r"full_rounds=\[3\] does not contain the last round, 4"),
         (
             {"full_rounds": [1, 2]},
             r"not contain the last round, 4.*after round 2. Write full_rounds=\[1, 2, 4\]",
         ),
         (
             {"full_rounds": [2, 4], "controls": [Reinitialize()], "control_rounds": [3]},
-            r"control_rounds=\[3\] must contain different of the full_rounds \[2, 4\].*control_rounds=\[4\]",
+            r"control_rounds=\[3\] must contain different rounds that train fully: \[2, 4\].*control_rounds=\[4\]",
         ),
     ],
 )
@@ -112,13 +112,13 @@ def test_the_plan_trains_every_search_round_once_and_then_every_full_ticket(last
     assert list(plan.rounds) == sorted(plan.rounds), "as tickets and records are sorted"
     # Round after round, the masks come from the weights of the round before; nothing else gives masks.
     chain = [RoundId(0), *map(search, range(1, last)), RoundId(last)]
-    found = {entry: plan.found_by(entry) for entry in plan.rounds}
+    found = {entry: plan.finds(entry) for entry in plan.rounds}
     assert found == {**dict.fromkeys(plan.rounds), **dict(pairwise(chain))}
 
 
 def test_without_search_every_ticket_gives_the_masks_of_the_next():
     plan = Plan.of(lottery(2, search=None).settings)
-    assert [plan.found_by(RoundId(number)) for number in range(3)] == [RoundId(1), RoundId(2), None]
+    assert [plan.finds(RoundId(number)) for number in range(3)] == [RoundId(1), RoundId(2), None]
 
 
 def test_names_and_kinds():

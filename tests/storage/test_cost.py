@@ -52,7 +52,7 @@ def test_unknown_operations_stay_unknown():
 
 @pytest.mark.parametrize("records", [[], [training(1)], [training(0, "dense_again")]])
 def test_without_a_dense_round_the_unit_is_missing(records):
-    with pytest.raises(ConfigurationError, match="in units of one dense training, but round 0 has not finished"):
+    with pytest.raises(ConfigurationError, match="in trainings of round 0, but round 0 has not finished"):
         Records(records).cost()
 
 

@@ -14,7 +14,15 @@ from lightning_lottery._lightning.loggers import RoundLoggers
 from lightning_lottery._lightning.other_callbacks import CallbackState, gradients_stay_masked, take
 from lightning_lottery._lightning.rounds_loop import RoundsLoop
 from lightning_lottery._lightning.training_data import TrainingData, training_data
-from lightning_lottery.storage import FitEnd, FitMoment, FitPoint, FitStart, GeneratorState, ShortRound, StateDict
+from lightning_lottery.storage import (
+    FitEnd,
+    FitMoment,
+    FitPoint,
+    FitStart,
+    GeneratorState,
+    SearchLength,
+    StateDict,
+)
 from lightning_lottery.tickets import RoundId
 
 
@@ -91,7 +99,7 @@ class RoundsFit:
         fresh_optimizer: bool = False,
         fine_tuning: tuple[int, float] | None = None,
         data_seed: int | None = None,
-        short: ShortRound | None = None,
+        search: SearchLength | None = None,
     ) -> None:
         """Rewinds everything except the weights: loops, optimizers, callbacks, data, generators.
 
@@ -103,7 +111,7 @@ class RoundsFit:
             fresh_optimizer: Whether optimizers start without their per-weight state at the point.
             fine_tuning: Number of epochs and constant learning rate of the round; by default the schedule applies.
             data_seed: A seed for all random generators, instead of rewinding them.
-            short: The length of the round; by default the Trainer's limits apply.
+            search: The length of a search round; by default the Trainer's limits apply.
         """
         trainer, loop = self.trainer, self.trainer.fit_loop
         trainer.should_stop = False  # otherwise the next round would train no batch
@@ -114,12 +122,12 @@ class RoundsFit:
         trainer._logger_connector.reset_results()  # as before every fit; otherwise metrics of one round
         trainer._logger_connector.reset_metrics()  # would count as those of the next
         trainer.lightning_module.zero_grad(set_to_none=True)
-        if short is not None:
-            self._shorten(short, point)
+        if search is not None:
+            self._limit_to(search, point)
         loop_state.set_up_optimizers(trainer)
         self._optimizers.restore()
-        if short is not None and point is not None:
-            point = self._optimizers.in_new_length(point)
+        if search is not None and point is not None:
+            point = self._optimizers.at_point(point)
         trainer.precision_plugin.load_state_dict(copy.deepcopy(self._precision))  # the scale of 16-bit gradients
         if point is not None:
             loop_state.load_optimization(trainer, point.optimization, fresh_optimizer)
@@ -137,25 +145,25 @@ class RoundsFit:
             self.fine_tune(*fine_tuning)
         self.progress.start_round()
 
-    def _shorten(self, length: ShortRound, point: FitPoint | None) -> None:
+    def _limit_to(self, length: SearchLength, point: FitPoint | None) -> None:
         """Makes the length of a round that starts at a point the limit of the Trainer."""
         step, epochs = (0, 0) if point is None else (point.step, point.epochs)
-        self._limits.shorten(length, step, epochs)
+        self._limits.limit_to(length, step, epochs)
 
-    def shorten(self, length: ShortRound, point: FitPoint | None) -> None:
-        """Shortens a resumed round, after Lightning has loaded its checkpoint.
+    def resume_search_round(self, length: SearchLength, point: FitPoint | None) -> None:
+        """Limits a search round that was resumed, after Lightning has loaded its checkpoint.
 
         Args:
             length: The length of the round.
             point: The point where the round has started; ``None`` for the beginning.
         """
         state = loop_state.optimization(self.trainer)
-        self._shorten(length, point)
+        self._limit_to(length, point)
         loop_state.set_up_optimizers(self.trainer)  # schedulers were made for the length of other rounds
         loop_state.load_optimizers(self.trainer, state)
 
-    def validate_at_end_of_short_round(self) -> None:
-        """Lets a short round validate after its last step. Call it after all hooks of every batch."""
+    def validate_at_end_of_search_round(self) -> None:
+        """Lets a search round validate after its last step. Call it after all hooks of every batch."""
         self._limits.validate_at_end()
 
     def fine_tune(self, epochs: int, lr: float) -> None:
@@ -168,13 +176,14 @@ class RoundsFit:
 
     def point(self) -> FitPoint:
         """The current state, for :meth:`rewind`. Call it between batches or epochs."""
+        epochs: Any = self.trainer.fit_loop.epoch_progress.current
         return FitPoint(
             optimization=loop_state.optimization(self.trainer),
             memories=[memory.at_point() for memory in self._memories],
             metrics=metrics.last_values(self.trainer),
             data=self.gather(self._data.moment()),
             step=self.trainer.global_step,
-            epochs=self.trainer.fit_loop.epoch_progress.current.ready,
+            epochs=epochs.processed,
         )
 
     def moment(self) -> FitMoment:
@@ -206,6 +215,7 @@ class RoundsFit:
         metrics.restore(trainer, moment.metrics)
         self._data.restore_moment(self._own(moment.data), data_seed)
         trainer.should_stop = moment.should_stop  # it may cause a validation
+        self._limits.validate_at_end()  # a checkpoint of the last step was written before that
         loop_state.settle(trainer, validate=True)
         metrics.settle(trainer)
         self.checkpoints.restore(moment.checkpoints)

@@ -1,6 +1,7 @@
 """The state of loops, optimizers and schedulers: resetting, saving and resuming it."""
 
 import copy
+import warnings
 import weakref
 from dataclasses import replace
 from typing import Any
@@ -148,28 +149,12 @@ def load_optimizers(trainer: Trainer, state: Optimization, fresh_optimizer: bool
     trainer.precision_plugin.load_state_dict(copy.deepcopy(state.precision))
 
 
-def in_new_length(saved: list[StateDict], initial: list[StateDict], fresh: list[StateDict]) -> list[StateDict]:
-    """The states of schedulers at a later point, for a round of another length.
-
-    Args:
-        saved: The states at the point.
-        initial: The states of the same schedulers before their first step.
-        fresh: The states of schedulers that were made for the other length, before their first step.
-
-    Returns:
-        The states at the point, with the values of ``fresh`` where it differs from ``initial``, such as the number
-        of steps that a schedule is made for.
-    """
-    return [_in_new_length(*states) for states in zip(saved, initial, fresh, strict=True)]
-
-
-def _in_new_length(saved: Any, initial: Any, fresh: Any) -> Any:
-    if all(isinstance(state, dict) for state in (saved, initial, fresh)):
-        known = initial.keys() & fresh.keys()
-        return {k: _in_new_length(v, initial[k], fresh[k]) if k in known else v for k, v in saved.items()}
-    if all(isinstance(state, (list, tuple)) and len(state) == len(saved) for state in (saved, initial, fresh)):
-        return type(saved)(_in_new_length(*parts) for parts in zip(saved, initial, fresh, strict=True))
-    return saved if str(initial) == str(fresh) else fresh
+def advance(scheduler: Any, steps: int) -> None:
+    """Steps a scheduler that was just made, whose optimizer has not stepped yet."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch warns of steps without steps of the optimizer
+        for _ in range(steps):
+            scheduler.step()
 
 
 def other_options(saved: list[StateDict], present: list[StateDict]) -> str | None:
@@ -233,12 +218,21 @@ class InitialOptimizers:
     def _parts(self) -> list[Any]:
         return [*self._trainer.optimizers, *(config.scheduler for config in self._trainer.lr_scheduler_configs)]
 
-    def in_new_length(self, point: FitPoint) -> FitPoint:
-        """A point for a round of another length, whose optimizers and schedulers were just made."""
-        schedulers = [config.scheduler.state_dict() for config in self._trainer.lr_scheduler_configs]
-        initial = self.states[len(self._trainer.optimizers) :]
-        moved = in_new_length(point.optimization.schedulers, initial, schedulers)
-        return replace(point, optimization=replace(point.optimization, schedulers=moved))
+    def at_point(self, point: FitPoint) -> FitPoint:
+        """A point for a round of another length, whose optimizers and schedulers were just made.
+
+        A scheduler that depends on the length, as its state shows, takes as many steps as at the point. The others
+        keep their state at the point.
+        """
+        initial, states = self.states[len(self._trainer.optimizers) :], list(point.optimization.schedulers)
+        for number, config in enumerate(self._trainer.lr_scheduler_configs):
+            steps = states[number].get("last_epoch")
+            if str(config.scheduler.state_dict()) == str(initial[number]) or steps is None:
+                continue
+            if not config.reduce_on_plateau:  # its steps need metrics
+                advance(config.scheduler, steps)
+                states[number] = config.scheduler.state_dict()
+        return replace(point, optimization=replace(point.optimization, schedulers=states))
 
     def restore(self) -> None:
         """Restores the initial state of the objects that are still used."""

@@ -88,7 +88,7 @@ class LotteryTicketCallback(Resumable):
             ``estimated_stepping_batches`` or ``max_epochs`` are compressed, and others are cut. With a later
             rewind point, the length counts from there.
         full_rounds: With ``search``, the rounds whose tickets train fully: a list that contains the last round, or
-            ``"all"``. Default: the last round alone.
+            ``"all"``. Default: the last round.
         same_data_order: Whether every round uses the same random numbers, and so the same order of data.
             Otherwise the random generators continue.
         dirpath: The run folder; it must not contain another run. Default: ``lottery`` in the logger's ``log_dir``
@@ -128,7 +128,7 @@ class LotteryTicketCallback(Resumable):
         controls: Sequence[Control] = (),
         control_rounds: Sequence[int] | None = None,
         search: str | int | None = None,
-        full_rounds: Sequence[int] | Literal["all"] | None = None,
+        full_rounds: Sequence[int] | int | Literal["all"] | None = None,
         same_data_order: bool = True,
         dirpath: str | Path | None = None,
         overwrite: bool = False,
@@ -148,7 +148,7 @@ class LotteryTicketCallback(Resumable):
             controls=controls,
             control_rounds=control_rounds,
             search=length_of(search),
-            full_rounds=full_rounds,
+            full_rounds=[full_rounds] if isinstance(full_rounds, int) else full_rounds,
             same_data_order=same_data_order,
             dirpath=None if dirpath is None else local_path(dirpath, "dirpath='runs/mine'"),
             overwrite=overwrite,
@@ -225,12 +225,12 @@ class LotteryTicketCallback(Resumable):
         """Counts values of the monitored metric that are logged from now on as new, and the first operations."""
         if self._run is not None:
             self._run.round.metric.begin_batch(trainer)
-            self._run.begin_batch()
+            self._run.start_counting()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Saves the rewind point when training reaches it."""
         if self._run is not None:
-            self._run.end_step()
+            self._run.stop_counting()
             self._run.save_rewind_point(between_epochs=False)
 
     @property

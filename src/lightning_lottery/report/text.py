@@ -37,7 +37,7 @@ def scalars(
         record: The record of the round.
         monitor: The name of the monitored metric.
         layer_densities: The density of each prunable parameter, by name.
-        cost: What all trainings so far have cost, in dense trainings; ``None`` if unknown.
+        cost: What all trainings so far have cost together, in trainings of round 0; ``None`` if unknown.
     """
     group = "lottery" if record.id.is_ticket else f"lottery_{record.branch}"
     values: dict[str, float] = {f"{group}/density": record.density}
@@ -61,15 +61,18 @@ def table(records: Records, monitor: str | None) -> str:
     for record in records:
         row = [str(record.round), record.branch, f"{record.density:.4f}", f"{record.kept:,}"]
         if shown and monitor is not None:
-            row += [_number(record.metrics.get(monitor)), _number(record.best_value), str(record.best_step)]
+            row += [_number(record.metrics.get(monitor)), _number(record.best_value)]
+            row += ["-" if record.best_step is None else str(record.best_step)]
         rows.append([*row, str(record.steps), f"{record.seconds:.1f}"])
     return aligned(rows, left={1})
 
 
 def cost_line(cost: Cost) -> str:
-    """What a run cost in dense trainings, by branch, in one line."""
+    """What a run cost in trainings of round 0, by branch, in one line."""
     parts = [f"{branch.replace('_', ' ')} {part.trainings:.2f}" for branch, part in cost.by_branch.items()]
-    return f"cost: {cost.trainings:.2f} dense trainings" + (f" ({', '.join(parts)})" if len(parts) > 1 else "")
+    return f"cost: {cost.trainings:.2f} trainings of round 0" + (
+        f" ({', '.join(parts)})" if len(parts) > 1 else ""
+    )
 
 
 def cost_table(cost: Cost) -> str:

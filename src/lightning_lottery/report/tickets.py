@@ -22,8 +22,9 @@ def ticket_text(summary: TicketSummary, path: Path, records: Sequence[RoundRecor
     """
     size = path.stat().st_size
     kind = f"control {printable(summary.branch)}" if summary.id.is_control else "ticket"
+    short = ", for a search round" if summary.id.is_search else ""
     lines = [
-        f"{printable(str(path))}: {kind} of round {summary.round}, density {summary.density:.4f}",
+        f"{printable(str(path))}: {kind} of round {summary.round}{short}, density {summary.density:.4f}",
         f"{summary.kept:,} of {summary.prunable:,} prunable weights survive; with biases, normalisation and "
         f"buffers, {summary.numbers_kept:,} of {summary.numbers:,} numbers.",
         f"{_bytes(size)} on disk; the dense network has {_bytes(summary.dense_bytes)}, "
@@ -95,7 +96,8 @@ def ascii_bars(text: str) -> str:
 def _result(record: RoundRecord) -> str:
     values = ", ".join(f"{printable(name)} {value:.4f}" for name, value in record.metrics.items()) or "no metrics"
     best = "" if record.best_value is None else f"; best {record.best_value:.4f} at step {record.best_step}"
-    return f"  {record.id}: {values}{best}"
+    steps = f"; after {record.steps} steps" if record.id.is_search else ""
+    return f"  {record.id}: {values}{best}{steps}"
 
 
 def _pairs(values: Mapping[str, str]) -> str:

@@ -69,6 +69,7 @@ class NextTicket:
 
     def _found(self, entry: RoundId) -> Ticket:
         """The ticket of a round that search rounds have found before."""
+        # The last search round has found the last ticket, which no search round trains.
         is_last = entry.number == self._settings.sizes.last_round
         source = entry if is_last else RoundId(entry.number, SEARCH_BRANCH)
         return replace(self._folder.read_ticket(self._folder.ticket_name(source)), branch=entry.branch)

@@ -64,7 +64,7 @@ class Recorder:
         self._fit.loggers.log(scalars, record.round)
 
     def _cost_up_to(self, last: RoundRecord) -> float:
-        """What all trainings up to this one have cost, in dense trainings."""
+        """What all trainings up to this one have cost together, in trainings of round 0."""
         records = list(self._records)
         return Cost.of(records[: records.index(last) + 1]).trainings
 

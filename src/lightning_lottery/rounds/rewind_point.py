@@ -19,7 +19,7 @@ from lightning_lottery.storage import (
     PendingPoint,
     RewindState,
     RunFolder,
-    ShortRound,
+    SearchLength,
 )
 from lightning_lottery.tickets import ModuleState, RoundId, Ticket, starting_values
 
@@ -67,7 +67,7 @@ class RewindPoint:
         module: nn.Module,
         folder: RunFolder,
         pending: Points,
-        search: ShortRound | None,
+        search: SearchLength | None,
         dense: Ticket,
     ) -> "RewindPoint":
         """Writes the point of a new run: the present state, until round 0 reaches a later one.
@@ -228,8 +228,8 @@ class RewindPoint:
         state.module_at(entry).restore(self._module)
         ticket.apply(self._module)
         length = None if state.is_initial(entry) else self._rule.length
-        short = state.search if entry.is_search else None
-        self._fit.rewind(same_data_order, state.point_at(entry), self._rule.fresh_optimizer, length, seed, short)
+        search = state.search if entry.is_search else None
+        self._fit.rewind(same_data_order, state.point_at(entry), self._rule.fresh_optimizer, length, seed, search)
 
     def data_seed(self, ticket: Ticket) -> int | None:
         """The seed of all random numbers in the training of a ticket, if they differ from those of round 0."""
@@ -243,11 +243,11 @@ class RewindPoint:
         else:
             self._state.write(replace(state, generators={**state.generators, name: self._fit.generators()}))
 
-    def restore_length(self, entry: RoundId) -> None:
+    def set_length(self, entry: RoundId) -> None:
         """Sets the length of a round that was resumed at a checkpoint."""
         state = self._state.read()
         if entry.is_search and state.search is not None:
-            self._fit.shorten(state.search, state.point_at(entry))
+            self._fit.resume_search_round(state.search, state.point_at(entry))
         if self._rule.length is not None and not state.is_initial(entry):
             self._fit.fine_tune(*self._rule.length)
 

@@ -23,7 +23,10 @@ from lightning_lottery.rounds.round import Round
 from lightning_lottery.rounds.swapped_weights import check_zeros
 from lightning_lottery.rules import Plan, Settings, ending_rule
 from lightning_lottery.storage import BatchFlops, Records, RunState
-from lightning_lottery.tickets import TICKET_BRANCH, Ticket
+from lightning_lottery.tickets import TICKET_BRANCH, RoundId, Ticket
+
+# Batches without a backward pass, after which their operations count as unknown.
+_MOST_COUNTED = 10
 
 
 @dataclass
@@ -49,7 +52,8 @@ class Run:
         last_ticket: The trained weights of the last ticket, for the end of the fit.
         plan: Everything to train, in order.
         round: The round that is training.
-        flops: Counts the operations of the first batch while it trains.
+        flop_counter: Counts the operations of a batch while it trains.
+        batches_counted: The number of batches whose operations were counted.
         is_between_rounds: Whether the next round is being prepared. Checkpoints then contain no moment of a round.
     """
 
@@ -62,7 +66,8 @@ class Run:
     last_ticket: LastTicket
     plan: Plan
     round: Round
-    flops: FlopsOfBatch | None = None
+    flop_counter: FlopsOfBatch | None = None
+    batches_counted: int = 0
     is_between_rounds: bool = False
 
     def advance(self) -> bool:
@@ -116,11 +121,17 @@ class Run:
         if following is None:
             return None
         finished.masking.release()  # frees memory before the next ticket is made
-        found = self.plan.found_by(finished.id)
-        if found is not None and found != following:  # search rounds are over, and other tickets come first
-            folder = self.prepared.folder
+        return self._next_ticket(following)
+
+    def _next_ticket(self, following: RoundId) -> Ticket:
+        """Makes the next ticket, and writes the one that the trained weights give, if it is another."""
+        finished, folder = self.round, self.prepared.folder
+        found = self.plan.finds(finished.id)
+        if found == following:
+            return self.tickets.make(following, finished)
+        if found is not None:  # the search is over, and the tickets of earlier rounds train first
             folder.write_ticket(folder.ticket_name(found), self.tickets.make(found, finished))
-        return self.tickets.make(following, finished if found == following else None)
+        return self.tickets.make(following, None)
 
     @property
     def _is_first(self) -> bool:
@@ -153,13 +164,15 @@ class Run:
             self.prepared = self.prepared.described(plan=self.plan.names)
         is_ended = self.plan.last_ticket.number < settings.sizes.last_round
         if is_ended and self.round.id.is_ticket:
-            self.recorder.say(f"No further ticket: {ending_rule(settings, self.records)!r} ended the search.")
+            what = "search" if settings.search is None else "run"
+            self.recorder.say(f"No further ticket: {ending_rule(settings, self.records)!r} ended the {what}.")
             if settings.controls and not self.plan.has_controls:
                 self.recorder.say("No control either: control_rounds contains only rounds that were not trained.")
 
     def end_epoch(self) -> None:
         """Checks that pruned weights are zero, and applies stop rules to the mask that would follow."""
         current, settings = self.round, self.prepared.settings
+        self._stop_counting()  # on_train_batch_start may have ended the epoch
         check_parameters(current.name, self.prepared.module, self.tickets.masks.parameters)
         current.masking.check()
         if self._is_first:
@@ -181,7 +194,7 @@ class Run:
     def _may_be_cut_short(self) -> bool:
         """Whether a stop rule may end this round when the masks that follow from it are clear."""
         current = self.round.id
-        if self.plan.found_by(current) is None or not self.tickets.masks.removes(current.number + 1):
+        if self.plan.finds(current) is None or not self.tickets.masks.removes(current.number + 1):
             return False
         # With search rounds, the tickets train fully, and round 0 with them.
         return current.is_search or self.prepared.settings.search is None
@@ -239,24 +252,33 @@ class Run:
         """Saves the rewind point again after all hooks of its batch, and ends a search round."""
         if self._is_first:
             self.rewind_point.save_again()
-        if self.round.id.is_search:
-            self.fit.validate_at_end_of_short_round()
+        self.fit.validate_at_end_of_search_round()
 
-    def begin_batch(self) -> None:
+    def start_counting(self) -> None:
         """Counts the operations of a batch, if they are unknown."""
+        self._stop_counting()
         if self.prepared.description.flops is not None:
             return
         if FlopsOfBatch.can_count(self.prepared.module):
-            self.flops = FlopsOfBatch(self.tickets.masks.parameters)
+            self.flop_counter = FlopsOfBatch(self.tickets.masks.parameters)
         else:
             self.prepared = self.prepared.described(flops=BatchFlops())
 
-    def end_step(self) -> None:
-        """Notes the operations of the first batch. Call it after its step."""
-        if self.flops is not None:
-            self.flops.stop()
-            counted, self.flops = self.flops.result(self.fit.trainer.world_size), None
-            self.prepared = self.prepared.described(flops=counted)
+    def stop_counting(self) -> None:
+        """Notes the operations of the first batch that had a backward pass. Call it after its step."""
+        if (counted := self._stop_counting()) is None:
+            return
+        self.batches_counted += 1
+        if counted.has_gradients:
+            self.prepared = self.prepared.described(flops=counted.result(self.fit.trainer.world_size))
+        elif self.batches_counted == _MOST_COUNTED:
+            self.prepared = self.prepared.described(flops=BatchFlops())
+
+    def _stop_counting(self) -> FlopsOfBatch | None:
+        counted, self.flop_counter = self.flop_counter, None
+        if counted is not None:
+            counted.stop()
+        return counted
 
     def note_checkpoint(self, path: str, is_whole: bool) -> None:
         """Records the path of a checkpoint that was written; ``is_whole`` if training can continue from it."""
@@ -276,8 +298,7 @@ class Run:
 
     def close(self, status: str = "success") -> None:
         """Closes the loggers and hooks of the current round. May be called twice."""
-        if self.flops is not None:
-            self.flops.stop()
+        self._stop_counting()
         self.fit.loggers.leave(status)
         self.round.release()
 

@@ -5,10 +5,10 @@ import math
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.rules import Point, Settings
-from lightning_lottery.storage import ShortRound
+from lightning_lottery.storage import SearchLength
 
 
-def search_length(settings: Settings, fit: RoundsFit) -> ShortRound | None:
+def search_length(settings: Settings, fit: RoundsFit) -> SearchLength | None:
     """Resolves the argument ``search``. The Trainer must have loaded its data.
 
     Args:
@@ -28,14 +28,21 @@ def search_length(settings: Settings, fit: RoundsFit) -> ShortRound | None:
     steps, epochs = fit.progress.steps_per_round(), fit.progress.epochs_per_round()
     per_epoch, start = fit.progress.steps_per_epoch(), settings.rewind.schedule
     if length.unit == "epochs" and math.isinf(per_epoch):
-        passed = start.amount if start.unit == "epochs" else 0
-        _check_shorter(length, length.amount, epochs - passed, "epochs", settings)
-        return ShortRound(int(length.amount), in_epochs=True)
+        if start.amount and start.unit != "epochs":
+            raise ConfigurationError(
+                f"search='{length}' after {settings.rewind!r} needs the number of steps in an epoch, which is "
+                "unknown. Write a number of steps, for example search='500 steps'."
+            )
+        _check_shorter(length, length.amount, epochs - start.amount, "epochs", settings)
+        _check_windows(length, length.amount, settings)
+        return SearchLength(int(length.amount), in_epochs=True)
     amount = _in_steps(length, steps, per_epoch)
     passed = start.amount * per_epoch if start.unit == "epochs" else start.resolve(steps).amount
     _check_shorter(length, amount, steps - passed, "steps", settings)
+    if math.isinf(per_epoch):
+        return SearchLength(amount)
     _check_windows(length, amount / per_epoch, settings)
-    return ShortRound(amount, None if math.isinf(per_epoch) else int(per_epoch))
+    return SearchLength(amount, int(per_epoch))
 
 
 def _in_steps(length: Point, steps: float, per_epoch: float) -> int:
@@ -58,10 +65,12 @@ def _in_steps(length: Point, steps: float, per_epoch: float) -> int:
 
 def _check_shorter(length: Point, amount: float, longest: float, unit: str, settings: Settings) -> None:
     if amount >= longest:
-        since = f" after {settings.rewind!r}" if settings.rewind.schedule.amount else ""
+        since = f"the rounds after {settings.rewind!r}" if settings.rewind.schedule.amount else "a round"
+        instead = f"search='{max(1, int(longest / 5))} {unit}'"
         raise ConfigurationError(
-            f"search='{length}' is not shorter than a round, which has {longest:g} {unit}{since}. Write for "
-            "example search='20%', or leave out search to train all rounds fully."
+            f"search='{length}' is {amount:g} {unit}, which is not shorter than {since}: {longest:g} {unit}. "
+            + (f"Write for example {instead}, or leave" if longest > 1 else "Leave")
+            + " out search to train all rounds fully."
         )
 
 

@@ -56,8 +56,8 @@ def begin_run(prepared: Prepared, records: Records) -> Run:
     keep_channels(prepared, coupling)
     rewind_point = RewindPoint.begin(settings, fit, module, folder, pending, search, dense)
     prepared = prepared.described(counts=pruner.counts, provenance=dense.provenance)
-    plan, ticket = Plan.of(settings), dense
     tickets = NextTicket(prepared, next_masks, rewind_point)
+    plan, ticket = Plan.of(settings), dense
     if settings.prune_at_init:
         ticket = tickets.make(plan.first, None)
     if settings.prune_at_init or settings.start is not None:
@@ -162,7 +162,7 @@ def _continue(
     assert state.moment is not None, "only within a round"
     if not state.moment.is_exact:
         recorder.say("The checkpoint was written during an interrupted batch, so this batch is repeated.")
-    rewind_point.restore_length(ticket.id)
+    rewind_point.set_length(ticket.id)
     state.module.restore(module)
     fit.restore_moment(state.moment, rewind_point.data_seed(ticket))
 

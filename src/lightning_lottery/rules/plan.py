@@ -52,8 +52,8 @@ class Plan:
         """The round that trains the smallest ticket."""
         return max(entry for entry in self.rounds if entry.is_ticket)
 
-    def found_by(self, entry: RoundId) -> RoundId | None:
-        """The round whose masks come from the weights that a round has trained; ``None`` if no round's do."""
+    def finds(self, entry: RoundId) -> RoundId | None:
+        """The round whose masks are found with the trained weights of a round; ``None`` if it finds none."""
         search = [other for other in self.rounds if other.is_search]
         if entry.is_control or (search and entry.is_ticket and entry.number > 0):
             return None
@@ -93,7 +93,7 @@ class Plan:
     def _has_result(self, folder: RunFolder, entry: RoundId) -> bool:
         if entry == self.last_ticket:
             return folder.has_last_ticket()
-        found = self.found_by(entry)
+        found = self.finds(entry)
         return found is None or folder.ticket_path(found).exists()
 
     def resume(self, folder: RunFolder, state: RunState | None) -> tuple[RoundId | None, RunState | None]:

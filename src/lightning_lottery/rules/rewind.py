@@ -27,7 +27,7 @@ class Point:
     def __str__(self) -> str:
         if self.amount == 0:
             return "init"
-        return f"{self.amount:g}%" if self.unit == "%" else f"{int(self.amount)} {self.unit}"
+        return f"{self.amount:.15g}%" if self.unit == "%" else f"{int(self.amount)} {self.unit}"
 
     @classmethod
     def parse(cls, value: "str | int | Point", unit: Literal["steps", "epochs"] = "steps") -> "Point":

@@ -11,7 +11,7 @@ FullRounds = Sequence[int] | Literal["all"] | None
 _FORMS = "'1000 steps', '2 epochs' or '20%' (of the steps of one round)"
 
 
-def length_of(search: Point | str | int | None) -> Point | None:
+def length_of(search: str | int | None) -> Point | None:
     """Converts the argument ``search`` to the length of a search round.
 
     Args:
@@ -23,7 +23,7 @@ def length_of(search: Point | str | int | None) -> Point | None:
     if (search := plain(search)) is None:
         return None
     try:
-        length = Point.parse(search)
+        length = Point.parse("" if search == "init" else search)
     except ConfigurationError:
         raise ConfigurationError(
             f"search={search!r} is not the length of a search round, which must be shorter than a whole round. "

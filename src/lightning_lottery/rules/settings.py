@@ -185,9 +185,9 @@ class Settings:
         allowed = all(type(number) is int and number in possible for number in rounds)
         if not rounds or not allowed or len(set(rounds)) < len(rounds):
             last = possible[-1]
-            which = f"rounds from 1 to {last}" if self.search is None else f"of the full_rounds {possible}"
+            which = f"from 1 to {last}" if self.search is None else f"that train fully: {possible}"
             raise ConfigurationError(
-                f"control_rounds={list(rounds)!r} must contain different {which}. Round 0 is "
+                f"control_rounds={list(rounds)!r} must contain different rounds {which}. Round 0 is "
                 f"what tickets are compared with. Write for example control_rounds=[{last}]."
             )
 

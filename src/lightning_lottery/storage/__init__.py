@@ -17,7 +17,7 @@ from lightning_lottery.storage.fit_state import (
     MetricsMoment,
     NamedState,
     Optimization,
-    ShortRound,
+    SearchLength,
     StateDict,
 )
 from lightning_lottery.storage.flops import BatchFlops
@@ -75,7 +75,7 @@ __all__ = [
     "RunDescription",
     "RunFolder",
     "RunState",
-    "ShortRound",
+    "SearchLength",
     "StateDict",
     "Tickets",
     "TrainedState",

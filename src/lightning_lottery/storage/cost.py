@@ -1,9 +1,10 @@
-"""What trainings cost, compared with one training of the dense network."""
+"""What trainings cost, compared with the training of round 0."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import nan
 
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.storage.record import RoundRecord
@@ -12,14 +13,17 @@ from lightning_lottery.tickets import RoundId
 
 @dataclass(frozen=True)
 class Cost:
-    """What some trainings cost, in units of one dense training: 2.5 is as much as two and a half of them.
+    """What some trainings cost, in trainings of round 0: 2.5 is as much as two and a half of them.
+
+    Round 0 is dense unless the search starts from a ticket.
 
     Attributes:
-        trainings: Their optimizer steps.
+        trainings: Their optimizer steps, in those of round 0.
         flops: Their floating-point operations, forward and backward, with dense weights; ``None`` if unknown.
         sparse_flops: The same without the operations of pruned weights, which only sparse kernels would save.
         seconds: Their duration, validation included.
-        by_branch: The cost of each branch, such as ``"ticket"`` and ``"search"``, in the order of training.
+        by_branch: The cost of each branch, such as ``"ticket"``, which includes round 0, and ``"search"``, in the
+            order of training.
     """
 
     trainings: float
@@ -40,9 +44,9 @@ class Cost:
             ConfigurationError: Round 0 is missing.
         """
         dense = next((record for record in records if record.id == RoundId(0)), None)
-        if dense is None or not (dense.steps and dense.seconds):
+        if dense is None or not dense.steps:
             raise ConfigurationError(
-                "Costs are in units of one dense training, but round 0 has not finished, or prune_at_init=True "
+                "Costs are in trainings of round 0, but round 0 has not finished, or prune_at_init=True "
                 "trains none. The steps, seconds and flops of each round are in its record."
             )
         branches = dict.fromkeys(record.branch for record in records)
@@ -58,7 +62,7 @@ def _added(records: Sequence[RoundRecord], dense: RoundRecord) -> Cost:
         trainings=part * sum(record.steps for record in records) / dense.steps,
         flops=_relative([record.flops for record in records], dense.flops, part),
         sparse_flops=_relative([record.sparse_flops for record in records], dense.flops, part),
-        seconds=part * sum(record.seconds for record in records) / dense.seconds,
+        seconds=part * sum(record.seconds for record in records) / (dense.seconds or nan),
     )
 
 

@@ -162,8 +162,8 @@ class FitStart:
 
 
 @dataclass(frozen=True)
-class ShortRound:
-    """The length of a round that is shorter than the Trainer's limits, from where the round starts.
+class SearchLength:
+    """The length of a search round, from where it starts.
 
     Attributes:
         amount: The number of optimizer steps, at least 1.
@@ -186,7 +186,7 @@ class FitPoint:
         metrics: The last values of all metrics.
         data: The position in the data, by process.
         step: The Trainer's ``global_step``.
-        epochs: The number of epochs that have begun.
+        epochs: The number of complete epochs.
     """
 
     optimization: Optimization

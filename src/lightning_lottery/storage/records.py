@@ -8,7 +8,7 @@ from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import check_number
 from lightning_lottery.storage.cost import Cost
 from lightning_lottery.storage.record import RoundRecord, is_better, rounding
-from lightning_lottery.tickets import TICKET_BRANCH, RoundId
+from lightning_lottery.tickets import SEARCH_BRANCH, TICKET_BRANCH, RoundId
 
 
 class Records(Collection[RoundRecord]):
@@ -63,16 +63,19 @@ class Records(Collection[RoundRecord]):
 
     def _ticket(self, number: int) -> RoundRecord:
         """The ticket of a round, in a run with search rounds."""
-        tickets = self._of_branch(TICKET_BRANCH)
+        tickets, search = self._of_branch(TICKET_BRANCH), self._of_branch(SEARCH_BRANCH)
+        if number not in tickets and number not in search:
+            raise IndexError(f"Round {number} has no record; the rounds of tickets are {list(tickets)}.")
         if number not in tickets:
             raise IndexError(
-                f"The ticket of round {number} has not trained fully, only those of rounds {list(tickets)} have. "
-                f"Search rounds are in records['search']; to train more tickets fully, write full_rounds=[...]."
+                f"The ticket of round {number} has not trained fully, only those of {list(tickets)} have. Its "
+                f"search round is records['search'][{number}]. To train it, write "
+                f"TicketCallback(lottery.tickets['search'][{number}])."
             )
         return tickets[number]
 
     def cost(self) -> Cost:
-        """What these trainings cost, in units of one dense training.
+        """What these trainings cost, in trainings of round 0.
 
         Raises:
             ConfigurationError: The dense round was not trained, or has not finished.

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from lightning_lottery.storage.fit_state import FitEnd, FitMoment, FitPoint, FitStart, GeneratorState, ShortRound
+from lightning_lottery.storage.fit_state import FitEnd, FitMoment, FitPoint, FitStart, GeneratorState, SearchLength
 from lightning_lottery.storage.plain_values import State, from_plain
 from lightning_lottery.tickets import ModuleState, RoundId
 
@@ -109,7 +109,7 @@ class RewindState(State):
     fresh_optimizer: bool = False
     from_init: list[str] = field(default_factory=list)
     other_data_order: list[str] = field(default_factory=list)
-    search: ShortRound | None = None
+    search: SearchLength | None = None
 
     def is_initial(self, entry: RoundId) -> bool:
         """Whether a round starts from initialisation, whatever the others do."""

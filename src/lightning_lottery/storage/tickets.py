@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import overload
 
 from lightning_lottery.storage.folder import RunFolder
-from lightning_lottery.tickets import TICKET_BRANCH, RoundId, Ticket
+from lightning_lottery.tickets import SEARCH_BRANCH, TICKET_BRANCH, RoundId, Ticket
 
 
 class Tickets(Mapping[int, Ticket]):
@@ -33,7 +33,11 @@ class Tickets(Mapping[int, Ticket]):
                 raise KeyError(f"no tickets of branch {key!r}; the branches are {branches}")
             return Tickets(self._folder, key)
         if self._folder is None or key not in self:
-            raise KeyError(f"no ticket {key!r} of branch {self._branch!r}; the rounds are {list(self)}")
+            found = RoundId(key, SEARCH_BRANCH) in self._found() and RoundId(key, self._branch).is_ticket
+            raise KeyError(
+                f"no ticket {key!r} of branch {self._branch!r}; the rounds are {list(self)}"
+                + (f". A search round has found it: tickets['search'][{key}]" if found else "")
+            )
         return Ticket.load(self._folder.ticket_path(RoundId(key, self._branch)))
 
     def _found(self) -> list[RoundId]:
