@@ -170,7 +170,7 @@ def test_schedules_of_parts_reach_their_end_after_a_later_point(digits):
     assert full["rates"] == whole["rates"][8:]
 
 
-def test_a_short_round_ends_with_a_validation(digits):
+def test_a_search_round_ends_with_a_validation(digits):
     """Otherwise callbacks that need the metric would fail, such as early stopping."""
     lottery = LotteryTicketCallback(
         rounds=2, amount=0.3, search="3 steps", monitor="val_acc", mode="max", verbose=False
@@ -181,7 +181,7 @@ def test_a_short_round_ends_with_a_validation(digits):
     assert lottery.records["search"][1].best_step == 3
 
 
-def test_a_short_round_need_not_log_the_monitored_metric(digits):
+def test_a_search_round_need_not_log_the_monitored_metric(digits):
     lottery = LotteryTicketCallback(
         rounds=2, amount=0.3, search="3 steps", monitor="val_acc", mode="max", verbose=False
     )

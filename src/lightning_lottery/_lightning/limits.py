@@ -51,11 +51,11 @@ class Limits:
         if length.in_epochs:
             loop.max_epochs = epochs + length.amount
             return
-        end, per_epoch = step + length.amount, length.steps_per_epoch
-        by_epochs = per_epoch is not None and self._epochs not in (None, -1)
-        if by_epochs and per_epoch is not None:
+        end = step + length.amount
+        per_epoch = None if self._epochs in (None, -1) else length.steps_per_epoch
+        if per_epoch is not None:
             loop.max_epochs = math.ceil(end / per_epoch)
-        if self._steps != -1 or not by_epochs or end % (per_epoch or 1):
+        if per_epoch is None or end % per_epoch or self._steps != -1:
             loop.epoch_loop.max_steps = end
 
     def validate_at_end(self) -> None:
