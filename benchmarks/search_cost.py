@@ -170,10 +170,11 @@ def draw(found: dict[str, list[list[Point]]], path: str) -> None:
     """Draws accuracy against cost, one panel per density."""
     figure, panels = plt.subplots(1, len(DENSITIES), figsize=(11, 4.6), layout="constrained")
     for number, (panel, density) in enumerate(zip(panels, DENSITIES, strict=True)):
-        for (name, by_density), colour in zip(found.items(), plt.get_cmap("tab10").colors, strict=False):
+        colours = plt.get_cmap("tab10").colors
+        for (name, by_density), colour, marker in zip(found.items(), colours, "osD^vPX*", strict=False):
             costs = [point.cost for point in by_density[number]]
             gain, error = summary([point.gain for point in by_density[number]])
-            panel.errorbar(mean(costs), gain, error, fmt="o", color=colour, capsize=3, label=WAYS[name].title)
+            panel.errorbar(mean(costs), gain, error, fmt=marker, color=colour, capsize=3, label=WAYS[name].title)
         panel.axhline(0, color="0.5", linewidth=1, linestyle=":", label="dense network")
         panel.set_xlim(left=0)
         panel.set_title(f"{density:.1%} of the weights")
