@@ -305,14 +305,15 @@ def endless(digits):
 
 
 def test_data_without_a_length_need_steps_or_epochs(digits):
-    def fit(search, **options):
+    def fit(search, most_steps=-1, **options):
         lottery = LotteryTicketCallback(rounds=2, amount=0.3, search=search, verbose=False, **options)
-        quiet_trainer(callbacks=[lottery], max_epochs=3).fit(Model(), endless(digits))
+        quiet_trainer(callbacks=[lottery], max_epochs=3, max_steps=most_steps).fit(Model(), endless(digits))
         return [record.steps for record in lottery.records]
 
     assert fit("5 steps") == [21, 5, 21]
     assert fit("2 epochs") == [21, 14, 21]
     assert fit("1 epochs", rewind="1 epochs") == [21, 7, 14]
+    assert fit("5 steps", rewind="1 epochs", most_steps=15) == [15, 5, 8]
     assert fit("16 steps", stop=[EarlyBird(2, 0.9)]) == [21, 14, 21]
     with pytest.raises(ConfigurationError, match="search='20%' needs the number of steps in a round"):
         fit("20%")

@@ -85,8 +85,8 @@ class LotteryTicketCallback(Resumable):
             ``"20%"`` of the steps of a round. Round 0 trains fully; then come short rounds, recorded as branch
             ``"search"``; then the tickets of ``full_rounds`` train fully. In a short round, the length is the
             Trainer's limit while optimizers and schedulers are made, so schedules that follow
-            ``estimated_stepping_batches`` or ``max_epochs`` are compressed, and others are cut. With a later
-            rewind point, the length counts from there.
+            ``estimated_stepping_batches``, ``max_steps`` or ``max_epochs`` are compressed, and others are cut.
+            With a later rewind point, the length counts from there.
         full_rounds: With ``search``, the rounds whose tickets train fully: a list that contains the last round, or
             ``"all"``. Default: the last round.
         same_data_order: Whether every round uses the same random numbers, and so the same order of data.
@@ -222,7 +222,7 @@ class LotteryTicketCallback(Resumable):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Counts values of the monitored metric that are logged from now on as new, and the first operations."""
+        """Counts values of the monitored metric that are logged from now on as new. Starts counting operations."""
         if self._run is not None:
             self._run.round.metric.begin_batch(trainer)
             self._run.start_counting()

@@ -37,12 +37,18 @@ def search_length(settings: Settings, fit: RoundsFit) -> SearchLength | None:
         _check_windows(length, length.amount, settings)
         return SearchLength(int(length.amount), in_epochs=True)
     amount = _in_steps(length, steps, per_epoch)
-    passed = start.amount * per_epoch if start.unit == "epochs" else start.resolve(steps).amount
-    _check_shorter(length, amount, steps - passed, "steps", settings)
+    _check_shorter(length, amount, steps - _steps_before(start, steps, per_epoch), "steps", settings)
     if math.isinf(per_epoch):
         return SearchLength(amount)
     _check_windows(length, amount / per_epoch, settings)
     return SearchLength(amount, int(per_epoch))
+
+
+def _steps_before(start: Point, steps: float, per_epoch: float) -> float:
+    """The steps before the point where rounds start; 0 if they are unknown."""
+    if start.unit != "epochs":
+        return start.resolve(steps).amount
+    return 0 if math.isinf(per_epoch) else start.amount * per_epoch
 
 
 def _in_steps(length: Point, steps: float, per_epoch: float) -> int:
