@@ -30,7 +30,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 from fashion import unpack_debian
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
+from quiet import quiet_trainer
 
 from lightning_lottery import EarlyBird, LotteryTicketCallback, Records, RoundRecord
 from lightning_lottery.storage import Cost
@@ -100,17 +101,8 @@ def train(folder: Path, seed: int, data: FashionMNIST, arguments: dict[str, Any]
     seed_everything(seed, verbose=False)
     model = Classifier(LeNet300100(), optimizer=partial(torch.optim.Adam, lr=1.2e-3, fused=True))
     lottery = LotteryTicketCallback(monitor="val_acc", mode="max", dirpath=folder, verbose=False, **arguments)
-    trainer = Trainer(
-        max_epochs=EPOCHS,
-        limit_train_batches=STEPS // EPOCHS,
-        check_val_every_n_epoch=EPOCHS,
-        callbacks=[lottery],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        accelerator="cpu",
+    trainer = quiet_trainer(
+        EPOCHS, lottery, limit_train_batches=STEPS // EPOCHS, check_val_every_n_epoch=EPOCHS, accelerator="cpu"
     )
     # "val_acc" is the accuracy on the test images, once per training and after its last step. It decides nothing.
     train, test = data.train_dataloader(), data.test_dataloader()

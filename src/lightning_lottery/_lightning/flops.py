@@ -94,7 +94,8 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not isinstance(func, torch._ops.OpOverload):  # such as flex attention
+        # Not so for higher-order operations, such as flex attention. PyTorch has no public name; since torch 2.0.
+        if not isinstance(func, torch._ops.OpOverload):
             return func(*args, **kwargs)
         # The key of the formulas. PyTorch has no public name for it; since torch 2.0.
         operation = func._overloadpacket

@@ -222,7 +222,7 @@ class LotteryTicketCallback(Resumable):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Counts values of the monitored metric that are logged from now on as new. Starts counting operations."""
+        """Counts values of the monitored metric that are logged from now on as new. Starts counting FLOPs."""
         if self._run is not None:
             self._run.round.metric.begin_batch(trainer)
             self._run.start_counting()
