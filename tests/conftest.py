@@ -59,3 +59,16 @@ def fashion_root(tmp_path: Path) -> Path:
         with gzip.open(packed) as source, (raw / packed.stem).open("wb") as target:
             shutil.copyfileobj(source, target)
     return tmp_path / "data"
+
+
+@pytest.fixture(autouse=True)
+def _no_reports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes no report at the end of a fit, which takes seconds, unless a test uses the fixture ``reports``."""
+    if "reports" not in request.fixturenames:
+        monkeypatch.setattr("lightning_lottery.report.page.report.can_write_report", lambda: False)
+
+
+@pytest.fixture
+def reports() -> None:
+    """Reports are written at the end of fits and studies, as for users."""
+    needs("matplotlib")

@@ -116,7 +116,8 @@ def test_rooms_are_entered_by_the_front_door():
             assert target == room or not inner, f"{path} imports {target}.{inner}; take it from the front door"
             assert not name.startswith("_"), f"{path} imports {name}"
             from_own_door = target == room and not inner and path.name != "__init__.py"
-            assert not from_own_door or (SOURCE / room / f"{name}.py").exists(), f"{path} enters its own room"
+            parts = (SOURCE / room / f"{name}.py", SOURCE / room / name / "__init__.py")
+            assert not from_own_door or any(part.exists() for part in parts), f"{path} enters its own room"
 
 
 def test_front_doors_offer_only_what_is_taken():
@@ -130,16 +131,24 @@ def test_front_doors_offer_only_what_is_taken():
 
 def test_the_files_of_a_room_import_each_other_in_one_direction():
     for room in (line for line in HEIGHT if (SOURCE / line).is_dir()):
-        names = {path.stem for path in (SOURCE / room).glob("*.py")} - {"__init__"}
+        paths = {inner_name(path, room): path for path in (SOURCE / room).rglob("*.py")}
         needs = {
-            path.stem: {
-                part for target, inner, name in of_package(path) if target == room for part in (inner, name)
+            name: {
+                other
+                for target, inner, imported_name in of_package(path)
+                for other in (inner, f"{inner}.{imported_name}".strip("."))
+                if target == room and other in paths and other != name
             }
-            & (names - {path.stem})
-            for path in (SOURCE / room).glob("*.py")
-            if path.stem != "__init__"
+            for name, path in paths.items()
+            if name
         }
         assert list(TopologicalSorter(needs).static_order())  # raises CycleError
+
+
+def inner_name(path, room):
+    """The name of a module within its room; that of a folder inside the room is the name of the folder."""
+    parts = path.relative_to(SOURCE / room).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def test_tensors_and_files_do_not_need_lightning():

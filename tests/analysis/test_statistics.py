@@ -14,12 +14,12 @@ from lightning_lottery import ConfigurationError
 from lightning_lottery.analysis import (
     PairedDifference,
     Question,
-    Training,
     Verdict,
     holm,
     paired_difference,
     word_for,
 )
+from lightning_lottery.analysis.verdict import Training
 from lightning_lottery.tickets import RoundId
 
 values = st.floats(-100, 100, allow_subnormal=False)

@@ -6,7 +6,8 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 
 from lightning_lottery import ConfigurationError
-from lightning_lottery.analysis import Question, Training, Verdict
+from lightning_lottery.analysis import Question, Verdict
+from lightning_lottery.analysis.verdict import Training
 from lightning_lottery.tickets import RoundId
 
 DENSE = {0: 0.90, 1: 0.91, 2: 0.89, 3: 0.92}

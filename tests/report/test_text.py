@@ -1,8 +1,4 @@
-import itertools
-
 from lightning_lottery import Records, report
-from lightning_lottery.report import figures
-from tests.helpers.fits import needs
 from tests.helpers.records import record
 
 RECORDS = Records(
@@ -68,50 +64,3 @@ def test_what_a_run_cost():
     alone = Records(list(RECORDS)[:2]).cost()
     assert report.cost_line(alone) == "cost: 2.00 trainings of round 0"
     assert len(report.cost_table(alone).splitlines()) == 3
-
-
-def test_search_rounds_are_not_in_figures():
-    found = Records([RECORDS[0], record(1, "search", metrics={"val_acc": 0.5}), RECORDS[1]])
-    assert report.curves(found, "val_acc") == {"ticket": [(1.0, 0.94), (0.5, 0.955)]}
-
-
-def test_the_figure_shows_every_branch_against_density(tmp_path):
-    needs("matplotlib")
-    points = report.curves(RECORDS, "val_acc")
-    assert points == {"ticket": [(1.0, 0.94), (0.5, 0.955)], "shuffle_mask": [(0.5, 0.89)]}
-    drawing = report.figure(points, "val_acc", spread={"ticket": [0.01, 0.02], "shuffle_mask": [0.0]})
-    axes, alone = drawing.axes
-    assert [line.get_label() for line in alone.lines] == ["ticket", "dense network"]
-    assert axes.get_xscale() == "log"
-    assert axes.get_xlim()[0] > axes.get_xlim()[1]
-    curves = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
-    assert curves["ticket"] == [[1.0, 0.94], [0.5, 0.955]]
-    assert curves["shuffle mask"] == [[0.5, 0.89]]
-    assert curves["dense network"][0][1] == 0.94
-    report.save_figure(drawing, tmp_path / "new" / "figure.png")
-    assert (tmp_path / "new" / "figure.png").read_bytes().startswith(b"\x89PNG")
-    assert len(list((tmp_path / "new").iterdir())) == 1
-
-
-def test_rounds_of_equal_density_are_drawn_by_round():
-    needs("matplotlib")
-    densities = [1.0, 0.1, 0.1, 0.1]
-    found = Records([record(n, density=d, metrics={"acc": 0.9 + 0.01 * n}) for n, d in enumerate(densities)])
-    assert report.has_equal_densities(found)
-    assert not report.has_equal_densities(Records(list(found)[:2]))
-    drawn = report.figure(report.curves(found, "acc", by_round=True), "acc", by_round=True)
-    (axes,) = drawn.axes
-    line, dense = axes.get_lines()
-    assert list(line.get_xdata()) == [0, 1, 2, 3]
-    assert list(dense.get_ydata()) == [0.9, 0.9]
-    assert axes.get_xscale() == "linear"
-    assert "round" in axes.get_xlabel()
-    assert all(float(tick).is_integer() for tick in axes.get_xticks())
-
-
-def test_tick_labels_do_not_run_into_each_other():
-    densities = [0.8**number for number in range(25)]
-    shown = figures._apart(sorted(densities))
-    assert shown[0] == 1
-    assert len(shown) <= 10
-    assert all(a / b > 1.2 for a, b in itertools.pairwise(shown))

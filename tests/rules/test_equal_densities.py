@@ -29,6 +29,7 @@ def test_cyclic_training_is_that_of_plain_pytorch(digits):
         assert same_bits(spy.ends[number], {f"network.{name}": tensor for name, tensor in end.items()})
 
 
+@pytest.mark.usefixtures("reports")
 def test_rounds_that_only_repeat_the_training_before_are_said(digits):
     lottery = LotteryTicketCallback(
         densities=[0.5, 0.5, 0.2, 0.2], monitor="val_acc", mode="max", dirpath="run", verbose=False

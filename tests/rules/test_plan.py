@@ -8,7 +8,7 @@ import torch
 
 from lightning_lottery import LotteryTicketCallback, Records, Reinitialize, ShuffleMask, Stop, Ticket
 from lightning_lottery.rules.plan import Plan, ending_rule
-from lightning_lottery.storage.folder import LAST_TICKET, RunFolder
+from lightning_lottery.storage import LAST_TICKET, RunFolder
 from lightning_lottery.tickets.round_id import RoundId
 from tests.helpers.records import record
 

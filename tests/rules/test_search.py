@@ -20,7 +20,7 @@ from lightning_lottery import (
 )
 from lightning_lottery.rules.plan import Plan
 from lightning_lottery.rules.search import fully_trained, length_of
-from lightning_lottery.storage.folder import LAST_TICKET, RunFolder
+from lightning_lottery.storage import LAST_TICKET, RunFolder
 from lightning_lottery.tickets.round_id import RoundId
 from tests.helpers.records import record
 

@@ -9,7 +9,8 @@ import torch
 
 from lightning_lottery import ConfigurationError, LotteryError, Records, RoundRecord, Ticket
 from lightning_lottery.storage.description import RunDescription
-from lightning_lottery.storage.folder import FILES, RunFolder
+from lightning_lottery.storage.folder import RunFolder
+from lightning_lottery.storage.names import FILES
 from lightning_lottery.storage.plain_values import State
 from lightning_lottery.storage.tested import RoundTest
 from lightning_lottery.tickets.round_id import RoundId

@@ -10,11 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 from lightning_lottery import Records
-from lightning_lottery.study import display, progress
+from lightning_lottery.study import Replicate, display, progress
 from lightning_lottery.study.display import Lines, LiveTable
 from lightning_lottery.study.job import Job
 from lightning_lottery.study.progress import Progress
-from lightning_lottery.study.replicate import Replicate
 from lightning_lottery.tickets.round_id import RoundId
 from tests.helpers.fits import needs
 from tests.helpers.records import record as record_of

@@ -1,7 +1,8 @@
 """Loggers: a child logger per round, inside the logger of the fit."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,36 @@ class RoundLoggers:
                 logger.experiment.log_figure(tag, figure(), step=number, overwrite=True)
             elif isinstance(logger, MLFlowLogger) and self._trainer.is_global_zero:
                 logger.experiment.log_figure(logger.run_id, figure(), f"{tag}.png")
+
+    def lay_out(self, metrics: Collection[str], summaries: Collection[str]) -> None:
+        """Tells TensorBoard what to draw in its tab *Custom Scalars*: each metric of all rounds in one chart.
+
+        Args:
+            metrics: The names of the metrics that the LightningModule logs.
+            summaries: The names of the values that are logged after each round.
+        """
+        # Lightning logs a metric of both steps and epochs only under these two names.
+        whole = [name for name in metrics if f"{name}_step" not in metrics]
+        rounds = {name: ["Multiline", [f"^{re.escape(name)}$"]] for name in whole}
+        over_rounds = {name: ["Multiline", [f"^lottery[^/]*/{re.escape(name)}$"]] for name in summaries}
+        for logger in self._own:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_custom_scalars({"rounds": rounds, "over the rounds": over_rounds})
+
+    def log_verdict(self, settings: Mapping[str, Any], numbers: Mapping[str, float]) -> None:
+        """Logs settings and results of the run, for TensorBoard's tab *HParams*.
+
+        Args:
+            settings: The settings by name.
+            numbers: The results by name.
+        """
+        for logger in self._own:
+            if isinstance(logger, TensorBoardLogger):
+                # TensorBoard takes only the first hyperparameters of a folder, which Lightning has written.
+                child: Any = _child(logger, "verdict")
+                child.hparams = {}
+                child.log_hyperparams(dict(settings), dict(numbers))
+                child.finalize("success")
 
 
 def _has_children(logger: Logger) -> bool:

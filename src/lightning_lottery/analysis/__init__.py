@@ -1,9 +1,12 @@
 """What runs and tickets show: statistics over seeds, the verdict, the overlap of two tickets."""
 
-from lightning_lottery.analysis.held_out import is_validation, record_tests
+from lightning_lottery.analysis.held_out import record_tests
+from lightning_lottery.analysis.layers import FirstLayer, layer_densities
+from lightning_lottery.analysis.mean_curve import mean_curve
 from lightning_lottery.analysis.overlap import Overlap, TicketOverlap, overlap
 from lightning_lottery.analysis.question import Question
 from lightning_lottery.analysis.statistics import (
+    ENOUGH_SEEDS,
     PairedDifference,
     Word,
     has_scipy,
@@ -11,23 +14,29 @@ from lightning_lottery.analysis.statistics import (
     paired_difference,
     word_for,
 )
-from lightning_lottery.analysis.verdict import Quantity, Training, Verdict, VerdictRow
+from lightning_lottery.analysis.values import VerdictOptions, rows_of, verdict_of
+from lightning_lottery.analysis.verdict import Quantity, Verdict, VerdictRow
 
 __all__ = [
+    "ENOUGH_SEEDS",
+    "FirstLayer",
     "Overlap",
     "PairedDifference",
     "Quantity",
     "Question",
     "TicketOverlap",
-    "Training",
     "Verdict",
+    "VerdictOptions",
     "VerdictRow",
     "Word",
     "has_scipy",
     "holm",
-    "is_validation",
+    "layer_densities",
+    "mean_curve",
     "overlap",
     "paired_difference",
     "record_tests",
+    "rows_of",
+    "verdict_of",
     "word_for",
 ]

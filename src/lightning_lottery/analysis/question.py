@@ -21,7 +21,8 @@ class Question:
         is_validation: Whether the test set seems to be the validation set, since all its metrics are equal.
         is_monitored: Whether it is the metric that the callback monitors, so that selection may depend on it.
         tolerance: How much worse than dense still matches, in units of the metric, at least 0.
-        reach: A value of the monitored metric. The steps at which it is first reached are compared, too.
+        reach: A value of the monitored metric, or ``"dense"`` for that of round 0 with the same seed. The steps at
+            which it is first reached are compared, too.
         confidence: The confidence of the intervals, between 0 and 1.
 
     Raises:
@@ -35,7 +36,7 @@ class Question:
     is_validation: bool = False
     is_monitored: bool = True
     tolerance: float = 0.0
-    reach: float | None = None
+    reach: float | Literal["dense"] | None = None
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
@@ -48,5 +49,5 @@ class Question:
             raise ConfigurationError(f"at={self.at!r} is neither 'best' nor 'end'. Write at='best' or at='end'.")
         check_number("tolerance", self.tolerance, "of at least 0", "tolerance=0.005")
         check_number("confidence", self.confidence, "between 0 and 1, both excluded", "confidence=0.95")
-        if self.reach is not None:
-            check_number("reach", self.reach, "other than NaN or infinity", "reach=0.95")
+        if self.reach is not None and self.reach != "dense":
+            check_number("reach", self.reach, "other than NaN or infinity", "reach=0.95 or reach='dense'")

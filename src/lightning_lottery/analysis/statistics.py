@@ -10,7 +10,7 @@ from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.storage import rounding
 
 Word = Literal["winning", "matching", "worse", "inconclusive"]
-_ENOUGH = 3  # seeds for anything but "inconclusive"
+ENOUGH_SEEDS = 3  # seeds for anything but "inconclusive"
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def word_for(difference: PairedDifference, mode: str, tolerance: float, equal: f
         than 0 by more than the tolerance; otherwise ``"worse"`` if all of it is worse than 0. Otherwise, and for
         fewer than 3 seeds, ``"inconclusive"``.
     """
-    if difference.n < _ENOUGH or difference.low is None or difference.high is None:
+    if difference.n < ENOUGH_SEEDS or difference.low is None or difference.high is None:
         return "inconclusive"
     low, high = (difference.low, difference.high) if mode == "max" else (-difference.high, -difference.low)
     if low > equal:

@@ -225,6 +225,7 @@ class LotteryTicketCallback(Resumable):
         """Counts values of the monitored metric that are logged from now on as new. Starts counting FLOPs."""
         if self._run is not None:
             self._run.round.metric.begin_batch(trainer)
+            self._run.note_inputs(batch)
             self._run.start_counting()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -260,7 +261,10 @@ class LotteryTicketCallback(Resumable):
             parts = [report.table(self.records, self.settings.monitor)]
             if 0 in self.records[TICKET_BRANCH]:
                 parts.append(f"Cost, in trainings of round 0:\n{report.cost_table(self.records.cost())}")
-            trainer.print("\n" + "\n\n".join([*parts, f"Run folder: {self.run_folder}"]))
+            where = [f"Run folder: {self.run_folder}"]
+            if self._folder is not None and self._folder.report.exists():
+                where.append(f"Report: {self._folder.report}")
+            trainer.print("\n" + "\n\n".join([*parts, "\n".join(where)]))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restores the Trainer. Finished rounds are already on disk."""

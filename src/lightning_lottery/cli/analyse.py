@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_lottery.analysis import record_tests
 from lightning_lottery.cli.parts import Build, words_of_fit
+from lightning_lottery.cli.questions import add_question, add_runs, asked
 from lightning_lottery.cli.quiet import quiet
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.report import verdict_text
@@ -26,46 +27,22 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Adds the commands below ``analyse``, with their arguments."""
     commands = parser.add_subcommands(required=True, dest="command")
     verdict = ArgumentParser(description=_SUMMARIES["verdict"])
-    _add_runs(verdict)
-    verdict.add_argument("--metric", type=str | None, help="What to compare (default: the monitored metric).")
+    add_runs(verdict)
+    add_question(verdict)
     verdict.add_argument(
-        "--on",
-        type=Literal["fit", "test"] | None,
-        help="Where the metric was measured, if both have one of this name (default: fit).",
+        "--reach",
+        type=float | Literal["dense"] | None,
+        help="Also compare when this value is first reached; dense is the value of round 0 with the same seed.",
     )
-    verdict.add_argument(
-        "--mode",
-        type=Literal["min", "max"] | None,
-        help="Whether small or large values are better; needed unless the metric was monitored.",
-    )
-    verdict.add_argument(
-        "--at",
-        type=Literal["best", "end"] | None,
-        help="The best value of each training (default for the monitored metric), or the one at its end.",
-    )
-    verdict.add_argument("--tolerance", type=float, default=0.0, help="How much worse than dense still matches.")
-    verdict.add_argument("--reach", type=float | None, help="Also compare when this value is first reached.")
-    verdict.add_argument("--confidence", type=float, default=0.95, help="Of the intervals (default: 0.95).")
     verdict.add_argument("--output", type=str | None, help="The file (default: verdict.json in the study).")
     commands.add_subcommand("verdict", verdict, help=_SUMMARIES["verdict"])
     test = ArgumentParser(description=_SUMMARIES["test"])
-    _add_runs(test)
+    add_runs(test)
     test.add_argument(
         "--config", required=True, action="append", help="The configuration of the fit (repeatable)."
     )
     test.add_argument("--override", default=[], action="append", help="Such as data.batch_size=10 (repeatable).")
     commands.add_subcommand("test", test, help=_SUMMARIES["test"])
-
-
-def _add_runs(parser: ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", help="Folders of a study, or run folders.")
-    parser.add_argument(
-        "--ignore",
-        default=[],
-        action="append",
-        metavar="NAME",
-        help="A hyperparameter that may differ between the runs (repeatable).",
-    )
 
 
 def analyse(build: Build, options: Namespace) -> None:
@@ -86,8 +63,7 @@ def analyse(build: Build, options: Namespace) -> None:
 
 def _verdict(options: Namespace) -> None:
     runs = Study.read(*options.runs, ignore=options.ignore)
-    names = ("on", "mode", "at", "tolerance", "reach", "confidence")
-    verdict = runs.verdict(options.metric, **{name: options[name] for name in names})
+    verdict = runs.verdict(options.metric, **asked(options, "reach"))
     path = Path(options.output or _default_output(options.runs))
     verdict.save(path)
     print(f"{verdict_text(verdict)}\n\n{path}")

@@ -14,7 +14,7 @@ from lightning_lottery.cli.quiet import quiet
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import check_integer
 from lightning_lottery.rules import Plan, Reinitialize, ShuffleMask
-from lightning_lottery.storage import RunFolder
+from lightning_lottery.storage import REPORT, RunFolder
 from lightning_lottery.study import Study
 from lightning_lottery.vision import MLP, MNIST5000, Classifier
 
@@ -36,18 +36,20 @@ def demo(dirpath: Path = Path("lottery_demo"), seeds: int = 5) -> Path:
     is selected. A seed whose run is complete is not trained again.
 
     Args:
-        dirpath: Folder for the figure and for one run folder per seed.
+        dirpath: Folder for the report and for one run folder per seed.
         seeds: Number of repetitions, with seeds 0, 1, …
 
     Returns:
-        The path of the figure.
+        The path of the report.
 
     Raises:
         ConfigurationError: ``seeds`` is below 1, or matplotlib, mlxtend or SciPy is missing.
     """
     check_integer("seeds", seeds, 1, "seeds=5")
     missing = [
-        name for name, is_there in (("matplotlib", report.can_draw()), ("SciPy", has_scipy())) if not is_there
+        name
+        for name, is_there in (("matplotlib", report.can_write_report()), ("SciPy", has_scipy()))
+        if not is_there
     ]
     if missing:
         raise ConfigurationError(
@@ -56,14 +58,17 @@ def demo(dirpath: Path = Path("lottery_demo"), seeds: int = 5) -> Path:
     folders = [dirpath / f"seed_{seed}" for seed in range(seeds)]
     for seed, folder in enumerate(folders):
         _run(seed, folder)
-    verdict = Study.read(*folders).verdict(_METRIC, at="end", tolerance=_TOLERANCE)
-    many = f": mean ± standard deviation of {seeds} seeds" if seeds > 1 else ", one seed"
-    title = f"MLP 784-100-50-10 on 4,000 MNIST images{many}"
-    path = dirpath / "accuracy_against_density.png"
-    points, spread = _points(verdict)
-    figure = report.figure(points, "accuracy on held-out images", spread, title)
-    report.save_figure(figure, path)
-    print(f"\n{_table(verdict)}\n\n{title}\n{_NOTE}\nFigure: {path}")
+    experiment = report.Experiment.of(
+        "MLP 784-100-50-10 on 4,000 MNIST images",
+        Study.read(*folders),
+        _METRIC,
+        {"at": "end", "tolerance": _TOLERANCE},
+    )
+    path = dirpath / REPORT
+    report.Report.of([experiment]).save(path)
+    many = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
+    assert experiment.verdict is not None, "the metric is monitored"
+    print(f"\n{_table(experiment.verdict)}\n\n{experiment.name}: {many}\n{_NOTE}\nReport: {path}")
     return path
 
 
@@ -115,17 +120,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _points(verdict: Verdict) -> tuple[dict[str, list[tuple[float, float]]], dict[str, list[float]]]:
-    """Density and mean accuracy by branch, and for several seeds the standard deviation."""
-    points: dict[str, list[tuple[float, float]]] = {}
-    spread: dict[str, list[float]] = {}
-    for row in verdict.rows:
-        points.setdefault(row.branch, []).append((row.density, row.metric.mean or 0.0))
-        if row.metric.deviation is not None:
-            spread.setdefault(row.branch, []).append(row.metric.deviation)
-    return points, spread
 
 
 def _table(verdict: Verdict) -> str:

@@ -19,6 +19,8 @@ from lightning_lottery.cli.analyse import add_arguments as add_analyse_arguments
 from lightning_lottery.cli.analyse import analyse
 from lightning_lottery.cli.demo import demo
 from lightning_lottery.cli.one_folder import write_into
+from lightning_lottery.cli.report import add_arguments as add_report_arguments
+from lightning_lottery.cli.report import write_report
 from lightning_lottery.cli.study import add_arguments as add_study_arguments
 from lightning_lottery.cli.study import study
 from lightning_lottery.cli.ticket import add_arguments as add_ticket_arguments
@@ -40,6 +42,7 @@ class LotteryCLI(CommandLine):
         return {
             "analyse": Command("Compares and tests the runs of a study.", add_analyse_arguments, run_analyse),
             "demo": Command.of(demo),
+            "report": Command("Writes a page about runs, for people.", add_report_arguments, write_report),
             "study": Command("Runs the same fit with several seeds.", add_study_arguments, run_study),
             "ticket": Command("Shows, compares, converts, exports and ships tickets.", add_ticket, run_ticket),
         }

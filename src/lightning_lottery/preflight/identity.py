@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,18 @@ def describe_run(
         hyperparameters={name: described(value) for name, value in module.hparams.items()},
         seed_everything=seed_given(),
         plan=Plan.of(settings).names,
+        command=command_line(),
     )
+
+
+def command_line() -> str:
+    """The command that has started this process, as it would be typed; empty in notebooks and other hosts."""
+    words = list(sys.orig_argv)
+    if len(words) < 2 or "-c" in words[1:3] or any("ipykernel" in word for word in words[:4]):
+        return ""
+    if Path(words[1]).name == "lightning-lottery":  # the console script
+        return shlex.join(["lightning-lottery", *words[2:]])
+    return shlex.join(["python", *words[1:]])
 
 
 def seed_given() -> str | None:

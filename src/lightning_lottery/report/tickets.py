@@ -6,6 +6,7 @@ from pathlib import Path
 from lightning_lottery.analysis import Overlap, TicketOverlap
 from lightning_lottery.plain import printable
 from lightning_lottery.report.text import aligned
+from lightning_lottery.report.words import bytes_text
 from lightning_lottery.storage import RoundRecord
 from lightning_lottery.tickets import TicketSummary
 
@@ -27,7 +28,7 @@ def ticket_text(summary: TicketSummary, path: Path, records: Sequence[RoundRecor
         f"{printable(str(path))}: {kind} of round {summary.round}{short}, density {summary.density:.4f}",
         f"{summary.kept:,} of {summary.prunable:,} prunable weights survive; with biases, normalisation and "
         f"buffers, {summary.numbers_kept:,} of {summary.numbers:,} numbers.",
-        f"{_bytes(size)} on disk; the dense network has {_bytes(summary.dense_bytes)}, "
+        f"{bytes_text(size)} on disk; the dense network has {bytes_text(summary.dense_bytes)}, "
         f"{summary.dense_bytes / size:.1f} times as much.",
         summary.meaning,
     ]
@@ -103,11 +104,3 @@ def _result(record: RoundRecord) -> str:
 def _pairs(values: Mapping[str, str]) -> str:
     width = max(map(len, values), default=0)
     return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in values.items())
-
-
-def _bytes(size: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.4g} {unit}"
-        size /= 1000
-    return f"{size:.4g} GB"

@@ -15,7 +15,7 @@ Show = Callable[[float], str]
 def verdict_text(verdict: Verdict) -> str:
     """All tables of a verdict, with what they mean."""
     question = verdict.question
-    show = _format([row.metric for row in verdict.rows])
+    show = shown_with([row.metric for row in verdict.rows])
     parts = [_heading(verdict), _main_table(verdict, show)]
     controls = [row for row in verdict.rows if not row.id.is_ticket]
     if any(row.metric.from_ticket is not None for row in controls):
@@ -23,7 +23,7 @@ def verdict_text(verdict: Verdict) -> str:
         parts += [f"Tickets and their controls, {question.metric}:", table]
     if question.reach is not None:
         parts += _steps(verdict, controls)
-    return "\n\n".join([*parts, "\n".join(textwrap.fill(note, _WIDTH) for note in _notes(verdict))])
+    return "\n\n".join([*parts, "\n".join(textwrap.fill(note, _WIDTH) for note in verdict_notes(verdict))])
 
 
 def word_text(row: VerdictRow, question: Question, scale: float = 1.0) -> str:
@@ -76,10 +76,16 @@ def _main_table(verdict: Verdict, show: Show) -> str:
     if is_compared:
         table[0] += [f"- {_base(verdict)} [{100 * question.confidence:g} %]", "p", "p (Holm)", "verdict"]
     for row in verdict.rows:
-        cells = [str(row.round), row.branch, f"{row.density:.4f}", str(row.metric.n), _spread(row.metric, show)]
+        cells = [
+            str(row.round),
+            row.branch,
+            f"{row.density:.4f}",
+            str(row.metric.n),
+            spread_text(row.metric, show),
+        ]
         if is_compared:
             difference = row.metric.to_dense
-            cells += [_paired(difference, row.metric.n, show), *_p_values(difference), word_text(row, question)]
+            cells += [paired_text(difference, row.metric.n, show), *p_texts(difference), word_text(row, question)]
         table.append(cells)
     return aligned(table, left={1, 8} if is_compared else {1})
 
@@ -91,7 +97,7 @@ def _control_table(rows: Iterable[VerdictRow], take: Callable[[VerdictRow], Quan
         difference = None if quantity is None else quantity.from_ticket
         if difference is not None:
             cells = [str(row.round), row.branch, f"{row.density:.4f}", str(difference.n)]
-            table.append([*cells, interval_text(difference, show), *_p_values(difference)])
+            table.append([*cells, interval_text(difference, show), *p_texts(difference)])
     return aligned(table, left={1})
 
 
@@ -102,12 +108,13 @@ def _steps(verdict: Verdict, controls: Sequence[VerdictRow]) -> list[str]:
     for row in verdict.rows:
         if (steps := row.steps) is not None:
             reached = f"{steps.n} of {len(row.seeds_with_curve)}" if row.seeds_with_curve else "unknown"
-            cells = [str(row.round), row.branch, f"{row.density:.4f}", reached, _spread(steps, _whole)]
+            cells = [str(row.round), row.branch, f"{row.density:.4f}", reached, spread_text(steps, _whole)]
             if is_compared:
-                cells += [_paired(steps.to_dense, len(row.seeds_with_curve), _whole), *_p_values(steps.to_dense)]
+                cells += [paired_text(steps.to_dense, len(row.seeds_with_curve), _whole), *p_texts(steps.to_dense)]
             table.append(cells)
+    value = "the value of round 0 with the same seed" if question.reach == "dense" else f"{question.reach:g}"
     parts = [
-        f"Step at which the monitored metric first reaches {question.reach:g} (negative differences: earlier):",
+        f"Step at which the monitored metric first reaches {value} (negative differences: earlier):",
         aligned(table, left={1}),
     ]
     if any(row.steps is not None and row.steps.from_ticket is not None for row in controls):
@@ -115,7 +122,7 @@ def _steps(verdict: Verdict, controls: Sequence[VerdictRow]) -> list[str]:
     return parts
 
 
-def _notes(verdict: Verdict) -> list[str]:
+def verdict_notes(verdict: Verdict) -> list[str]:
     """What the tables mean, and what limits them."""
     question = verdict.question
     notes = [*_meaning(verdict), *_many_tests(verdict)]
@@ -181,19 +188,21 @@ def _many_tests(verdict: Verdict) -> list[str]:
     return [note + (f" With it, p < {limit:g} for {' and '.join(parts)}." if parts else "")]
 
 
-def _spread(quantity: Quantity, show: Show) -> str:
+def spread_text(quantity: Quantity, show: Show) -> str:
+    """Mean and standard deviation, such as ``0.9200 ± 0.0041``; ``-`` without a value."""
     if quantity.mean is None:
         return "-"
     return show(quantity.mean) + ("" if quantity.deviation is None else f" ± {show(quantity.deviation)}")
 
 
-def _paired(difference: PairedDifference | None, expected: int, show: Show) -> str:
+def paired_text(difference: PairedDifference | None, expected: int, show: Show) -> str:
     """A difference with its interval, and the number of pairs if that is not the expected one."""
     text = interval_text(difference, show)
     return text if difference is None or difference.n == expected else f"{text} (n={difference.n})"
 
 
-def _p_values(difference: PairedDifference | None) -> list[str]:
+def p_texts(difference: PairedDifference | None) -> list[str]:
+    """The p-value, alone and adjusted; empty where it is unknown."""
     values = [None, None] if difference is None else [difference.p, difference.p_holm]
     return ["" if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}" for value in values]
 
@@ -209,8 +218,8 @@ def _whole(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _format(quantities: Sequence[Quantity]) -> Show:
-    """Chooses the number of decimals: two digits for the lower quartile of the deviations."""
+def shown_with(quantities: Sequence[Quantity]) -> Show:
+    """A format with a common number of decimals: two digits for the lower quartile of the deviations."""
     deviations = sorted(quantity.deviation for quantity in quantities if quantity.deviation)
     sizes = deviations or [abs(quantity.mean) / 100 for quantity in quantities if quantity.mean] or [1.0]
     decimals = max(1 - floor(log10(sizes[len(sizes) // 4])), 0)

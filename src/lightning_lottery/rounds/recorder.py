@@ -1,11 +1,11 @@
-"""Records finished rounds: on disk, in loggers, in figures and on the screen."""
+"""Records finished rounds: on disk, in loggers and on the screen."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from lightning_lottery import report
 from lightning_lottery._lightning import RoundsFit
 from lightning_lottery.errors import TrainingError
+from lightning_lottery.rounds.run_report import RunReport
 from lightning_lottery.rules import Settings
 from lightning_lottery.storage import Cost, Records, RoundRecord, RunFolder
 
@@ -26,6 +26,7 @@ class Recorder:
     ) -> None:
         self._settings, self._fit, self._folder, self._records = settings, fit, folder, records
         self._sizes = sizes
+        self._report = RunReport(settings, fit, folder, records)
 
     def add(self, record: RoundRecord) -> None:
         """Records a round after its training. The record is on disk before anything else happens.
@@ -37,7 +38,8 @@ class Recorder:
         self._records.append(record)
         self._folder.write_records(self._records)
         self._log_scalars(record)
-        self._log_figure(record)
+        self._report.log_accuracy(record)
+        self._report.lay_out()
         self.say(report.line(record, self._settings.sizes.last_round, monitor))
         if record.saved_steps:
             steps = record.steps + record.saved_steps
@@ -56,7 +58,7 @@ class Recorder:
         for record in self._records:
             self._log_scalars(record)
         if self._records:
-            self._log_figure(self._records[-1])
+            self._report.log_accuracy(self._records[-1])
 
     def _log_scalars(self, record: RoundRecord) -> None:
         cost = None if self._settings.prune_at_init else self._cost_up_to(record)
@@ -73,26 +75,11 @@ class Recorder:
             return self._folder.read_ticket(record.ticket_path).layer_densities()
         return {name: kept / self._sizes[name] for name, kept in record.kept_by_layer.items()}
 
-    def _log_figure(self, record: RoundRecord) -> None:
-        if self._settings.monitor in record.metrics and not record.id.is_search and report.can_draw():
-            # Controls come last but have smaller round numbers, and the steps of a figure must rise.
-            number = len(self._records) - 1
-            self._fit.loggers.draw("lottery/accuracy_against_density", lambda: self._draw(is_wide=False), number)
-
-    def _draw(self, is_wide: bool) -> Any:
-        metric = str(self._settings.monitor)
-        start = next((record.density for record in self._records if record.round == 0), 1.0)
-        by_round = report.has_equal_densities(self._records)
-        points = report.curves(self._records, metric, by_round)
-        title = report.cost_line(self._records.cost()) if is_wide and not self._settings.prune_at_init else None
-        return report.figure(points, metric, title=title, is_wide=is_wide, start=start, by_round=by_round)
-
     def close(self) -> None:
-        """Draws the figure into the run folder, and prints what stop rules have saved."""
+        """Prints what stop rules have saved, and writes the report."""
         if any(record.saved_steps for record in self._records):
             self.say(f"Stop rules saved {_percent(*self._records)} of the steps of the trained rounds.")
-        if self._folder.is_writer and self._settings.monitor is not None and self._records and report.can_draw():
-            report.save_figure(self._draw(is_wide=True), self._folder.figure)
+        self._report.write()
 
     def say(self, text: str) -> None:
         """Prints a line if ``verbose`` is set."""

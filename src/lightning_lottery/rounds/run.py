@@ -2,6 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from lightning_lottery._lightning import FlopsOfBatch, RoundsFit
 from lightning_lottery.preflight import Prepared
@@ -253,6 +257,12 @@ class Run:
         if self._is_first:
             self.rewind_point.save_again()
         self.fit.validate_at_end_of_search_round()
+
+    def note_inputs(self, batch: Any) -> None:
+        """Notes the shape of the inputs, for figures."""
+        if self.prepared.description.input_shape is None:
+            shapes = [list(part.shape[1:]) for part in tree_leaves(batch) if isinstance(part, Tensor)]
+            self.prepared = self.prepared.described(input_shape=shapes[0] if shapes else [])
 
     def start_counting(self) -> None:
         """Counts the operations of a batch, if they are unknown."""

@@ -21,20 +21,22 @@ from lightning_lottery.storage.fit_state import (
     StateDict,
 )
 from lightning_lottery.storage.flops import BatchFlops
-from lightning_lottery.storage.folder import (
+from lightning_lottery.storage.folder import RunFolder
+from lightning_lottery.storage.given import GivenTicket
+from lightning_lottery.storage.kept import Beside, KeptState, KeptTicket
+from lightning_lottery.storage.names import (
     CHANNELS,
     DESCRIPTION,
     LAST_TICKET,
     RECORDS,
+    REPORT,
     REWIND_STATE,
     REWIND_WEIGHTS,
-    RunFolder,
 )
-from lightning_lottery.storage.given import GivenTicket
-from lightning_lottery.storage.kept import Beside, KeptState, KeptTicket
 from lightning_lottery.storage.plain_values import to_plain
 from lightning_lottery.storage.record import Curve, RoundRecord, is_better, rounding
 from lightning_lottery.storage.records import Records, smallest_matching
+from lightning_lottery.storage.replicate import Replicate
 from lightning_lottery.storage.state import PendingPoint, RewindState, RunState, TrainedState
 from lightning_lottery.storage.tested import RoundTest
 from lightning_lottery.storage.tickets import Tickets
@@ -44,6 +46,7 @@ __all__ = [
     "DESCRIPTION",
     "LAST_TICKET",
     "RECORDS",
+    "REPORT",
     "REWIND_STATE",
     "REWIND_WEIGHTS",
     "Average",
@@ -69,6 +72,7 @@ __all__ = [
     "Optimization",
     "PendingPoint",
     "Records",
+    "Replicate",
     "RewindState",
     "RoundRecord",
     "RoundTest",

@@ -22,6 +22,9 @@ class RunDescription:
         counts: The number of units that each round keeps.
         plan: The names of all trainings in order, without those that stop rules have made superfluous. Empty in
             runs of older versions.
+        input_shape: The shape of the first tensor in a training batch, without the first dimension; ``None`` until
+            a batch was trained.
+        command: The command that has started the run, if there was one; empty in runs of older versions.
         flops: The floating-point operations of one batch; ``None`` until a batch was trained.
         provenance: How the tickets are found: criterion, scope, pattern, rewind, seed, versions.
     """
@@ -36,6 +39,8 @@ class RunDescription:
     run: str = ""
     counts: list[int] = field(default_factory=list)
     plan: list[str] = field(default_factory=list)
+    input_shape: list[int] | None = None
+    command: str = ""
     flops: BatchFlops | None = None
     provenance: dict[str, str] = field(default_factory=dict)
 

@@ -13,31 +13,29 @@ from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 from lightning_lottery.errors import ConfigurationError, FolderError, LotteryError
 from lightning_lottery.files import is_url, write_atomically
 from lightning_lottery.plain import first_line
 from lightning_lottery.storage.checkpoints import NotedCheckpoint, has_weights_of, worth_keeping
 from lightning_lottery.storage.description import RunDescription
+from lightning_lottery.storage.names import (
+    CHECKPOINTS,
+    DESCRIPTION,
+    FILES,
+    LAST_TICKET,
+    LOCK,
+    RECORDS,
+    REPORT,
+    TESTS,
+    TICKETS,
+)
 from lightning_lottery.storage.plain_values import State, from_plain, to_plain
 from lightning_lottery.storage.record import record_of, record_values
 from lightning_lottery.storage.records import Records
 from lightning_lottery.storage.tested import RoundTest
-from lightning_lottery.tickets import RoundId, StoredWeights, Ticket
-
-DESCRIPTION = "lottery.json"
-RECORDS = "rounds.jsonl"
-REWIND_WEIGHTS = "rewind.safetensors"  # the weights that rounds return to
-REWIND_STATE = "rewind.pt"  # everything else that they return to
-LAST_TICKET = "last.pt"  # the last ticket after its training
-CHANNELS = "channels.pt"  # the channels of the network that depend on each other, if the pattern needs them
-CHECKPOINTS = "newest.json"  # the paths of the newest and best checkpoints of each round
-FIGURE = "report.png"
-TESTS = "tests.jsonl"  # metrics on the test set
-TICKETS = "tickets"
-# The files of a run, which overwrite=True replaces. The lock belongs to the process that trains.
-FILES = (DESCRIPTION, RECORDS, REWIND_WEIGHTS, REWIND_STATE, LAST_TICKET, CHANNELS, CHECKPOINTS, FIGURE, TESTS)
-LOCK = "lottery.lock"
+from lightning_lottery.tickets import RoundId, StoredWeights, Ticket, read_mask
 
 AnyState = TypeVar("AnyState", bound=State)
 AnyLine = TypeVar("AnyLine")
@@ -126,6 +124,11 @@ class RunFolder:
             self._lock.release()
             self._lock = None
 
+    @property
+    def is_temporary(self) -> bool:
+        """Whether the folder is deleted after the run."""
+        return self._temporary is not None
+
     def has_run(self) -> bool:
         """Whether a run was started here; it may still be training."""
         return self.has(DESCRIPTION)
@@ -149,7 +152,10 @@ class RunFolder:
     def clear(self) -> None:
         """Removes the files of an earlier run, and nothing else."""
         self.remove_leftovers()
-        for path in (*(self.path / name for name in FILES), *map(self.ticket_path, self.ticket_ids())):
+        for path in (
+            *(self.path / name for name in FILES),
+            *map(self.ticket_path, self.ticket_ids()),
+        ):
             if self.is_writer:
                 path.unlink(missing_ok=True)
 
@@ -224,6 +230,17 @@ class RunFolder:
             return StoredWeights(self.path / name)
         except FileNotFoundError as error:
             raise self._missing(name) from error
+
+    def read_mask(self, entry: RoundId, name: str) -> Tensor | None:
+        """The mask of one parameter in a round's ticket; ``None`` if it has none.
+
+        Raises:
+            LotteryError: The file is missing or damaged.
+        """
+        try:
+            return read_mask(self.ticket_path(entry), name)
+        except FileNotFoundError as error:
+            raise self._missing(self.ticket_name(entry)) from error
 
     def _missing(self, name: str) -> LotteryError:
         return LotteryError(f"{self.path / name} is missing, so this run cannot continue.")
@@ -312,9 +329,9 @@ class RunFolder:
         return self.has(LAST_TICKET)
 
     @property
-    def figure(self) -> Path:
-        """The path of the figure."""
-        return self.path / FIGURE
+    def report(self) -> Path:
+        """The path of the report, an HTML page."""
+        return self.path / REPORT
 
     def ticket_path(self, entry: RoundId) -> Path:
         """The path of a round's ticket."""

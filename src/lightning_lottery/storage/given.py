@@ -8,7 +8,8 @@ from torch import Tensor
 from lightning_lottery.errors import ConfigurationError, LotteryError
 from lightning_lottery.files import local_path
 from lightning_lottery.masks import is_sharded
-from lightning_lottery.storage.folder import REWIND_STATE, RunFolder
+from lightning_lottery.storage.folder import RunFolder
+from lightning_lottery.storage.names import REWIND_STATE
 from lightning_lottery.storage.state import RewindState
 from lightning_lottery.tickets import Ticket
 

@@ -6,9 +6,8 @@ from statistics import mean
 from typing import Literal
 
 from lightning_lottery.report import line
-from lightning_lottery.storage import RECORDS
+from lightning_lottery.storage import RECORDS, Replicate
 from lightning_lottery.study.job import Job
-from lightning_lottery.study.replicate import Replicate
 
 State = Literal["waiting", "running", "finished", "ended early", "failed"]
 

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Literal
 from typing_extensions import Unpack
 
 from lightning_lottery import report
-from lightning_lottery.analysis import Verdict
+from lightning_lottery.analysis import Verdict, VerdictOptions, rows_of, verdict_of
 from lightning_lottery.errors import ConfigurationError, LotteryError
 from lightning_lottery.files import local_path
 from lightning_lottery.rules import Difference, differences
-from lightning_lottery.storage import DESCRIPTION
-from lightning_lottery.study.replicate import Replicate
-from lightning_lottery.study.values import VerdictOptions, question_about, rows_of, trainings_of
+from lightning_lottery.storage import DESCRIPTION, Replicate
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -49,25 +47,7 @@ class Replicates(Mapping[int, Replicate]):
     @classmethod
     def read(cls, paths: Sequence[str | os.PathLike[str]], ignore: Sequence[str] = ()) -> Replicates:
         """Reads all run folders at and below some paths; see :meth:`Study.read`."""
-        local = [local_path(os.fspath(path), "Study.read('runs/exp')") for path in paths]
-        for path in local:
-            if not path.is_dir():
-                raise ConfigurationError(
-                    f"{str(path)!r} is not a folder. Write for example Study.read('runs/exp')."
-                )
-        folders = {folder.resolve(): folder for path in local for folder in _run_folders(path)}
-        found = [cls._whole(folder) for folder in folders.values()]
-        if not found:
-            shown = ", ".join(repr(str(path)) for path in local)
-            raise ConfigurationError(f"No run was found in {shown}. A run folder contains a {DESCRIPTION}.")
-        return cls(found, ignore)
-
-    @staticmethod
-    def _whole(folder: Path) -> Replicate:
-        replicate = Replicate.at(folder)
-        if replicate is None or "seed" not in replicate.description.provenance:
-            raise LotteryError(f"{folder / DESCRIPTION} is damaged. Remove the folder, or read others.")
-        return replicate
+        return cls(read_runs(paths), ignore)
 
     @classmethod
     def of(cls, folders: Sequence[Path]) -> Replicates:
@@ -82,7 +62,7 @@ class Replicates(Mapping[int, Replicate]):
         mode: Literal["min", "max"] | None = None,
         at: Literal["best", "end"] | None = None,
         tolerance: float = 0.0,
-        reach: float | None = None,
+        reach: float | Literal["dense"] | None = None,
         confidence: float = 0.95,
     ) -> Verdict:
         """Compares all tickets and controls with the dense network of the same seed, and with each other.
@@ -98,7 +78,8 @@ class Replicates(Mapping[int, Replicate]):
                 the value at its end, the default for others. On the test set, ``"best"`` means the weights with
                 the best value of the monitored metric.
             tolerance: How much worse than dense still matches, in units of the metric, at least 0.
-            reach: A value of the monitored metric. The steps at which it is first reached are compared, too.
+            reach: A value of the monitored metric, or ``"dense"`` for that of round 0 with the same seed. The
+                steps at which it is first reached are compared, too.
             confidence: The confidence of the intervals, between 0 and 1.
 
         Returns:
@@ -110,12 +91,34 @@ class Replicates(Mapping[int, Replicate]):
                 finished, or SciPy is not installed.
         """
         options = VerdictOptions(on=on, mode=mode, at=at, tolerance=tolerance, reach=reach, confidence=confidence)
-        question = question_about(self, metric, options)
-        return Verdict.of(trainings_of(self, question), list(self), question)
+        return verdict_of(self, metric, options)
 
     def table(self, metric: str | None = None, **options: Unpack[VerdictOptions]) -> str:
         """The verdict as text; for the arguments see :meth:`verdict`."""
         return report.verdict_text(self.verdict(metric, **options))
+
+    def save_report(
+        self, path: str | os.PathLike[str], metric: str | None = None, **options: Unpack[VerdictOptions]
+    ) -> list[Path]:
+        """Writes a page for people about these runs, and its figures as PNG files beside it.
+
+        Args:
+            path: The page, such as ``"report.html"``.
+            metric: See :meth:`verdict`, also for the other arguments. ``reach`` is ``"dense"`` by default.
+
+        Returns:
+            The paths that were written, the page first.
+
+        Raises:
+            ConfigurationError: The path is not one of an HTML file, an argument is invalid, or matplotlib, Jinja2
+                or SciPy is not installed.
+        """
+        return report.Report.of([self.experiment(metric, **options)]).save(path)
+
+    def experiment(self, metric: str | None = None, **options: Unpack[VerdictOptions]) -> report.Experiment:
+        """These runs for a report; for the arguments see :meth:`save_report`."""
+        folder = os.path.commonpath([run.path.absolute() for run in self.values()])
+        return report.Experiment.of(report.name_of(Path(folder)), self, metric, options)
 
     def to_pandas(self) -> DataFrame:
         """A pandas ``DataFrame`` with one row for each training of each seed.
@@ -147,6 +150,32 @@ class Replicates(Mapping[int, Replicate]):
     def __repr__(self) -> str:
         states = [f"{seed}: {len(run.records)} of {len(run.plan)} rounds" for seed, run in self.items()]
         return f"Replicates({', '.join(states)})"
+
+
+def read_runs(paths: Sequence[str | os.PathLike[str]]) -> list[Replicate]:
+    """Reads all run folders at and below some paths, finished or not.
+
+    Raises:
+        ConfigurationError: A path is not a folder, or no run was found.
+        LotteryError: A run folder is damaged.
+    """
+    local = [local_path(os.fspath(path), "Study.read('runs/exp')") for path in paths]
+    for path in local:
+        if not path.is_dir():
+            raise ConfigurationError(f"{str(path)!r} is not a folder. Write for example Study.read('runs/exp').")
+    folders = {folder.resolve(): folder for path in local for folder in _run_folders(path)}
+    found = [_whole(folder) for folder in folders.values()]
+    if not found:
+        shown = ", ".join(repr(str(path)) for path in local)
+        raise ConfigurationError(f"No run was found in {shown}. A run folder contains a {DESCRIPTION}.")
+    return found
+
+
+def _whole(folder: Path) -> Replicate:
+    replicate = Replicate.at(folder)
+    if replicate is None or "seed" not in replicate.description.provenance:
+        raise LotteryError(f"{folder / DESCRIPTION} is damaged. Remove the folder, or read others.")
+    return replicate
 
 
 def _run_folders(path: Path) -> Iterator[Path]:

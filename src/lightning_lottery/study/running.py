@@ -11,11 +11,11 @@ from pathlib import Path
 from types import FrameType
 
 from lightning_lottery.errors import FolderError, LotteryError, TrainingError
+from lightning_lottery.storage import Replicate
 from lightning_lottery.study.display import Display
 from lightning_lottery.study.engine import Workers
 from lightning_lottery.study.job import Job
 from lightning_lottery.study.progress import Progress, State
-from lightning_lottery.study.replicate import Replicate
 
 _POLL = 0.5  # seconds between two looks at the run folders
 _RESTARTS = 3  # of a seed whose process was killed without finishing a round in between

@@ -6,10 +6,12 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lightning_lottery.analysis import has_scipy
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.files import local_path
 from lightning_lottery.plain import check_integer, plain
-from lightning_lottery.storage import RunFolder
+from lightning_lottery.report import report_after_training
+from lightning_lottery.storage import REPORT, RunFolder
 from lightning_lottery.study.display import display
 from lightning_lottery.study.engine import Engine, Processes
 from lightning_lottery.study.identity import keep_same
@@ -65,9 +67,10 @@ class Study:
         return [f"OMP_NUM_THREADS={threads} {shlex.join(job.command)}" for job in self.jobs()]
 
     def run(self, engine: Engine | None = None) -> Replicates:
-        """Runs all seeds that are not finished.
+        """Runs all seeds that are not finished, and writes ``report.html`` into the folder of the study.
 
-        What a seed prints is in ``fit.log`` in its run folder. On Ctrl-C, all processes are stopped.
+        What a seed prints is in ``fit.log`` in its run folder. On Ctrl-C, all processes are stopped. Without the
+        extras ``report`` and ``study``, no report is written.
 
         Args:
             engine: What runs the processes: :class:`Processes` on this machine, by default, or :class:`Ray`.
@@ -98,7 +101,10 @@ class Study:
             self._run(jobs, engine or Processes())
         finally:
             folder.unlock()
-        return Replicates.of([job.folder for job in jobs])
+        runs = Replicates.of([job.folder for job in jobs])
+        if has_scipy():
+            report_after_training(runs.experiment, self.dirpath / REPORT)
+        return runs
 
     def _run(self, jobs: Sequence[Job], engine: Engine) -> None:
         # Twice, since Ray sets its own reactions to signals when it starts.

@@ -2,7 +2,7 @@
 
 from lightning_lottery.tickets.card import ModelCard
 from lightning_lottery.tickets.dense import dense_ticket
-from lightning_lottery.tickets.file import StoredWeights
+from lightning_lottery.tickets.file import StoredWeights, read_mask
 from lightning_lottery.tickets.masking import Masking, masked_parameters
 from lightning_lottery.tickets.module_state import ModuleState, is_metric
 from lightning_lottery.tickets.network import check_is_network, starting_values, tensors_of
@@ -32,6 +32,7 @@ __all__ = [
     "masked_parameters",
     "moved_like",
     "put",
+    "read_mask",
     "starting_values",
     "structure_of",
     "tensors_of",

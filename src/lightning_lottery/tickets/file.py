@@ -125,6 +125,26 @@ def read_file(path: Path, max_bytes: float | None = None) -> MaskedWeights:
     )
 
 
+def read_mask(path: Path, name: str) -> Tensor | None:
+    """Reads one mask of a ticket file, without reading the others.
+
+    Args:
+        path: The file.
+        name: The name of the parameter.
+
+    Returns:
+        A boolean tensor of its shape; ``None`` if the parameter has no mask.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        TicketError: The file is damaged or not a ticket.
+    """
+    with open_ticket(path) as ticket:
+        if name not in ticket.layout.header.shapes:
+            return None
+        return expanded(ticket.values(name), ticket.mask(name))[0]
+
+
 class StoredWeights(Mapping[str, Tensor]):
     """The starting values in a ticket file. Every access reads one tensor, to the CPU.
 

@@ -1,10 +1,14 @@
-"""One run of a study, as it is read from its folder."""
+"""A run, as it is read from its folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lightning_lottery.storage import Records, RoundTest, RunDescription, RunFolder, Tickets
+from lightning_lottery.storage.description import RunDescription
+from lightning_lottery.storage.folder import RunFolder
+from lightning_lottery.storage.records import Records
+from lightning_lottery.storage.tested import RoundTest
+from lightning_lottery.storage.tickets import Tickets
 from lightning_lottery.tickets import RoundId
 
 

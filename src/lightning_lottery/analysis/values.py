@@ -5,11 +5,12 @@ from dataclasses import asdict
 from math import isfinite
 from typing import Any, Literal, TypedDict
 
-from lightning_lottery.analysis import Question, Training, is_validation
+from lightning_lottery.analysis.held_out import is_validation
+from lightning_lottery.analysis.question import Question
+from lightning_lottery.analysis.verdict import Training, Verdict
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import first_of
-from lightning_lottery.storage import RoundRecord
-from lightning_lottery.study.replicate import Replicate
+from lightning_lottery.storage import Replicate, RoundRecord
 from lightning_lottery.tickets import RoundId
 
 Runs = Mapping[int, Replicate]
@@ -22,8 +23,18 @@ class VerdictOptions(TypedDict, total=False):
     mode: Literal["min", "max"] | None
     at: Literal["best", "end"] | None
     tolerance: float
-    reach: float | None
+    reach: float | Literal["dense"] | None
     confidence: float
+
+
+_DEFAULTS: VerdictOptions = {
+    "on": None,
+    "mode": None,
+    "at": None,
+    "tolerance": 0.0,
+    "reach": None,
+    "confidence": 0.95,
+}
 
 
 def question_about(runs: Runs, metric: str | None, options: VerdictOptions) -> Question:
@@ -111,6 +122,16 @@ def _known(runs: Runs) -> str:
     return " and ".join(parts) or "no metrics"
 
 
+def verdict_of(runs: Runs, metric: str | None = None, options: VerdictOptions | None = None) -> Verdict:
+    """The verdict on some runs; for the arguments see :meth:`Replicates.verdict`.
+
+    Raises:
+        ConfigurationError: See :func:`question_about`; or SciPy is not installed.
+    """
+    question = question_about(runs, metric, {**_DEFAULTS, **(options or {})})
+    return Verdict.of(trainings_of(runs, question), list(runs), question)
+
+
 def trainings_of(runs: Runs, question: Question) -> list[Training]:
     """What all seeds have measured, by training, in the order of training."""
     return [_training(entry, runs, question) for entry in _order(runs)]
@@ -134,10 +155,11 @@ def _training(entry: RoundId, runs: Runs, question: Question) -> Training:
     values = {seed: value for seed, value in found.items() if value is not None and isfinite(value)}
     curves = {seed: record for seed, record in records.items() if record.curve}
     steps = {}
-    if question.reach is not None:
-        for seed, record in curves.items():
-            if (step := record.first_reached(question.reach, runs[seed].mode or "min")) is not None:
-                steps[seed] = float(step)
+    for seed, record in curves.items():
+        value = _to_reach(runs[seed], question)
+        step = None if value is None else record.first_reached(value, runs[seed].mode or "min")
+        if step is not None:
+            steps[seed] = float(step)
     return Training(
         id=entry,
         density=next(iter(records.values())).density,
@@ -146,6 +168,18 @@ def _training(entry: RoundId, runs: Runs, question: Question) -> Training:
         steps=steps,
         seeds_with_curve=list(curves),
     )
+
+
+def _to_reach(run: Replicate, question: Question) -> float | None:
+    """The value of the monitored metric that the trainings of a run are to reach, if any."""
+    if question.reach != "dense":
+        return question.reach
+    dense = _record(run, RoundId(0))
+    if dense is None:
+        return None
+    is_at_end = question.at == "end" and question.is_monitored
+    value = dense.metrics.get(question.metric) if is_at_end else dense.best_value
+    return value if value is not None and isfinite(value) else None
 
 
 def _record(run: Replicate, entry: RoundId) -> RoundRecord | None:

@@ -1,0 +1,202 @@
+"""The figure of a metric against density: tickets, controls and the dense network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+from lightning_lottery.analysis import Quantity, Verdict, VerdictRow
+from lightning_lottery.report.figures.drawing import (
+    INK,
+    SOFT,
+    Drawing,
+    finish,
+    legend,
+    new_figure,
+    scale_densities,
+    scale_rounds,
+)
+from lightning_lottery.report.words import base_name, branch_name, metric_name, percent
+from lightning_lottery.tickets import TICKET_BRANCH, RoundId
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# The markers differ in greyscale.
+_STYLES = {TICKET_BRANCH: ("#0072b2", "o"), "reinitialize": ("#d55e00", "s"), "shuffle_mask": ("#009e73", "^")}
+_OTHERS = (
+    ("#cc79a7", "D"),
+    ("#e69f00", "v"),
+    ("#56b4e9", "P"),
+    (INK, "X"),
+    ("#7f6000", "*"),
+    ("#999999", "<"),
+)
+
+
+@dataclass(frozen=True)
+class Series:
+    """What one branch has measured, for a curve with a band.
+
+    Attributes:
+        label: What the legend says.
+        colour: As ``#rrggbb``.
+        marker: The marker, as in matplotlib.
+        places: Where the points are on the horizontal axis: densities, or rounds.
+        values: Their mean values.
+        halves: Half of the height of the band at each point: a standard deviation over the seeds; 0 for one seed.
+        is_dashed: Whether the line is dashed, as those of controls are.
+    """
+
+    label: str
+    colour: str
+    marker: str
+    places: Sequence[float]
+    values: Sequence[float]
+    halves: Sequence[float]
+    is_dashed: bool = False
+
+    def draw(self, axes: Axes) -> None:
+        """Draws the curve and its band."""
+        line = "--" if self.is_dashed else "-"
+        axes.plot(
+            self.places, self.values, line, marker=self.marker, markersize=4.5, color=self.colour, label=self.label
+        )
+        if any(self.halves):
+            low = [value - half for value, half in zip(self.values, self.halves, strict=True)]
+            high = [value + half for value, half in zip(self.values, self.halves, strict=True)]
+            axes.fill_between(self.places, low, high, color=self.colour, alpha=0.16, linewidth=0)
+
+
+def has_equal_densities(verdict: Verdict) -> bool:
+    """Whether tickets have the same density, so that figures must tell them apart by their rounds."""
+    densities = [verdict[number].density for number in verdict]
+    return len(set(densities)) < len(densities)
+
+
+def series_of(verdict: Verdict, take: Callable[[VerdictRow], Quantity | None]) -> dict[str, Series]:
+    """The curves of all branches.
+
+    Args:
+        verdict: The verdict.
+        take: The quantity of a row to show. Rows without a mean are left out.
+
+    Returns:
+        The curves by branch; branches without a point are left out.
+    """
+    by_round, others = has_equal_densities(verdict), cycle(_OTHERS)
+    found = {}
+    for branch in verdict.branches():
+        colour, marker = _STYLES.get(branch) or next(others)
+        shown = [(row, quantity) for row in verdict[branch].values() if (quantity := take(row)) is not None]
+        points = [
+            (row.round if by_round else row.density, quantity.mean, quantity.deviation or 0.0)
+            for row, quantity in shown
+            if quantity.mean is not None
+        ]
+        if points:
+            places, values, halves = zip(*points, strict=True)
+            is_dashed = not RoundId(0, branch).is_ticket
+            found[branch] = Series(branch_name(branch), colour, marker, places, values, halves, is_dashed)
+    return found
+
+
+def draw_series(axes: Axes, series: Mapping[str, Series], verdict: Verdict, dense: float | None) -> None:
+    """Draws curves over density, with a dotted line at the value of round 0."""
+    for one in series.values():
+        one.draw(axes)
+    if dense is not None:
+        axes.axhline(dense, color=SOFT, linewidth=1, linestyle=":", label=base_name(verdict))
+    if has_equal_densities(verdict):
+        scale_rounds(axes)
+    else:
+        scale_densities(axes, sorted({place for one in series.values() for place in one.places}))
+    finish(axes)
+    legend(axes)
+
+
+def accuracy(verdict: Verdict, tickets_alone: bool = False) -> Drawing:
+    """Draws the metric against density, one curve per branch.
+
+    Args:
+        verdict: The verdict.
+        tickets_alone: Whether to leave out the controls, which differ much more than the tickets.
+    """
+    figure, (axes,) = new_figure()
+    _draw(axes, verdict, tickets_alone)
+    what = "Tickets alone" if tickets_alone else "Tickets and controls" if _has_controls(verdict) else "Tickets"
+    bands = " Bands: one standard deviation over the seeds." if len(verdict.seeds) > 1 else ""
+    name = "tickets" if tickets_alone else "accuracy"
+    return Drawing(name, figure, _alt(verdict, tickets_alone), f"{what}.{bands}")
+
+
+def overview(verdict: Verdict, title: str | None = None) -> Drawing:
+    """Draws the metric against density, and with controls a second panel for the tickets alone.
+
+    Args:
+        verdict: The verdict.
+        title: The title of the figure.
+    """
+    has_controls = _has_controls(verdict)
+    figure, panels = new_figure(11.0 if has_controls else 5.8, 3.8, 2 if has_controls else 1)
+    for axes, tickets_alone in zip(panels, (False, True), strict=False):
+        _draw(axes, verdict, tickets_alone)
+        if has_controls:
+            axes.set_title("tickets alone" if tickets_alone else "tickets and controls", fontsize=9.5)
+    if title:
+        figure.suptitle(title, fontsize=10.5, color=INK)
+    return Drawing("accuracy", figure, _alt(verdict))
+
+
+def _alt(verdict: Verdict, tickets_alone: bool = False) -> str:
+    """What a figure of the metric against density shows, in words."""
+    rows = [row for row in verdict.rows if row.metric.mean is not None]
+    points = [
+        f"{branch_name(row.branch)} with {percent(row.density)}: {row.metric.mean:.4g}"
+        for row in rows
+        if row.id.is_ticket or not tickets_alone
+    ]
+    return f"{metric_name(verdict.question)} against density. {'; '.join(points)}."
+
+
+def _has_controls(verdict: Verdict) -> bool:
+    return any(row.id.is_control for row in verdict.rows)
+
+
+def _draw(axes: Axes, verdict: Verdict, tickets_alone: bool) -> None:
+    series = series_of(verdict, lambda row: row.metric)
+    if tickets_alone:
+        series = {branch: one for branch, one in series.items() if branch == TICKET_BRANCH}
+    draw_series(axes, series, verdict, verdict[0].metric.mean if 0 in verdict else None)
+    axes.set_ylabel(metric_name(verdict.question))
+
+
+def compared(verdicts: Mapping[str, Verdict]) -> Drawing:
+    """Draws the tickets of several experiments, with a dotted line for the dense network of each.
+
+    Args:
+        verdicts: The verdicts by name. They must be about the same metric.
+    """
+    figure, (axes,) = new_figure(6.4, 4.2)
+    densities: set[float] = set()
+    for (name, verdict), (colour, marker) in zip(
+        verdicts.items(), cycle([*_STYLES.values(), *_OTHERS]), strict=False
+    ):
+        points = [
+            (row.density, row.metric.mean, row.metric.deviation or 0.0)
+            for row in map(verdict.__getitem__, verdict)
+        ]
+        known = [(density, value, half) for density, value, half in points if value is not None]
+        if known:
+            places, values, halves = zip(*known, strict=True)
+            Series(name, colour, marker, places, values, halves).draw(axes)
+            densities |= set(places)
+        if 0 in verdict and verdict[0].metric.mean is not None:
+            axes.axhline(verdict[0].metric.mean, color=colour, linewidth=1, linestyle=":")
+    scale_densities(axes, sorted(densities))
+    axes.set_ylabel(metric_name(next(iter(verdicts.values())).question))
+    finish(axes)
+    legend(axes)
+    return Drawing("accuracy", figure, f"Tickets of {len(verdicts)} experiments against density.")

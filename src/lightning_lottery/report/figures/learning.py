@@ -1,0 +1,142 @@
+"""The figures of how fast trainings learn: learning curves, and the steps to the value of the dense network."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+
+from lightning_lottery.analysis import Verdict, mean_curve
+from lightning_lottery.report.figures.accuracy import draw_series, series_of
+from lightning_lottery.report.figures.drawing import DARK, INK, Drawing, finish, gradient, legend, new_figure
+from lightning_lottery.report.words import branch_name, percent
+from lightning_lottery.storage import Replicate, RoundRecord
+from lightning_lottery.tickets import RoundId
+
+_MOST_LABELS = 7
+_CONTROLS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6000", "#999999")
+
+Runs = Mapping[int, Replicate]
+
+
+def learning_curves(runs: Runs) -> Drawing | None:
+    """Draws the learning curves of all tickets over each other: means over the seeds.
+
+    Args:
+        runs: The runs of one experiment, by seed.
+
+    Returns:
+        The figure; ``None`` if no curve is known.
+    """
+    tickets = [entry for entry in _trainings(runs) if entry.is_ticket]
+    found = {entry: curve for entry in tickets if (curve := _curve(runs, entry))}
+    if not found:
+        return None
+    figure, (axes,) = new_figure()
+    colours, every = gradient(len(found)), -(-len(found) // _MOST_LABELS)
+    for place, ((entry, curve), (colour, _)) in enumerate(zip(found.items(), colours, strict=True)):
+        has_label = place % every == 0 or place == len(found) - 1
+        label = percent(_record(runs, entry).density) if has_label else None
+        style = "--" if entry.number == 0 else "-"
+        axes.plot(
+            *zip(*curve, strict=True),
+            style,
+            color=INK if entry.number == 0 else colour,
+            linewidth=1.3,
+            label=label,
+        )
+    axes.set_xlabel("step")
+    axes.set_ylabel(_monitor(runs))
+    finish(axes)
+    legend(axes, "density", columns=2)
+    ends = [f"with {percent(_record(runs, entry).density)}: {curve[-1][1]:.4g}" for entry, curve in found.items()]
+    return Drawing(
+        "learning_curves",
+        figure,
+        f"{_monitor(runs)} over the steps of each training. Values at the end: {'; '.join(ends)}.",
+        f"The tickets of all rounds.{_means(runs)}",
+        {**DARK, **dict(colours)},
+    )
+
+
+def control_curves(runs: Runs) -> Drawing | None:
+    """Draws the learning curves of the smallest ticket with controls, of these controls, and of round 0.
+
+    Args:
+        runs: The runs of one experiment, by seed.
+
+    Returns:
+        The figure; ``None`` if there are no controls, or no curves.
+    """
+    trainings = _trainings(runs)
+    number = max((entry.number for entry in trainings if entry.is_control), default=None)
+    if number is None:
+        return None
+    shown = [e for e in trainings if e == RoundId(0) or (e.number == number and not e.is_search)]
+    found = {entry: curve for entry in shown if (curve := _curve(runs, entry))}
+    if not any(entry.is_control for entry in found):
+        return None
+    figure, (axes,) = new_figure()
+    others = cycle(_CONTROLS)
+    for entry, curve in found.items():
+        colour = next(others) if entry.is_control else "#0072b2" if entry.number else INK
+        style = "-" if entry == RoundId(number) else "--"
+        label = branch_name(entry.branch) if entry.is_control else "ticket" if entry.number else "dense network"
+        axes.plot(*zip(*curve, strict=True), style, color=colour, linewidth=1.3, label=label)
+    axes.set_xlabel("step")
+    axes.set_ylabel(_monitor(runs))
+    finish(axes)
+    legend(
+        axes, f"density {percent(_record(runs, RoundId(number)).density)}" if RoundId(number) in found else None
+    )
+    ends = [f"{entry.branch} of round {entry.number}: {curve[-1][1]:.4g}" for entry, curve in found.items()]
+    alt = f"{_monitor(runs)} over the steps of the ticket of round {number} and its controls. Values at the end: "
+    caption = f"The ticket of round {number}, its controls, and the dense network.{_means(runs)}"
+    return Drawing("control_curves", figure, f"{alt}{'; '.join(ends)}.", caption)
+
+
+def steps_to_dense(verdict: Verdict) -> Drawing | None:
+    """Draws the step at which each training first reaches the value of round 0 with the same seed.
+
+    Args:
+        verdict: The verdict, asked with ``reach="dense"``.
+
+    Returns:
+        The figure; ``None`` if no later training reaches it.
+    """
+    series = series_of(verdict, lambda row: row.steps)
+    if not any(len(one.places) > 1 or name != "ticket" for name, one in series.items()):
+        return None
+    dense = verdict[0].steps
+    figure, (axes,) = new_figure()
+    draw_series(axes, series, verdict, None if dense is None else dense.mean)
+    axes.set_ylabel("step at which it is reached")
+    axes.set_ylim(bottom=0)
+    reached = [
+        f"{branch_name(row.branch)} with {percent(row.density)}: "
+        + ("never" if row.steps.mean is None else f"step {row.steps.mean:.0f}")
+        for row in verdict.rows
+        if row.steps is not None
+    ]
+    alt = f"Step at which the value of the dense network is first reached. {'; '.join(reached)}."
+    caption = "The first step at which a training is as good as round 0 with the same seed."
+    return Drawing("steps", figure, alt, caption)
+
+
+def _trainings(runs: Runs) -> list[RoundId]:
+    """All trainings with records, in the order of training."""
+    return sorted({record.id for run in runs.values() for record in run.records})
+
+
+def _record(runs: Runs, entry: RoundId) -> RoundRecord:
+    return next(record for run in runs.values() for record in run.records if record.id == entry)
+
+
+def _curve(runs: Runs, entry: RoundId) -> Sequence[tuple[int, float]]:
+    """The mean learning curve of a training, over the seeds that have it."""
+    return mean_curve([record.curve for run in runs.values() for record in run.records if record.id == entry])
+
+
+def _means(runs: Runs) -> str:
+    return " Means over the seeds." if len(runs) > 1 else ""
+
+
+def _monitor(runs: Runs) -> str:
+    return str(next(iter(runs.values())).monitor)

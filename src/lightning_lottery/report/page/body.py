@@ -1,0 +1,127 @@
+"""All that the page shows of one experiment, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from lightning_lottery.analysis import FirstLayer, layer_densities
+from lightning_lottery.report import figures
+from lightning_lottery.report.figures import Drawing
+from lightning_lottery.report.headline import Headline
+from lightning_lottery.report.page.experiment import Experiment
+from lightning_lottery.report.page.setup import Setup
+from lightning_lottery.report.page.tables import (
+    Table,
+    control_table,
+    cost_table,
+    size_table,
+    step_table,
+    ticket_table,
+)
+from lightning_lottery.report.verdict import verdict_notes
+from lightning_lottery.report.words import base_name
+
+_MOST_IMAGES = 4
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        title: Its heading.
+        drawings: Its figures.
+        tables: Its tables.
+        notes: What they mean.
+    """
+
+    title: str
+    drawings: Sequence[Drawing] = ()
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Body:
+    """All that the page shows of one experiment.
+
+    Attributes:
+        experiment: The experiment.
+        headline: Its answer.
+        sections: Figures and tables.
+        setup: How it was made.
+    """
+
+    experiment: Experiment
+    headline: Headline
+    sections: Sequence[Section]
+    setup: Setup
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> Body:
+        """Draws the figures and fills the tables. What is unknown is left out.
+
+        Raises:
+            TicketError: A ticket is damaged.
+        """
+        sections = [
+            _results(experiment),
+            Section(
+                "Learning curves",
+                _known(figures.learning_curves(experiment.runs), figures.control_curves(experiment.runs)),
+            ),
+            _steps(experiment),
+            _survivors(experiment),
+            Section("Size and cost", tables=_known(size_table(experiment.runs), cost_table(experiment.runs))),
+        ]
+        return cls(
+            experiment,
+            experiment.headline,
+            [section for section in sections if section.drawings or section.tables],
+            Setup.of(experiment.runs),
+        )
+
+    @property
+    def drawings(self) -> list[Drawing]:
+        """All figures."""
+        return [drawing for section in self.sections for drawing in section.drawings]
+
+
+def _results(experiment: Experiment) -> Section:
+    verdict = experiment.verdict
+    if verdict is None or not any(row.metric.n for row in verdict.rows):
+        return Section("Results")
+    has_controls = any(row.id.is_control for row in verdict.rows)
+    drawings = [figures.accuracy(verdict, alone) for alone in ((False, True) if has_controls else (False,))]
+    tables = _known(ticket_table(verdict), control_table(verdict))
+    return Section(f"{verdict.question.metric} against density", drawings, tables, verdict_notes(verdict))
+
+
+def _steps(experiment: Experiment) -> Section:
+    verdict = experiment.verdict
+    drawing = None if verdict is None else figures.steps_to_dense(verdict)
+    if verdict is None or drawing is None:
+        return Section("Steps")
+    return Section(f"Steps to reach the {base_name(verdict)}", [drawing], [step_table(verdict)])
+
+
+def _survivors(experiment: Experiment) -> Section:
+    pruned = [number for number in experiment.densities if number > 0]
+    images = FirstLayer.of(experiment.runs, _spread(pruned)) if pruned else None
+    layers = figures.layers(layer_densities(experiment.runs), experiment.densities) if pruned else None
+    first = None if images is None else figures.first_layer(images, experiment.densities)
+    return Section("Where the survivors are", _known(layers, first))
+
+
+def _known(*parts: Part | None) -> list[Part]:
+    return [part for part in parts if part is not None]
+
+
+def _spread(rounds: Sequence[int]) -> list[int]:
+    """At most four rounds, evenly spread, with the first and the last."""
+    if len(rounds) <= _MOST_IMAGES:
+        return list(rounds)
+    return [rounds[round(place * (len(rounds) - 1) / (_MOST_IMAGES - 1))] for place in range(_MOST_IMAGES)]

@@ -1,0 +1,135 @@
+"""What a report is about: runs that differ only in their seeds, and the verdict on them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+
+from lightning_lottery.analysis import Verdict, VerdictOptions, verdict_of
+from lightning_lottery.report.headline import Headline
+from lightning_lottery.storage import Replicate
+from lightning_lottery.tickets import TICKET_BRANCH
+
+Runs = Mapping[int, Replicate]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Runs that differ only in their seeds, and the verdict on them.
+
+    Attributes:
+        name: What the report calls it.
+        runs: The runs by seed, finished or not.
+        verdict: The verdict, asked with ``reach="dense"`` if a metric was monitored; ``None`` without a metric or
+            finished round.
+        differs: The arguments and properties in which it differs from the other experiments of the report.
+    """
+
+    name: str
+    runs: Runs
+    verdict: Verdict | None
+    differs: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        runs: Runs,
+        metric: str | None = None,
+        options: VerdictOptions | None = None,
+        differs: Mapping[str, str] | None = None,
+    ) -> Experiment:
+        """Compares the trainings of an experiment.
+
+        Args:
+            name: What to call it.
+            runs: Its runs by seed.
+            metric: The metric to compare; by default the monitored one.
+            options: See :meth:`Replicates.verdict`.
+            differs: See the attribute.
+
+        Raises:
+            ConfigurationError: The metric is unknown, an option is invalid, or SciPy, which several seeds need, is
+                not installed.
+        """
+        monitor = next(iter(runs.values())).monitor
+        if not any(run.records for run in runs.values()) or (metric is None and monitor is None):
+            return cls(name, runs, None, differs or {})
+        asked: VerdictOptions = {"reach": None if monitor is None else "dense", **(options or {})}
+        return cls(name, runs, verdict_of(runs, metric, asked), differs or {})
+
+    @classmethod
+    def at(cls, path: Path) -> Experiment | None:
+        """A single run as an experiment, with the verdict on its monitored metric; ``None`` if no run is there.
+
+        Raises:
+            LotteryError: Its records are damaged.
+        """
+        run = Replicate.at(path)
+        return None if run is None else cls.of(name_of(path), {run.seed: run})
+
+    @property
+    def headline(self) -> Headline:
+        """The answer in one number and one sentence."""
+        if self.verdict is not None:
+            return Headline.of(self.verdict)
+        return Headline.without_metric(min(self.densities.values(), default=None))
+
+    @property
+    def densities(self) -> dict[int, float]:
+        """The density of the ticket of each round that was trained."""
+        tickets = [run.records[TICKET_BRANCH] for run in self.runs.values()]
+        return {number: record.density for records in tickets for number, record in sorted(records.items())}
+
+    @property
+    def seeds(self) -> str:
+        """The number of seeds, or the seed."""
+        return f"{len(self.runs)} seeds" if len(self.runs) > 1 else f"seed {next(iter(self.runs))}"
+
+    @property
+    def state(self) -> str:
+        """How far the trainings are."""
+        done = sum(len(run.records) for run in self.runs.values())
+        planned = sum(len(run.plan) or len(run.records) for run in self.runs.values())
+        if all(run.is_finished or not run.plan for run in self.runs.values()):
+            return f"{done} trainings, finished"
+        return f"{done} of {planned} trainings: still running, or interrupted"
+
+    def settings(self) -> dict[str, str | float | int]:
+        """What was configured, by name, as plain values."""
+        first = next(iter(self.runs.values())).description
+        limits = {name: first.trainer.get(name) for name in ("max_epochs", "max_steps")}
+        seeds = ", ".join(map(str, self.runs))
+        values = {**first.hyperparameters, **first.arguments, **limits, "seed": seeds}
+        kept = {name: value for name, value in values.items() if value not in (None, "None", [], {})}
+        return {name: v if isinstance(v, (int, float)) else str(v) for name, v in kept.items()}
+
+    def numbers(self) -> dict[str, float]:
+        """The numbers of the verdict by name; empty if nothing is compared with round 0.
+
+        They are the density of the smallest ticket that is as good as round 0, if any, its metric and that of round
+        0, and the cost in trainings of round 0.
+        """
+        if self.verdict is None or 0 not in self.verdict:
+            return {}
+        metric, density = self.verdict.question.metric, self.headline.density
+        smallest = next((self.verdict[n] for n in self.verdict if self.verdict[n].density == density), None)
+        numbers = {
+            "smallest_density": density,
+            f"dense_{metric}": self.verdict[0].metric.mean,
+            f"ticket_{metric}": None if smallest is None else smallest.metric.mean,
+            "cost": mean(run.records.cost().trainings for run in self.runs.values()),
+        }
+        return {f"verdict/{name}": value for name, value in numbers.items() if value is not None}
+
+
+def name_of(path: Path) -> str:
+    """What to call a run or a study by its folder, such as ``mnist`` or ``mnist/seed_0``."""
+    path = path.absolute()
+    if re.fullmatch(r"lottery(_\d+)?", path.name):  # in the folder of a logger
+        path = path.parent
+    says_little = re.fullmatch(r"(seed|version)_\d+", path.name) is not None
+    return f"{path.parent.name}/{path.name}" if says_little else path.name

@@ -1,0 +1,165 @@
+"""The report: one HTML page that needs nothing outside it, and its figures as PNG files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
+from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.files import local_path, write_atomically
+from lightning_lottery.plain import first_line
+from lightning_lottery.report import figures
+from lightning_lottery.report.figures import Drawing
+from lightning_lottery.report.page.body import Body
+from lightning_lottery.report.page.comparison import Comparison
+from lightning_lottery.report.page.experiment import Experiment
+from lightning_lottery.report.words import typeset
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+
+def can_write_report() -> bool:
+    """Whether matplotlib and Jinja2 are installed (``pip install 'lightning-lottery[report]'``)."""
+    return figures.can_draw() and find_spec("jinja2") is not None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page about one experiment, or about several to compare.
+
+    Attributes:
+        bodies: What it shows of each experiment.
+        comparison: What it shows of several side by side; ``None`` for one.
+    """
+
+    bodies: Sequence[Body]
+    comparison: Comparison | None = None
+
+    @classmethod
+    def of(cls, experiments: Sequence[Experiment]) -> Report:
+        """Draws the figures and fills the tables.
+
+        Args:
+            experiments: What to show, at least one.
+
+        Raises:
+            ConfigurationError: matplotlib or Jinja2 is not installed.
+            TicketError: A ticket is damaged.
+        """
+        if not can_write_report():
+            raise ConfigurationError(
+                "A report needs matplotlib and Jinja2. Write pip install 'lightning-lottery[report]'."
+            )
+        several = len(experiments) > 1
+        return cls([Body.of(one) for one in experiments], Comparison.of(experiments) if several else None)
+
+    @property
+    def pictures(self) -> list[Drawing]:
+        """The figures for PNG files and loggers, each with a name of its own."""
+        if self.comparison is not None:
+            return [] if self.comparison.drawing is None else [self.comparison.drawing]
+        body = self.bodies[0]
+        others = [drawing for drawing in body.drawings if drawing.name not in ("accuracy", "tickets")]
+        verdict = body.experiment.verdict
+        has_accuracy = verdict is not None and len(others) < len(body.drawings)
+        return (
+            [figures.overview(verdict, f"{body.experiment.name}, {body.experiment.seeds}"), *others]
+            if verdict is not None and has_accuracy
+            else others
+        )
+
+    def html(self) -> str:
+        """The page, which needs nothing outside it."""
+        names = [body.experiment.name for body in self.bodies]
+        return _template().render(
+            title=names[0] if self.comparison is None else f"{len(names)} experiments",
+            bodies=self.bodies,
+            comparison=self.comparison,
+            svg=_numbered(),
+            version=version("lightning-lottery"),
+            written=f"{datetime.now().astimezone():%Y-%m-%d %H:%M}",
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> list[Path]:
+        """Writes the page, and its figures as ``report.png``, ``report_learning_curves.png``, … beside it.
+
+        Args:
+            path: The page, such as ``report.html``.
+
+        Returns:
+            The paths that were written, the page first.
+
+        Raises:
+            ConfigurationError: The path is not one of an HTML file.
+            FolderError: A file cannot be written.
+        """
+        target = local_path(os.fspath(path), "report.html")
+        if target.is_dir() or target.suffix not in (".html", ".htm"):
+            raise ConfigurationError(
+                f"{str(path)!r} must be the path of a file that ends in .html. Write for example report.html."
+            )
+        write_atomically(target, self.html().encode())
+        written = [target]
+        for drawing in self.pictures:
+            ending = "" if drawing.name == "accuracy" else f"_{drawing.name}"
+            written.append(target.with_name(f"{target.stem}{ending}.png"))
+            drawing.save(written[-1])
+        return written
+
+
+def report_after_training(make: Callable[[], Experiment | None], path: Path) -> Report | None:
+    """Writes a report about trainings that are complete, so that an error is only a warning.
+
+    Args:
+        make: Reads the runs; ``None`` if they cannot be found.
+        path: The page.
+
+    Returns:
+        The report; ``None`` if it was not written, for example because something that it needs is not installed.
+    """
+    if not can_write_report():
+        return None
+    try:
+        if (experiment := make()) is None:
+            return None
+        report = Report.of([experiment])
+        report.save(path)
+    except Exception as error:
+        rank_zero_warn(
+            f"All trainings are complete, but the report could not be written: {first_line(error)} To try again: "
+            f"lightning-lottery report {path.parent}"
+        )
+        return None
+    return report
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["typeset"] = typeset
+    return environment.get_template("report.html")
+
+
+def _numbered() -> Callable[[Drawing], str]:
+    """Draws figures with ids that are different for each figure of a page."""
+    numbers = count(1)
+    return lambda drawing: drawing.svg(f"f{next(numbers)}-")

@@ -1,0 +1,199 @@
+"""The tables of the page, as cells of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from lightning_lottery.analysis import Verdict
+from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.report.page.experiment import Experiment
+from lightning_lottery.report.verdict import (
+    interval_text,
+    p_texts,
+    paired_text,
+    shown_with,
+    spread_text,
+    word_text,
+)
+from lightning_lottery.report.words import base_name, branch_name, bytes_text, percent
+from lightning_lottery.storage import Cost, Replicate, RoundRecord, RunFolder
+from lightning_lottery.tickets import TICKET_BRANCH
+
+Runs = Mapping[int, Replicate]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        title: What it shows.
+        header: The names of its columns.
+        rows: Its cells. The first of each row names it.
+        words: For each row, a word that colours it, such as ``"winning"``; empty for none.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: Sequence[str] = ()
+
+    def word(self, row: int) -> str:
+        """The word that colours a row."""
+        return self.words[row] if row < len(self.words) else ""
+
+
+def ticket_table(verdict: Verdict) -> Table:
+    """The tickets: their metric, their difference to round 0, and the word of the verdict."""
+    question, show = verdict.question, shown_with([row.metric for row in verdict.rows])
+    header = ["density", question.metric]
+    if 0 in verdict:
+        header += [_against(f"difference to the {base_name(verdict)}", verdict), "p (Holm)", "verdict"]
+    rows, words = [], []
+    for number in verdict:
+        row = verdict[number]
+        cells = [percent(row.density), spread_text(row.metric, show)]
+        if 0 in verdict:
+            cells += [paired_text(row.metric.to_dense, row.metric.n, show), p_texts(row.metric.to_dense)[1]]
+            cells.append(word_text(row, question))
+        rows.append(cells)
+        words.append(row.word or "")
+    return Table("Tickets", header, rows, words)
+
+
+def control_table(verdict: Verdict) -> Table | None:
+    """The controls: their metric, and how much better the ticket of the round is; ``None`` without controls."""
+    show = shown_with([row.metric for row in verdict.rows])
+    controls = [row for row in verdict.rows if row.id.is_control]
+    if not controls:
+        return None
+    header = ["control", "density", verdict.question.metric, _against("ticket - control", verdict), "p (Holm)"]
+    rows = []
+    for row in sorted(controls, key=lambda row: (-row.density, row.branch)):
+        difference = row.metric.from_ticket
+        cells = [branch_name(row.branch), percent(row.density), spread_text(row.metric, show)]
+        rows.append([*cells, interval_text(difference, show), p_texts(difference)[1]])
+    return Table("Controls", header, rows)
+
+
+def step_table(verdict: Verdict) -> Table:
+    """The step at which each training first reaches the value of round 0, and over how many seeds."""
+    header = ["training", "step", _against("difference", verdict), "seeds"]
+    rows = []
+    for row in verdict.rows:
+        steps, known = row.steps, len(row.seeds_with_curve)
+        if steps is not None and known:
+            cells = [("" if row.id.is_ticket else f"{branch_name(row.branch)}, ") + percent(row.density)]
+            cells += [
+                "never" if steps.mean is None else spread_text(steps, _whole),
+                paired_text(steps.to_dense, known, _whole),
+            ]
+            rows.append([*cells, f"{steps.n} of {known}"])
+    return Table(f"Steps, and their difference to the {base_name(verdict)}", header, rows)
+
+
+def size_table(runs: Runs) -> Table | None:
+    """How large the tickets are: prunable weights, all parameters, and their files; ``None`` before any round."""
+    rows = []
+    for number, records in _tickets(runs).items():
+        first = records[0]
+        left = first.parameters - first.prunable + first.kept
+        rows.append(
+            [
+                percent(first.density),
+                f"{first.kept:,} of {first.prunable:,}",
+                f"{left:,} of {first.parameters:,}",
+                f"{first.parameters / left:.3g}",
+                _file_size(runs, number, first),
+            ]
+        )
+    header = ["density", "prunable weights", "all parameters", "times smaller", "ticket file"]
+    return Table("Sizes", header, rows) if rows else None
+
+
+def cost_table(runs: Runs) -> Table | None:
+    """What the experiment cost in trainings of round 0, means over the seeds; ``None`` if that is unknown."""
+    costs = []
+    for run in runs.values():
+        try:
+            costs.append(run.records.cost())
+        except ConfigurationError:  # round 0 has not finished, or is not trained
+            continue
+    if not costs:
+        return None
+    branches = list(dict.fromkeys(branch for cost in costs for branch in cost.by_branch))
+    parts = {branch_name(b): [cost.by_branch[b] for cost in costs if b in cost.by_branch] for b in branches}
+    if len(parts) > 1:
+        parts["all"] = costs
+    header = ["trainings of", "steps", "FLOPs", "FLOPs without pruned weights", "time"]
+    title = "Cost, in trainings of round 0" + (" (means over the seeds)" if len(costs) > 1 else "")
+    return Table(title, header, [[name, *_costs(part)] for name, part in parts.items()])
+
+
+def _costs(costs: Sequence[Cost]) -> list[str]:
+    return [
+        _mean([cost.trainings for cost in costs]),
+        _mean([cost.flops for cost in costs]),
+        _mean([cost.sparse_flops for cost in costs]),
+        _mean([cost.seconds for cost in costs]),
+    ]
+
+
+def _mean(amounts: Sequence[float | None]) -> str:
+    known = [amount for amount in amounts if amount is not None]
+    return f"{mean(known):.2f}" if known and len(known) == len(amounts) else "unknown"
+
+
+def _tickets(runs: Runs) -> dict[int, list[RoundRecord]]:
+    """The records of tickets by round."""
+    found: dict[int, list[RoundRecord]] = {}
+    for run in runs.values():
+        for number, record in run.records[TICKET_BRANCH].items():
+            found.setdefault(number, []).append(record)
+    return dict(sorted(found.items()))
+
+
+def _file_size(runs: Runs, number: int, record: RoundRecord) -> str:
+    for run in runs.values():
+        path = RunFolder(run.path).ticket_path(record.id)
+        if path.is_file():
+            return bytes_text(path.stat().st_size)
+    return "removed"
+
+
+def _whole(value: float) -> str:
+    return f"{value:.0f}"
+
+
+def _against(what: str, verdict: Verdict) -> str:
+    has_intervals = any(
+        difference is not None and difference.low is not None
+        for row in verdict.rows
+        for difference in (row.metric.to_dense, row.metric.from_ticket)
+    )
+    return what + (f" [{100 * verdict.question.confidence:g} %]" if has_intervals else "")
+
+
+def comparison_table(experiments: Sequence[Experiment]) -> Table:
+    """The answers of several experiments, and in what they differ."""
+    names = list(dict.fromkeys(name for one in experiments for name in one.differs))
+    header = ["experiment", *names, "seeds", "dense network", "smallest ticket as good", "cost"]
+    rows = []
+    for one in experiments:
+        cells = [one.name, *(one.differs.get(name, "") for name in names), str(len(one.runs))]
+        rows.append([*cells, _dense(one.verdict), one.headline.number, _cost(one.runs)])
+    return Table("Side by side", header, rows)
+
+
+def _dense(verdict: Verdict | None) -> str:
+    if verdict is None or 0 not in verdict:
+        return ""
+    show = shown_with([row.metric for row in verdict.rows])
+    return f"{verdict.question.metric} {spread_text(verdict[0].metric, show)}"
+
+
+def _cost(runs: Runs) -> str:
+    table = cost_table(runs)
+    return "unknown" if table is None else f"{table.rows[-1][1]} trainings"

@@ -1,0 +1,20 @@
+"""The names of the files in a run folder."""
+
+DESCRIPTION = "lottery.json"
+RECORDS = "rounds.jsonl"
+REWIND_WEIGHTS = "rewind.safetensors"  # the weights that rounds return to
+REWIND_STATE = "rewind.pt"  # everything else that they return to
+LAST_TICKET = "last.pt"  # the last ticket after its training
+CHANNELS = "channels.pt"  # the channels of the network that depend on each other, if the pattern needs them
+CHECKPOINTS = "newest.json"  # the paths of the newest and best checkpoints of each round
+REPORT = "report.html"  # a page for people, and its figures
+_DRAWINGS = ("learning_curves", "control_curves", "steps", "layers", "first_layer")
+FIGURES = ("report.png", *(f"report_{name}.png" for name in _DRAWINGS))
+TESTS = "tests.jsonl"  # metrics on the test set
+TICKETS = "tickets"
+# The files of a run, which overwrite=True replaces. The lock belongs to the process that trains.
+FILES = (
+    *(DESCRIPTION, RECORDS, REWIND_WEIGHTS, REWIND_STATE, LAST_TICKET, CHANNELS, CHECKPOINTS, TESTS),
+    *(REPORT, *FIGURES),
+)
+LOCK = "lottery.lock"
