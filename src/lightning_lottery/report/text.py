@@ -67,14 +67,6 @@ def table(records: Records, monitor: str | None) -> str:
     return aligned(rows, left={1})
 
 
-def cost_line(cost: Cost) -> str:
-    """What a run cost in trainings of round 0, by branch, in one line."""
-    parts = [f"{branch.replace('_', ' ')} {part.trainings:.2f}" for branch, part in cost.by_branch.items()]
-    return f"cost: {cost.trainings:.2f} trainings of round 0" + (
-        f" ({', '.join(parts)})" if len(parts) > 1 else ""
-    )
-
-
 def cost_table(cost: Cost) -> str:
     """What a run cost, by branch and in all, as a text table."""
     rows = [["branch", "trainings", "FLOPs", "sparse FLOPs", "seconds"]]

@@ -110,8 +110,8 @@ class Experiment:
     def numbers(self) -> dict[str, float]:
         """The numbers of the verdict by name; empty if nothing is compared with round 0.
 
-        They are the density of the smallest ticket that is as good as round 0, if any, its metric and that of round
-        0, and the cost in trainings of round 0.
+        They are the density of the smallest ticket that is as good as round 0, if any, the metric of both, and the
+        cost in trainings of round 0.
         """
         if self.verdict is None or 0 not in self.verdict:
             return {}
