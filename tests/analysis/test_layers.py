@@ -15,7 +15,7 @@ def run(weight, inputs, masks, seed=0, name="first.weight"):
     """A run with tickets of rounds 1, 2, … that have these masks."""
     folder = Path(f"run_{seed}")
     for number, mask in enumerate(masks, 1):
-        ticket = Ticket.from_masks({name: mask}, {name: torch.zeros(weight)}, round=number)
+        ticket = Ticket({name: mask}, {name: torch.zeros(weight)}, round=number)
         ticket.save(folder / f"tickets/round_{number:02d}.safetensors")
     description = RunDescription(prunable={name: list(weight)}, input_shape=inputs, provenance={"seed": str(seed)})
     return Replicate(folder, description, Records())

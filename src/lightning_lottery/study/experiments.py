@@ -76,15 +76,11 @@ def _common(group: Sequence[Replicate]) -> Path:
 def _names(paths: Sequence[Path]) -> list[str]:
     """Different names for folders: as many of their last parts as are needed."""
     names = list(map(name_of, paths))
-    for place, path in enumerate(paths):
-        parent = path.parent
-        while names.count(names[place]) > 1 and parent != parent.parent:
-            names[place] = f"{parent.name}/{names[place]}"
-            parent = parent.parent
-    return [
-        f"{name} ({names[:place].count(name) + 1})" if names.count(name) > 1 else name
-        for place, name in enumerate(names)
-    ]
+    for more in range(1, max(len(path.parts) for path in paths)):
+        names = [
+            name_of(path, more) if names.count(name) > 1 else name for path, name in zip(paths, names, strict=True)
+        ]
+    return names
 
 
 def _differs(descriptions: Sequence[RunDescription], ignore: Sequence[str]) -> list[dict[str, str]]:

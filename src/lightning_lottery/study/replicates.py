@@ -186,6 +186,7 @@ def _run_folders(path: Path) -> Iterator[Path]:
             inside.clear()
             continue
         seen.add(real)
+        inside.sort()
         if DESCRIPTION in files:
             yield Path(folder)
 

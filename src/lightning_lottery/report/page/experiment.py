@@ -126,10 +126,15 @@ class Experiment:
         return {f"verdict/{name}": value for name, value in numbers.items() if value is not None}
 
 
-def name_of(path: Path) -> str:
-    """What to call a run or a study by its folder, such as ``mnist`` or ``mnist/seed_0``."""
+def name_of(path: Path, more: int = 0) -> str:
+    """What to call a run or a study by its folder, such as ``mnist`` or ``mnist/seed_0``.
+
+    Args:
+        path: The folder.
+        more: How many of the folders above to name in addition.
+    """
     path = path.absolute()
     if re.fullmatch(r"lottery(_\d+)?", path.name):  # in the folder of a logger
         path = path.parent
     says_little = re.fullmatch(r"(seed|version)_\d+", path.name) is not None
-    return f"{path.parent.name}/{path.name}" if says_little else path.name
+    return "/".join(path.parts[-1 - says_little - more :])
