@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import zipfile
 from contextlib import nullcontext
 
@@ -11,6 +12,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMPr
 from lightning.pytorch.loggers import CometLogger, CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from lightning_lottery import LotteryTicketCallback, ShuffleMask, Ticket
 from tests.helpers.fits import Model, loaders, needs, quiet_trainer
@@ -111,6 +114,52 @@ def test_tensorboard_has_one_run_per_round_and_a_summary(digits, tmp_path):
     assert all(picture.width < 1.5 * picture.height for picture in pictures), "a card is square"
     assert trainer.logger.log_dir == str(base), "the logger of the fit is back"
     assert trainer.logger.name == "experiment"
+
+
+@pytest.mark.usefixtures("reports")
+def test_tensorboard_has_figures_charts_and_the_verdict(digits, tmp_path):
+    lottery, trainer = fit(digits, TensorBoardLogger(tmp_path, name="experiment"))
+    base = tmp_path / "experiment" / "version_0"
+    events = EventAccumulator(str(base)).Reload()
+    drawn = {f"lottery/{name}" for name in ("learning_curves", "control_curves", "steps", "layers")}
+    assert drawn <= set(events.Tags()["images"])
+    content = events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    charts = {
+        category.title: {chart.title: [*chart.multiline.tag] for chart in category.chart}
+        for category in layout_pb2.Layout.FromString(content).category
+    }
+    assert {"val_acc", "val_loss", "train_loss"} <= set(charts["rounds"])
+    assert set(charts["over the rounds"]) == {"density", "cost", "val_acc", "best_val_acc", "best_step"}
+    (pattern,) = charts["rounds"]["val_acc"]
+    tags = set(EventAccumulator(str(base / "round_01")).Reload().Tags()["scalars"])
+    assert [tag for tag in tags if re.match(pattern, tag)] == ["val_acc"]
+    (pattern,) = charts["over the rounds"]["best_val_acc"]
+    found = [tag for tag in events.Tags()["scalars"] if re.match(pattern, tag)]
+    assert sorted(found) == ["lottery/best_val_acc", "lottery_shuffle_mask/best_val_acc"]
+
+    _, verdict = scalars(base / "verdict")
+    assert verdict["verdict/dense_val_acc"] == [(0, pytest.approx(lottery.records[0].best_value))]
+    assert verdict["verdict/cost"] == [(0, lottery.records.cost().trainings)]
+    good = [
+        r for r in lottery.records["ticket"].values() if r.round and r.best_value >= lottery.records[0].best_value
+    ]
+    smallest = min((record.density for record in good), default=None)
+    assert verdict.get("verdict/smallest_density") == (smallest and [(0, pytest.approx(smallest))])
+    plugin = EventAccumulator(str(base / "verdict")).Reload().SummaryMetadata("_hparams_/session_start_info")
+    data = plugin_data_pb2.HParamsPluginData.FromString(plugin.plugin_data.content)
+    assert data.session_start_info.hparams["amount"].number_value == 0.5
+    assert "amount" not in trainer.logger.hparams, "the logger of the fit is unchanged"
+
+
+@pytest.mark.usefixtures("reports")
+def test_a_report_that_fails_does_not_fail_the_fit(digits, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise ValueError("no fonts")
+
+    monkeypatch.setattr("lightning_lottery.report.page.report.Report.of", fail)
+    with pytest.warns(UserWarning, match=r"All trainings are complete, but.*no fonts.*lightning-lottery report"):
+        lottery, _ = fit(digits, False)
+    assert len(lottery.records) == 4
 
 
 def test_csv_has_one_file_per_round_and_a_summary(digits, tmp_path):

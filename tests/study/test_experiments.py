@@ -56,6 +56,12 @@ def test_equal_runs_with_the_same_seed_are_compared_rather_than_refused():
     assert [name for name, _ in shown("x", "y")] == ["x/same/seed_0", "y/same/seed_0"]
 
 
+def test_two_experiments_in_one_folder_have_different_names():
+    for seed, amount in enumerate([0.5, 0.5, 0.2, 0.2]):
+        runs("all", [seed], amount=amount)
+    assert shown("all") == [("all (1)", [0, 1]), ("all (2)", [2, 3])]
+
+
 def test_a_missing_folder_and_an_unknown_metric_are_refused():
     with pytest.raises(ConfigurationError, match="'nowhere' is not a folder"):
         experiments(["nowhere"])

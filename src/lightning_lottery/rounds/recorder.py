@@ -39,7 +39,8 @@ class Recorder:
         self._folder.write_records(self._records)
         self._log_scalars(record)
         self._report.log_accuracy(record)
-        self._report.lay_out()
+        if len(self._records) == 1:
+            self._report.lay_out()
         self.say(report.line(record, self._settings.sizes.last_round, monitor))
         if record.saved_steps:
             steps = record.steps + record.saved_steps
@@ -58,6 +59,7 @@ class Recorder:
         for record in self._records:
             self._log_scalars(record)
         if self._records:
+            self._report.lay_out()
             self._report.log_accuracy(self._records[-1])
 
     def _log_scalars(self, record: RoundRecord) -> None:

@@ -37,11 +37,10 @@ class RunReport:
         return report.accuracy(verdict_of({0: Replicate(self._folder.path, description, self._records)}))
 
     def lay_out(self) -> None:
-        """Tells TensorBoard what to draw side by side, after the first round."""
-        if len(self._records) == 1:
-            record, monitor = next(iter(self._records)), self._settings.monitor
-            logged = report.scalars(record, monitor, {}, cost=1.0)
-            self._fit.loggers.lay_out(list(record.metrics), [name.partition("/")[2] for name in logged])
+        """Tells TensorBoard what to draw side by side. Call it when one round has finished."""
+        first = next(iter(self._records))
+        logged = report.scalars(first, self._settings.monitor, {}, cost=1.0)
+        self._fit.loggers.lay_out(list(first.metrics), [name.partition("/")[2] for name in logged])
 
     def write(self) -> None:
         """Writes the report into the run folder, and sends its figures and numbers to the loggers."""

@@ -37,12 +37,13 @@ def experiments(
         ConfigurationError: A path is not a folder, no run was found, or the metric or an option is invalid.
         LotteryError: The records of a run are damaged.
     """
-    groups = _groups([run for path in paths for run in read_runs([path])], ignore)
-    names = _names([_common(group) for group in groups])
-    firsts = [group[0].description for group in groups]
+    grouped = _groups([run for path in paths for run in read_runs([path])], ignore)
+    groups = [Replicates(group, ignore) for group in grouped]
+    names = _names([group.folder for group in groups])
+    differs = _differs([group[0].description for group in grouped], ignore)
     return [
-        Experiment.of(name, Replicates(group, ignore), metric, options, differs)
-        for name, group, differs in zip(names, groups, _differs(firsts, ignore), strict=True)
+        Experiment.of(name, group, metric, options, values)
+        for name, group, values in zip(names, groups, differs, strict=True)
     ]
 
 
@@ -68,19 +69,20 @@ def _belongs(run: Replicate, group: Sequence[Replicate], ignore: Sequence[str]) 
     return is_new and not differences(group[0].description, run.description, ignore)
 
 
-def _common(group: Sequence[Replicate]) -> Path:
-    """The folder of one run, or the one that contains several."""
-    return Path(os.path.commonpath([run.path.absolute() for run in group]))
-
-
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Different names for folders: as many of their last parts as are needed."""
-    names = list(map(name_of, paths))
+    """Different names for folders: as many of their last parts as are needed, or numbers for the same folder."""
+    distinct = list(dict.fromkeys(paths))
+    names = list(map(name_of, distinct))
     for more in range(1, max(len(path.parts) for path in paths)):
         names = [
-            name_of(path, more) if names.count(name) > 1 else name for path, name in zip(paths, names, strict=True)
+            name_of(path, more) if names.count(name) > 1 else name
+            for path, name in zip(distinct, names, strict=True)
         ]
-    return names
+    found = dict(zip(distinct, names, strict=True))
+    return [
+        f"{found[path]} ({paths[:place].count(path) + 1})" if paths.count(path) > 1 else found[path]
+        for place, path in enumerate(paths)
+    ]
 
 
 def _differs(descriptions: Sequence[RunDescription], ignore: Sequence[str]) -> list[dict[str, str]]:

@@ -117,8 +117,12 @@ class Replicates(Mapping[int, Replicate]):
 
     def experiment(self, metric: str | None = None, **options: Unpack[VerdictOptions]) -> report.Experiment:
         """These runs for a report; for the arguments see :meth:`save_report`."""
-        folder = os.path.commonpath([run.path.absolute() for run in self.values()])
-        return report.Experiment.of(report.name_of(Path(folder)), self, metric, options)
+        return report.Experiment.of(report.name_of(self.folder), self, metric, options)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the only run, or the one that contains all."""
+        return Path(os.path.commonpath([run.path.absolute() for run in self.values()]))
 
     def to_pandas(self) -> DataFrame:
         """A pandas ``DataFrame`` with one row for each training of each seed.

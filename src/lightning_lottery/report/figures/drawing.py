@@ -100,8 +100,10 @@ def new_figure(width: float = 4.8, height: float = 3.4, panels: int = 1) -> tupl
         ModuleNotFoundError: matplotlib is missing. Write ``pip install 'lightning-lottery[report]'``.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)  # inches around each of the axes
+    figure = Figure(figsize=(width, height), dpi=120, layout=layout)
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 
 
