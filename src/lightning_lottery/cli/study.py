@@ -12,6 +12,7 @@ from lightning_lottery.cli.one_folder import lottery_of
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import check_integer
 from lightning_lottery.report import verdict_text
+from lightning_lottery.storage import REPORT
 from lightning_lottery.study import FIT_OPTIONS, VERDICT, Engine, Processes, Ray, Replicates, Study
 
 
@@ -85,6 +86,8 @@ def study(parse: Callable[[list[str]], Namespace], options: Namespace) -> None:
         sys.exit(130)
     if next(iter(runs.values())).monitor is not None:
         _print_verdict(runs, experiment.dirpath)
+    if (page := experiment.dirpath / REPORT).exists():
+        print(f"Report: {page}")
 
 
 def _print_verdict(runs: Replicates, dirpath: Path) -> None:

@@ -71,13 +71,12 @@ def _is_as_good(row: VerdictRow, verdict: Verdict) -> bool:
 
 
 def _found(verdict: Verdict, row: VerdictRow, show: Show) -> Headline:
-    fewer = f"{1 / row.density:.3g} times fewer"
     if len(verdict.seeds) < ENOUGH_SEEDS:
         what = "is at least as good as" if not verdict.question.tolerance else _within(verdict)
         start = f"The smallest ticket that {what} the {base_name(verdict)} keeps"
     else:
         start = f"The smallest {row.word} ticket keeps"
-    sentence = f"{start} {percent(row.density)} of the prunable weights, {fewer}: {_compared(verdict, row, show)}"
+    sentence = f"{start} {percent(row.density)} of the prunable weights: {_compared(verdict, row, show)}"
     return Headline(percent(row.density), "of the weights are enough", sentence, row.density)
 
 
