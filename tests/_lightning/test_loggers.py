@@ -138,7 +138,7 @@ def test_tensorboard_has_figures_charts_and_the_verdict(digits, tmp_path):
     assert sorted(found) == ["lottery/best_val_acc", "lottery_shuffle_mask/best_val_acc"]
 
     _, verdict = scalars(base / "verdict")
-    assert verdict["verdict/dense_val_acc"] == [(0, pytest.approx(lottery.records[0].best_value))]
+    assert verdict["verdict/dense"] == [(0, pytest.approx(lottery.records[0].best_value))]
     assert verdict["verdict/cost"] == [(0, lottery.records.cost().trainings)]
     good = [
         r for r in lottery.records["ticket"].values() if r.round and r.best_value >= lottery.records[0].best_value

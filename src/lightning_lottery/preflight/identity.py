@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shlex
 import sys
 from collections.abc import Sequence
@@ -53,6 +54,11 @@ def describe_run(
         hyperparameters={name: described(value) for name, value in module.hparams.items()},
         seed_everything=seed_given(),
         plan=Plan.of(settings).names,
+        environment={
+            "module": type(module).__name__,
+            "device": module.device.type,
+            "python": platform.python_version(),
+        },
         command=command_line(),
     )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning_lottery.analysis import ENOUGH_SEEDS, Verdict, VerdictRow
-from lightning_lottery.report.verdict import Show, interval_text, shown_with, spread_text
+from lightning_lottery.plain import first_of
+from lightning_lottery.report.verdict import Show, interval_text, shown_with, spread_text, word_text
 from lightning_lottery.report.words import base_name, percent
 
 
@@ -45,18 +47,23 @@ class Headline:
         return _none_found(verdict, tickets, show)
 
     @classmethod
-    def without_metric(cls, smallest: float | None) -> Headline:
+    def without_metric(cls, smallest: float | None, path: str, metrics: Sequence[str] = ()) -> Headline:
         """The answer of runs in which nothing was monitored, or no round has finished.
 
         Args:
             smallest: The density of the smallest trained ticket; ``None`` if no round has finished.
+            path: The folder of the runs.
+            metrics: The metrics that were logged.
         """
         if smallest is None:
             return cls("…", "no round yet", "No round has finished yet.")
-        sentence = (
-            "Nothing was monitored, so tickets cannot be compared with the dense network. Write for example "
-            "monitor='val_acc', mode='max', or name a metric for the report: --metric val_acc --mode max."
-        )
+        sentence = "Nothing was monitored, so tickets are not compared with the dense network."
+        if metrics:
+            name = metrics[0]
+            sentence += (
+                f" The logged metrics are {first_of(metrics, 8)}. To compare one of them, name it and its mode: "
+                f"lightning-lottery report {path} --metric {name} --mode {'min' if 'loss' in name else 'max'}"
+            )
         return cls(percent(smallest), "of the weights in the smallest ticket", sentence)
 
 
@@ -71,25 +78,25 @@ def _is_as_good(row: VerdictRow, verdict: Verdict) -> bool:
 
 
 def _found(verdict: Verdict, row: VerdictRow, show: Show) -> Headline:
-    if len(verdict.seeds) < ENOUGH_SEEDS:
-        what = "is at least as good as" if not verdict.question.tolerance else _within(verdict)
-        start = f"The smallest ticket that {what} the {base_name(verdict)} keeps"
+    if len(verdict.seeds) >= ENOUGH_SEEDS:
+        meaning = "of the weights are enough"
     else:
-        start = f"The smallest {row.word} ticket keeps"
-    sentence = f"{start} {percent(row.density)} of the prunable weights: {_compared(verdict, row, show)}"
-    return Headline(percent(row.density), "of the weights are enough", sentence, row.density)
+        meaning = f"of the weights did as well as the {base_name(verdict)}, in {_seeds(verdict)}"
+    return Headline(percent(row.density), meaning, _compared(verdict, row, show), row.density)
 
 
 def _none_found(verdict: Verdict, tickets: list[VerdictRow], show: Show) -> Headline:
     sign = 1 if verdict.question.mode == "max" else -1
-    compared = [row for row in tickets if row.metric.to_dense is not None]
-    what = "is shown to win or match" if len(verdict.seeds) >= ENOUGH_SEEDS else "is at least as good as"
-    sentence = f"No ticket {what} the {base_name(verdict)}."
+    compared = [(sign * row.metric.to_dense.mean, -row.density, row) for row in tickets if row.metric.to_dense]
+    sentence = "No ticket has a value to compare."
     if compared:
-        best = max(compared, key=lambda row: sign * (row.metric.to_dense.mean if row.metric.to_dense else 0.0))
-        sentence += f" The one with {percent(best.density)} of the weights comes closest: "
-        sentence += _compared(verdict, best, show)
-    return Headline(f"0 of {len(tickets)}", f"tickets match the {base_name(verdict)}", sentence)
+        best = max(compared, key=lambda entry: entry[:2])[2]
+        sentence = f"The closest: {_compared(verdict, best, show)}"
+    if len(verdict.seeds) >= ENOUGH_SEEDS:
+        meaning = f"tickets are shown to be as good as the {base_name(verdict)}"
+    else:
+        meaning = f"tickets did as well as the {base_name(verdict)}, in {_seeds(verdict)}"
+    return Headline(f"0 of {len(tickets)}", meaning, sentence)
 
 
 def _without_dense(verdict: Verdict, row: VerdictRow, show: Show) -> Headline:
@@ -101,15 +108,18 @@ def _without_dense(verdict: Verdict, row: VerdictRow, show: Show) -> Headline:
 
 
 def _compared(verdict: Verdict, row: VerdictRow, show: Show) -> str:
-    """The values of a ticket and of round 0, their difference, and the number of seeds."""
-    question, seeds = verdict.question, len(verdict.seeds)
-    values = f"{question.metric} {spread_text(row.metric, show)} against {spread_text(verdict[0].metric, show)}"
-    difference = f"difference {interval_text(row.metric.to_dense, show)}"
-    if seeds >= ENOUGH_SEEDS:
-        return f"{values}, {difference} ({100 * question.confidence:g} % interval, {seeds} seeds)."
-    many = "One seed shows" if seeds == 1 else "Two seeds show"
-    return f"{values}, {difference}. {many} little: a study repeats this with more."
+    """The values of a ticket and of round 0, their difference, and how certain it is."""
+    question, difference = verdict.question, row.metric.to_dense
+    values = (
+        f"The ticket with {percent(row.density)} of the prunable weights reaches {question.metric} "
+        f"{spread_text(row.metric, show)}, the {base_name(verdict)} {spread_text(verdict[0].metric, show)}"
+    )
+    if len(verdict.seeds) < ENOUGH_SEEDS:
+        few = "One seed shows" if len(verdict.seeds) == 1 else "Two seeds show"
+        return f"{values}. {few} little: a verdict needs {ENOUGH_SEEDS} or more."
+    certain = f"{100 * question.confidence:g} % interval, {len(verdict.seeds)} seeds"
+    return f"{values}: difference {interval_text(difference, show)} ({certain}), {word_text(row, question)}."
 
 
-def _within(verdict: Verdict) -> str:
-    return f"is at most {verdict.question.tolerance:g} worse than"
+def _seeds(verdict: Verdict) -> str:
+    return "one seed" if len(verdict.seeds) == 1 else f"the mean of {len(verdict.seeds)} seeds"

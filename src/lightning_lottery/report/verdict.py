@@ -23,7 +23,7 @@ def verdict_text(verdict: Verdict) -> str:
         parts += [f"Tickets and their controls, {question.metric}:", table]
     if question.reach is not None:
         parts += _steps(verdict, controls)
-    return "\n\n".join([*parts, "\n".join(textwrap.fill(note, _WIDTH) for note in verdict_notes(verdict))])
+    return "\n\n".join([*parts, "\n".join(textwrap.fill(note, _WIDTH) for note in _notes(verdict))])
 
 
 def word_text(row: VerdictRow, question: Question, scale: float = 1.0) -> str:
@@ -122,7 +122,7 @@ def _steps(verdict: Verdict, controls: Sequence[VerdictRow]) -> list[str]:
     return parts
 
 
-def verdict_notes(verdict: Verdict) -> list[str]:
+def _notes(verdict: Verdict) -> list[str]:
     """What the tables mean, and what limits them."""
     question = verdict.question
     notes = [*_meaning(verdict), *_many_tests(verdict)]

@@ -22,14 +22,25 @@ def branch_name(branch: str) -> str:
 
 def metric_name(question: Question) -> str:
     """What is measured, and when."""
+    direction = " (lower is better)" if question.mode == "min" else ""
+    return f"{question.metric}{direction}, {moment(question)}"
+
+
+def moment(question: Question) -> str:
+    """When the metric was measured."""
     if question.is_test:
-        return f"{question.metric}, {'best' if question.at == 'best' else 'last'} weights"
-    return f"{question.metric}, {'best of each training' if question.at == 'best' else 'end of training'}"
+        return f"test set, {'best' if question.at == 'best' else 'last'} weights"
+    return "best of each training" if question.at == "best" else "end of training"
 
 
 def base_name(verdict: Verdict) -> str:
     """What round 0 is called: a search may start from a ticket."""
-    return "starting ticket" if 0 in verdict and verdict[0].density < 1 else "dense network"
+    return round_0_name(verdict[0].density) if 0 in verdict else "dense network"
+
+
+def round_0_name(density: float) -> str:
+    """What round 0 is called, by its density."""
+    return "starting ticket" if density < 1 else "dense network"
 
 
 def percent(density: float) -> str:
@@ -38,9 +49,9 @@ def percent(density: float) -> str:
 
 
 def typeset(text: str) -> str:
-    """A text with minus signs instead of hyphens, and intervals that are not broken into lines."""
+    """A text with minus signs instead of hyphens, in which numbers are not broken into lines."""
     text = re.sub(r"(?<![\w.)-])-(?=\d| )", "\N{MINUS SIGN}", text)
-    text = text.replace("± ", "±\N{NO-BREAK SPACE}")
+    text = re.sub(r" (±) |(?<=\d) (%)", lambda part: part[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
     return re.sub(r"\[[^\]]*\]", lambda part: part[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
 
 

@@ -24,6 +24,8 @@ class RunDescription:
             runs of older versions.
         input_shape: The shape of the first tensor in a training batch, without the first dimension; ``None`` until
             a batch was trained.
+        environment: The class of the LightningModule, the device and the version of Python. Empty in runs of older
+            versions.
         command: The command that has started the run, if there was one; empty in runs of older versions.
         flops: The floating-point operations of one batch; ``None`` until a batch was trained.
         provenance: How the tickets are found: criterion, scope, pattern, rewind, seed, versions.
@@ -40,6 +42,7 @@ class RunDescription:
     counts: list[int] = field(default_factory=list)
     plan: list[str] = field(default_factory=list)
     input_shape: list[int] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
     command: str = ""
     flops: BatchFlops | None = None
     provenance: dict[str, str] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -22,6 +23,13 @@ def test_colours_of_the_svg_follow_the_colour_scheme(drawing):
     svg = drawing.svg("a-")
     assert "light-dark(#0072b2, #58a6dd)" in svg
     assert not re.search(r"(?<!light-dark\()#0072b2", svg), "every use"
+
+
+def test_a_colour_is_replaced_once_even_if_another_one_becomes_it(drawing):
+    swapped = replace(drawing, dark={"#0072b2": "#24292f", "#24292f": "#0072b2"}).svg("a-")
+    assert "light-dark(#0072b2, #24292f)" in swapped
+    assert "light-dark(#24292f, #0072b2)" in swapped
+    assert "light-dark(light-dark" not in swapped
 
 
 def test_ids_of_two_figures_differ(drawing):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import TYPE_CHECKING
+from math import nan
+from typing import TYPE_CHECKING, Any
 
 from lightning_lottery.analysis import Quantity, Verdict, VerdictRow
 from lightning_lottery.report.figures.drawing import (
@@ -45,8 +46,9 @@ class Series:
         colour: As ``#rrggbb``.
         marker: The marker, as in matplotlib.
         places: Where the points are on the horizontal axis: densities, or rounds.
-        values: Their mean values.
+        values: Their mean values; NaN if unknown, which interrupts the line.
         halves: Half of the height of the band at each point: a standard deviation over the seeds; 0 for one seed.
+        is_partial: Whether some seeds lack a value. Such points are hollow.
         is_dashed: Whether the line is dashed, as those of controls are.
     """
 
@@ -56,14 +58,16 @@ class Series:
     places: Sequence[float]
     values: Sequence[float]
     halves: Sequence[float]
+    is_partial: Sequence[bool]
     is_dashed: bool = False
 
     def draw(self, axes: Axes) -> None:
         """Draws the curve and its band."""
-        line = "--" if self.is_dashed else "-"
-        axes.plot(
-            self.places, self.values, line, marker=self.marker, markersize=4.5, color=self.colour, label=self.label
-        )
+        style: dict[str, Any] = {"color": self.colour, "marker": self.marker, "markersize": 4.5}
+        axes.plot(self.places, self.values, "--" if self.is_dashed else "-", label=self.label, **style)
+        points = zip(self.places, self.values, self.is_partial, strict=True)
+        if hollow := [(place, value) for place, value, is_partial in points if is_partial]:
+            axes.plot(*zip(*hollow, strict=True), linestyle="none", markerfacecolor="#ffffff", **style)
         if any(self.halves):
             low = [value - half for value, half in zip(self.values, self.halves, strict=True)]
             high = [value + half for value, half in zip(self.values, self.halves, strict=True)]
@@ -76,30 +80,35 @@ def has_equal_densities(verdict: Verdict) -> bool:
     return len(set(densities)) < len(densities)
 
 
-def series_of(verdict: Verdict, take: Callable[[VerdictRow], Quantity | None]) -> dict[str, Series]:
+def series_of(
+    verdict: Verdict, take: Callable[[VerdictRow], Quantity | None], expected: Callable[[VerdictRow], int]
+) -> dict[str, Series]:
     """The curves of all branches.
 
     Args:
         verdict: The verdict.
-        take: The quantity of a row to show. Rows without a mean are left out.
+        take: The quantity of a row to show.
+        expected: The number of seeds that should have a value.
 
     Returns:
-        The curves by branch; branches without a point are left out.
+        The curves by branch; branches without a value are left out.
     """
     by_round, others = has_equal_densities(verdict), cycle(_OTHERS)
     found = {}
     for branch in verdict.branches():
         colour, marker = _STYLES.get(branch) or next(others)
         shown = [(row, quantity) for row in verdict[branch].values() if (quantity := take(row)) is not None]
-        points = [
-            (row.round if by_round else row.density, quantity.mean, quantity.deviation or 0.0)
-            for row, quantity in shown
-            if quantity.mean is not None
-        ]
-        if points:
-            places, values, halves = zip(*points, strict=True)
-            is_dashed = not RoundId(0, branch).is_ticket
-            found[branch] = Series(branch_name(branch), colour, marker, places, values, halves, is_dashed)
+        if any(quantity.n for _, quantity in shown):
+            found[branch] = Series(
+                branch_name(branch),
+                colour,
+                marker,
+                places=[row.round if by_round else row.density for row, _ in shown],
+                values=[nan if quantity.mean is None else quantity.mean for _, quantity in shown],
+                halves=[quantity.deviation or 0.0 for _, quantity in shown],
+                is_partial=[0 < quantity.n < expected(row) for row, quantity in shown],
+                is_dashed=not RoundId(0, branch).is_ticket,
+            )
     return found
 
 
@@ -112,7 +121,7 @@ def draw_series(axes: Axes, series: Mapping[str, Series], verdict: Verdict, dens
     if has_equal_densities(verdict):
         scale_rounds(axes)
     else:
-        scale_densities(axes, sorted({place for one in series.values() for place in one.places}))
+        scale_densities(axes, sorted({row.density for row in verdict.rows}))
     finish(axes)
     legend(axes)
 
@@ -127,27 +136,26 @@ def accuracy(verdict: Verdict, tickets_alone: bool = False) -> Drawing:
     figure, (axes,) = new_figure()
     _draw(axes, verdict, tickets_alone)
     what = "Tickets alone" if tickets_alone else "Tickets and controls" if _has_controls(verdict) else "Tickets"
-    bands = " Bands: one standard deviation over the seeds." if len(verdict.seeds) > 1 else ""
     name = "tickets" if tickets_alone else "accuracy"
-    return Drawing(name, figure, _alt(verdict, tickets_alone), f"{what}.{bands}")
+    return Drawing(name, figure, _alt(verdict, tickets_alone), f"{what}. {_legend(verdict)}")
 
 
-def overview(verdict: Verdict, title: str | None = None) -> Drawing:
-    """Draws the metric against density, and with controls a second panel for the tickets alone.
-
-    Args:
-        verdict: The verdict.
-        title: The title of the figure.
-    """
+def overview(verdict: Verdict) -> Drawing:
+    """Draws the metric against density, and with controls a second panel for the tickets alone."""
     has_controls = _has_controls(verdict)
-    figure, panels = new_figure(11.0 if has_controls else 5.8, 3.8, 2 if has_controls else 1)
+    figure, panels = new_figure(9.0 if has_controls else 4.6, 3.2, 2 if has_controls else 1)
     for axes, tickets_alone in zip(panels, (False, True), strict=False):
         _draw(axes, verdict, tickets_alone)
         if has_controls:
             axes.set_title("tickets alone" if tickets_alone else "tickets and controls", fontsize=9.5)
-    if title:
-        figure.suptitle(title, fontsize=10.5, color=INK)
-    return Drawing("accuracy", figure, _alt(verdict))
+    return Drawing("accuracy", figure, _alt(verdict), _legend(verdict))
+
+
+def _legend(verdict: Verdict) -> str:
+    """What the parts of the figure mean."""
+    bands = " Bands: one standard deviation over the seeds." if len(verdict.seeds) > 1 else ""
+    axis = "" if has_equal_densities(verdict) else " The axis of densities is logarithmic."
+    return f"Dotted: the {base_name(verdict)}.{bands}{axis}"
 
 
 def _alt(verdict: Verdict, tickets_alone: bool = False) -> str:
@@ -166,11 +174,11 @@ def _has_controls(verdict: Verdict) -> bool:
 
 
 def _draw(axes: Axes, verdict: Verdict, tickets_alone: bool) -> None:
-    series = series_of(verdict, lambda row: row.metric)
+    series = series_of(verdict, lambda row: row.metric, lambda row: len(verdict.seeds))
     if tickets_alone:
         series = {branch: one for branch, one in series.items() if branch == TICKET_BRANCH}
     draw_series(axes, series, verdict, verdict[0].metric.mean if 0 in verdict else None)
-    axes.set_ylabel(metric_name(verdict.question))
+    axes.set_ylabel(metric_name(verdict.question).replace(", ", "\n"))
 
 
 def compared(verdicts: Mapping[str, Verdict]) -> Drawing:
@@ -179,24 +187,25 @@ def compared(verdicts: Mapping[str, Verdict]) -> Drawing:
     Args:
         verdicts: The verdicts by name. They must be about the same metric.
     """
-    figure, (axes,) = new_figure(6.4, 4.2)
+    figure, (axes,) = new_figure()
     densities: set[float] = set()
-    for (name, verdict), (colour, marker) in zip(
-        verdicts.items(), cycle([*_STYLES.values(), *_OTHERS]), strict=False
-    ):
-        points = [
-            (row.density, row.metric.mean, row.metric.deviation or 0.0)
-            for row in map(verdict.__getitem__, verdict)
-        ]
-        known = [(density, value, half) for density, value, half in points if value is not None]
-        if known:
-            places, values, halves = zip(*known, strict=True)
-            Series(name, colour, marker, places, values, halves).draw(axes)
-            densities |= set(places)
+    ends = []
+    styles = cycle([*_STYLES.values(), *_OTHERS])
+    for (name, verdict), (colour, marker) in zip(verdicts.items(), styles, strict=False):
+        rows = [row for row in map(verdict.__getitem__, verdict) if row.metric.mean is not None]
+        places, values = [row.density for row in rows], [row.metric.mean or 0.0 for row in rows]
+        halves = [row.metric.deviation or 0.0 for row in rows]
+        Series(name, colour, marker, places, values, halves, [False] * len(rows)).draw(axes)
+        densities |= set(places)
+        ends += [f"{name} with {percent(place)}: {value:.4g}" for place, value in zip(places, values, strict=True)]
         if 0 in verdict and verdict[0].metric.mean is not None:
             axes.axhline(verdict[0].metric.mean, color=colour, linewidth=1, linestyle=":")
     scale_densities(axes, sorted(densities))
-    axes.set_ylabel(metric_name(next(iter(verdicts.values())).question))
+    question = next(iter(verdicts.values())).question
+    axes.set_ylabel(metric_name(question).replace(", ", "\n"))
     finish(axes)
     legend(axes)
-    return Drawing("accuracy", figure, f"Tickets of {len(verdicts)} experiments against density.")
+    caption = (
+        "The tickets of all experiments. Dotted: their dense networks. Bands: one standard deviation over seeds."
+    )
+    return Drawing("accuracy", figure, f"{metric_name(question)} against density. {'; '.join(ends)}.", caption)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from lightning_lottery.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 INK, SOFT = "#24292f", "#6e7781"
@@ -23,6 +25,7 @@ DARK = {
     INK: "#e6edf3",
     SOFT: "#9aa4af",
     "#000000": "#e6edf3",
+    "#ffffff": "#0f1419",
     "#0072b2": "#58a6dd",
     "#d55e00": "#ff9a52",
     "#009e73": "#3fcb9c",
@@ -69,26 +72,33 @@ class Drawing:
         element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
         element = re.sub(r'\b(id="|xlink:href="#)|(url\(#)', rf"\g<0>{prefix}", element)
         element = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', element)
-        for light, other in self.dark.items():
-            element = re.sub(rf"{light}\b", f"light-dark({light}, {other})", element, flags=re.IGNORECASE)
-        return element
+        known = re.compile("|".join(rf"{light}\b" for light in self.dark))
+        return known.sub(lambda light: f"light-dark({light[0]}, {self.dark[light[0]]})", element)
 
-    def png(self) -> bytes:
-        """The figure as the content of a PNG file."""
-        content = BytesIO()
-        self._write(content, format="png", dpi=140)
+    def png(self, title: str = "") -> bytes:
+        """The figure as the content of a PNG file.
+
+        Args:
+            title: What to write above the caption.
+        """
+        content, lines = BytesIO(), [line for line in (title, self.caption) if line]
+        heading = self.figure.text(
+            0.02, 1.02, "\n".join(map(_wrapped, lines)), fontsize=8.5, color=INK, va="bottom"
+        )
+        self._write(content, format="png", dpi=200, bbox_inches="tight", pad_inches=0.12)
+        heading.remove()
         return content.getvalue()
 
     def _write(self, content: StringIO | BytesIO, **options: Any) -> None:
         self.figure.savefig(content, **options)
         self.figure.set_layout_engine("none")  # the layout is found, and finding it again takes long
 
-    def save(self, path: Path) -> None:
-        """Writes a PNG file, atomically."""
-        write_atomically(path, self.png())
+    def save(self, path: Path, title: str = "") -> None:
+        """Writes a PNG file, atomically; for the title see :meth:`png`."""
+        write_atomically(path, self.png(title))
 
 
-def new_figure(width: float = 4.8, height: float = 3.4, panels: int = 1) -> tuple[Figure, list[Axes]]:
+def new_figure(width: float = 4.2, height: float = 3.0, panels: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure, not shown in a window, with one or more axes side by side.
 
     Args:
@@ -124,9 +134,10 @@ def finish(axes: Axes, has_grid: bool = True, has_frame: bool = False) -> None:
 def legend(axes: Axes, title: str | None = None, columns: int = 1) -> None:
     """Adds a legend, if anything has a label."""
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(
-            frameon=False, fontsize=8.5, labelcolor=INK, title=title, title_fontsize=8.5, ncols=columns
-        ).get_title().set_color(INK)
+        made = axes.legend(fontsize=8.5, labelcolor=INK, title=title, title_fontsize=8.5, ncols=columns)
+        made.get_title().set_color(INK)
+        # Curves below the legend are seen through it, but do not cross its text.
+        made.get_frame().set(facecolor="#ffffff", alpha=0.8, edgecolor="none")
 
 
 def scale_densities(axes: Axes, densities: Sequence[float]) -> None:
@@ -141,11 +152,16 @@ def scale_densities(axes: Axes, densities: Sequence[float]) -> None:
     axes.set_xlabel("density (weights kept / prunable weights)")
 
 
-def scale_rounds(axes: Axes) -> None:
-    """Makes the horizontal axis one of rounds."""
+def whole_steps(axis: Axis) -> None:
+    """Lets an axis have ticks at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+
+
+def scale_rounds(axes: Axes) -> None:
+    """Makes the horizontal axis one of rounds."""
+    whole_steps(axes.xaxis)
     axes.set_xlabel("round (several have the same density)")
 
 
@@ -166,10 +182,14 @@ def gradient(count: int) -> list[tuple[str, str]]:
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    colours = colormaps["viridis"]
+    colours = colormaps["plasma"]
     places = [index / max(count - 1, 1) for index in range(count)]
     # The ends of the colour map are hard to see on black, and on white.
-    return [(to_hex(colours(0.05 + 0.75 * place)), to_hex(colours(0.3 + 0.7 * place))) for place in places]
+    return [(to_hex(colours(0.85 * place)), to_hex(colours(0.25 + 0.7 * place))) for place in places]
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 64)
 
 
 def can_draw() -> bool:

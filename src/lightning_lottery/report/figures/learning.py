@@ -1,16 +1,32 @@
 """The figures of how fast trainings learn: learning curves, and the steps to the value of the dense network."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import TYPE_CHECKING
 
 from lightning_lottery.analysis import Verdict, mean_curve
-from lightning_lottery.report.figures.accuracy import draw_series, series_of
-from lightning_lottery.report.figures.drawing import DARK, INK, Drawing, finish, gradient, legend, new_figure
-from lightning_lottery.report.words import branch_name, percent
+from lightning_lottery.report.figures.accuracy import draw_series, has_equal_densities, series_of
+from lightning_lottery.report.figures.drawing import (
+    DARK,
+    INK,
+    Drawing,
+    finish,
+    gradient,
+    legend,
+    new_figure,
+    whole_steps,
+)
+from lightning_lottery.report.words import base_name, branch_name, percent, round_0_name
 from lightning_lottery.storage import Replicate, RoundRecord
 from lightning_lottery.tickets import RoundId
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _MOST_LABELS = 7
+_FEWEST_STEPS = 2  # later trainings that reach the value, for a figure
 _CONTROLS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6000", "#999999")
 
 Runs = Mapping[int, Replicate]
@@ -43,6 +59,7 @@ def learning_curves(runs: Runs) -> Drawing | None:
             label=label,
         )
     axes.set_xlabel("step")
+    whole_steps(axes.xaxis)
     axes.set_ylabel(_monitor(runs))
     finish(axes)
     legend(axes, "density", columns=2)
@@ -51,7 +68,7 @@ def learning_curves(runs: Runs) -> Drawing | None:
         "learning_curves",
         figure,
         f"{_monitor(runs)} over the steps of each training. Values at the end: {'; '.join(ends)}.",
-        f"The tickets of all rounds.{_means(runs)}",
+        f"The tickets of all rounds.{_means(runs)}{_named(len(found), every)}",
         {**DARK, **dict(colours)},
     )
 
@@ -78,17 +95,22 @@ def control_curves(runs: Runs) -> Drawing | None:
     for entry, curve in found.items():
         colour = next(others) if entry.is_control else "#0072b2" if entry.number else INK
         style = "-" if entry == RoundId(number) else "--"
-        label = branch_name(entry.branch) if entry.is_control else "ticket" if entry.number else "dense network"
+        first = round_0_name(_record(runs, RoundId(0)).density) if entry == RoundId(0) else "ticket"
+        label = branch_name(entry.branch) if entry.is_control else first
         axes.plot(*zip(*curve, strict=True), style, color=colour, linewidth=1.3, label=label)
     axes.set_xlabel("step")
+    whole_steps(axes.xaxis)
     axes.set_ylabel(_monitor(runs))
     finish(axes)
     legend(
         axes, f"density {percent(_record(runs, RoundId(number)).density)}" if RoundId(number) in found else None
     )
-    ends = [f"{entry.branch} of round {entry.number}: {curve[-1][1]:.4g}" for entry, curve in found.items()]
+    ends = [
+        f"{branch_name(entry.branch)} of round {entry.number}: {curve[-1][1]:.4g}"
+        for entry, curve in found.items()
+    ]
     alt = f"{_monitor(runs)} over the steps of the ticket of round {number} and its controls. Values at the end: "
-    caption = f"The ticket of round {number}, its controls, and the dense network.{_means(runs)}"
+    caption = f"A ticket of round {number}, its controls, and round 0.{_means(runs)}"
     return Drawing("control_curves", figure, f"{alt}{'; '.join(ends)}.", caption)
 
 
@@ -101,23 +123,36 @@ def steps_to_dense(verdict: Verdict) -> Drawing | None:
     Returns:
         The figure; ``None`` if no later training reaches it.
     """
-    series = series_of(verdict, lambda row: row.steps)
-    if not any(len(one.places) > 1 or name != "ticket" for name, one in series.items()):
+    series = series_of(verdict, lambda row: row.steps, lambda row: len(row.seeds_with_curve))
+    later = [row for row in verdict.rows if row.id != RoundId(0) and row.steps is not None and row.steps.n]
+    if len(later) < _FEWEST_STEPS:
         return None
     dense = verdict[0].steps
     figure, (axes,) = new_figure()
     draw_series(axes, series, verdict, None if dense is None else dense.mean)
     axes.set_ylabel("step at which it is reached")
     axes.set_ylim(bottom=0)
+    whole_steps(axes.yaxis)
+    _mark_those_that_never_do(axes, verdict)
     reached = [
         f"{branch_name(row.branch)} with {percent(row.density)}: "
         + ("never" if row.steps.mean is None else f"step {row.steps.mean:.0f}")
         for row in verdict.rows
         if row.steps is not None
     ]
-    alt = f"Step at which the value of the dense network is first reached. {'; '.join(reached)}."
-    caption = "The first step at which a training is as good as round 0 with the same seed."
+    alt = f"Step at which the value of the {base_name(verdict)} is first reached. {'; '.join(reached)}."
+    few = " Hollow: not with all seeds, so the mean is of those that do." if len(verdict.seeds) > 1 else ""
+    caption = f"The first step at which a ticket is as good as round 0 with the same seed. Cross: never.{few}"
     return Drawing("steps", figure, alt, caption)
+
+
+def _mark_those_that_never_do(axes: Axes, verdict: Verdict) -> None:
+    """Puts a cross above each ticket that never reaches the value of round 0, with any seed."""
+    by_round = has_equal_densities(verdict)
+    for row in verdict.rows:
+        if row.id.is_ticket and row.steps is not None and row.seeds_with_curve and not row.steps.n:
+            place = row.round if by_round else row.density
+            axes.plot(place, 0.97, "x", color="#0072b2", transform=axes.get_xaxis_transform(), clip_on=False)
 
 
 def _trainings(runs: Runs) -> list[RoundId]:
@@ -132,6 +167,10 @@ def _record(runs: Runs, entry: RoundId) -> RoundRecord:
 def _curve(runs: Runs, entry: RoundId) -> Sequence[tuple[int, float]]:
     """The mean learning curve of a training, over the seeds that have it."""
     return mean_curve([record.curve for run in runs.values() for record in run.records if record.id == entry])
+
+
+def _named(count: int, every: int) -> str:
+    return "" if every == 1 else f" The legend names only some of the {count} densities."
 
 
 def _means(runs: Runs) -> str:

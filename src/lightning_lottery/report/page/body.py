@@ -11,6 +11,7 @@ from lightning_lottery.report import figures
 from lightning_lottery.report.figures import Drawing
 from lightning_lottery.report.headline import Headline
 from lightning_lottery.report.page.experiment import Experiment
+from lightning_lottery.report.page.notes import step_notes, verdict_notes
 from lightning_lottery.report.page.setup import Setup
 from lightning_lottery.report.page.tables import (
     Table,
@@ -20,7 +21,6 @@ from lightning_lottery.report.page.tables import (
     step_table,
     ticket_table,
 )
-from lightning_lottery.report.verdict import verdict_notes
 from lightning_lottery.report.words import base_name
 
 _MOST_IMAGES = 4
@@ -69,10 +69,7 @@ class Body:
         """
         sections = [
             _results(experiment),
-            Section(
-                "Learning curves",
-                _known(figures.learning_curves(experiment.runs), figures.control_curves(experiment.runs)),
-            ),
+            _learning(experiment),
             _steps(experiment),
             _survivors(experiment),
             Section("Size and cost", tables=_known(size_table(experiment.runs), cost_table(experiment.runs))),
@@ -80,7 +77,7 @@ class Body:
         return cls(
             experiment,
             experiment.headline,
-            [section for section in sections if section.drawings or section.tables],
+            [section for section in sections if section.drawings or section.tables or section.notes],
             Setup.of(experiment.runs),
         )
 
@@ -100,12 +97,22 @@ def _results(experiment: Experiment) -> Section:
     return Section(f"{verdict.question.metric} against density", drawings, tables, verdict_notes(verdict))
 
 
+def _learning(experiment: Experiment) -> Section:
+    drawings = _known(figures.learning_curves(experiment.runs), figures.control_curves(experiment.runs))
+    has_monitor = any(run.monitor for run in experiment.runs.values())
+    notes = (
+        [] if drawings or has_monitor else ["Curves are recorded only of a monitored metric: monitor='val_acc'."]
+    )
+    return Section("Learning curves", drawings, notes=notes)
+
+
 def _steps(experiment: Experiment) -> Section:
     verdict = experiment.verdict
     drawing = None if verdict is None else figures.steps_to_dense(verdict)
     if verdict is None or drawing is None:
         return Section("Steps")
-    return Section(f"Steps to reach the {base_name(verdict)}", [drawing], [step_table(verdict)])
+    title = f"Steps to reach the {base_name(verdict)}"
+    return Section(title, [drawing], [step_table(verdict)], step_notes(verdict))
 
 
 def _survivors(experiment: Experiment) -> Section:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from statistics import mean
 
 from lightning_lottery.analysis import Verdict, VerdictOptions, verdict_of
 from lightning_lottery.report.headline import Headline
+from lightning_lottery.report.words import metric_name
 from lightning_lottery.storage import Replicate
 from lightning_lottery.tickets import TICKET_BRANCH
 
@@ -76,7 +78,9 @@ class Experiment:
         """The answer in one number and one sentence."""
         if self.verdict is not None:
             return Headline.of(self.verdict)
-        return Headline.without_metric(min(self.densities.values(), default=None))
+        path = os.path.commonpath([run.path for run in self.runs.values()])
+        metrics = dict.fromkeys(name for run in self.runs.values() for r in run.records for name in r.metrics)
+        return Headline.without_metric(min(self.densities.values(), default=None), path, list(metrics))
 
     @property
     def densities(self) -> dict[int, float]:
@@ -88,6 +92,15 @@ class Experiment:
     def seeds(self) -> str:
         """The number of seeds, or the seed."""
         return f"{len(self.runs)} seeds" if len(self.runs) > 1 else f"seed {next(iter(self.runs))}"
+
+    @property
+    def rule(self) -> str:
+        """What is compared, when it was measured, and what counts as equal."""
+        if self.verdict is None:
+            return ""
+        question = self.verdict.question
+        tolerance = f", tolerance {question.tolerance:g}" if question.tolerance else ""
+        return f"{metric_name(question)}{tolerance}"
 
     @property
     def state(self) -> str:
@@ -105,24 +118,24 @@ class Experiment:
         seeds = ", ".join(map(str, self.runs))
         values = {**first.hyperparameters, **first.arguments, **limits, "seed": seeds}
         kept = {name: value for name, value in values.items() if value not in (None, "None", [], {})}
-        return {name: v if isinstance(v, (int, float)) else str(v) for name, v in kept.items()}
+        own = {name: value for name, value in kept.items() if not name.startswith("_")}  # LightningCLI adds some
+        return {name: v if isinstance(v, (int, float)) else str(v) for name, v in own.items()}
 
     def numbers(self) -> dict[str, float]:
-        """The numbers of the verdict by name; empty if nothing is compared with round 0.
+        """The numbers of the verdict by name, as far as they are known.
 
-        They are the density of the smallest ticket that is as good as round 0, if any, the metric of both, and the
+        They are the metric of round 0, the density of the smallest ticket that is as good, its metric, and the
         cost in trainings of round 0.
         """
-        if self.verdict is None or 0 not in self.verdict:
-            return {}
-        metric, density = self.verdict.question.metric, self.headline.density
-        smallest = next((self.verdict[n] for n in self.verdict if self.verdict[n].density == density), None)
-        numbers = {
-            "smallest_density": density,
-            f"dense_{metric}": self.verdict[0].metric.mean,
-            f"ticket_{metric}": None if smallest is None else smallest.metric.mean,
-            "cost": mean(run.records.cost().trainings for run in self.runs.values()),
-        }
+        numbers: dict[str, float | None] = {}
+        if all(0 in run.records[TICKET_BRANCH] for run in self.runs.values()):
+            numbers["cost"] = mean(run.records.cost().trainings for run in self.runs.values())
+        if self.verdict is not None and 0 in self.verdict:
+            density = self.headline.density
+            smallest = next((self.verdict[n] for n in self.verdict if self.verdict[n].density == density), None)
+            numbers["dense"] = self.verdict[0].metric.mean
+            numbers["smallest_density"] = density
+            numbers["ticket"] = None if smallest is None else smallest.metric.mean
         return {f"verdict/{name}": value for name, value in numbers.items() if value is not None}
 
 

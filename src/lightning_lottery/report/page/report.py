@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 
+_MOST_NAMES = 3  # in a title
+
+
 def can_write_report() -> bool:
     """Whether matplotlib and Jinja2 are installed (``pip install 'lightning-lottery[report]'``)."""
     return figures.can_draw() and find_spec("jinja2") is not None
@@ -65,6 +68,12 @@ class Report:
         return cls([Body.of(one) for one in experiments], Comparison.of(experiments) if several else None)
 
     @property
+    def title(self) -> str:
+        """The names of the experiments."""
+        names = [body.experiment.name for body in self.bodies]
+        return " against ".join(names) if len(names) <= _MOST_NAMES else f"{len(names)} experiments"
+
+    @property
     def pictures(self) -> list[Drawing]:
         """The figures for PNG files and loggers, each with a name of its own."""
         if self.comparison is not None:
@@ -73,17 +82,12 @@ class Report:
         others = [drawing for drawing in body.drawings if drawing.name not in ("accuracy", "tickets")]
         verdict = body.experiment.verdict
         has_accuracy = verdict is not None and len(others) < len(body.drawings)
-        return (
-            [figures.overview(verdict, f"{body.experiment.name}, {body.experiment.seeds}"), *others]
-            if verdict is not None and has_accuracy
-            else others
-        )
+        return [figures.overview(verdict), *others] if verdict is not None and has_accuracy else others
 
     def html(self) -> str:
         """The page, which needs nothing outside it."""
-        names = [body.experiment.name for body in self.bodies]
         return _template().render(
-            title=names[0] if self.comparison is None else f"{len(names)} experiments",
+            title=self.title,
             bodies=self.bodies,
             comparison=self.comparison,
             svg=_numbered(),
@@ -114,7 +118,7 @@ class Report:
         for drawing in self.pictures:
             ending = "" if drawing.name == "accuracy" else f"_{drawing.name}"
             written.append(target.with_name(f"{target.stem}{ending}.png"))
-            drawing.save(written[-1])
+            drawing.save(written[-1], self.title)
         return written
 
 

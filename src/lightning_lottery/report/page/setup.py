@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -19,11 +20,13 @@ class Setup:
 
     Attributes:
         groups: Names and values, by title.
-        commands: The command of each seed, as far as it is known.
+        about: What was trained, in a few words; empty if that is unknown.
+        commands: The command of each seed, as far as it is known. Each option is a part of its own.
     """
 
     groups: Mapping[str, Mapping[str, str]]
-    commands: Sequence[str]
+    about: str
+    commands: Sequence[Sequence[str]]
 
     @classmethod
     def of(cls, runs: Mapping[int, Replicate]) -> Setup:
@@ -42,11 +45,19 @@ class Setup:
                 "fingerprint": first.structure,
             },
             "Seeds": {"seeds": ", ".join(map(str, runs)), "set by seed_everything": _seeded(runs)},
+            "Machine": {n: text for n, text in first.environment.items() if n != "module"},
             "Versions": versions,
             "Run folders": {f"seed {seed}": str(run.path) for seed, run in runs.items()},
         }
-        commands = [run.description.command for run in runs.values() if run.description.command]
-        return cls({title: values for title, values in groups.items() if values}, list(dict.fromkeys(commands)))
+        commands = dict.fromkeys(run.description.command for run in runs.values() if run.description.command)
+        shown = {title: values for title, values in groups.items() if values}
+        return cls(shown, _about(runs), [re.split(r" (?=--)", command) for command in commands])
+
+
+def _about(runs: Mapping[int, Replicate]) -> str:
+    first = next(iter(runs.values()))
+    sizes = [f"{record.parameters:,} parameters" for record in first.records][:1]
+    return ", ".join([*filter(None, [first.description.environment.get("module")]), *sizes])
 
 
 def _shown(values: Mapping[str, Any]) -> dict[str, str]:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 
-from lightning_lottery.analysis import Verdict
+from lightning_lottery.analysis import ENOUGH_SEEDS, PairedDifference, Question, Verdict, VerdictRow
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.report.page.experiment import Experiment
-from lightning_lottery.report.verdict import (
-    interval_text,
-    p_texts,
-    paired_text,
-    shown_with,
-    spread_text,
-    word_text,
-)
+from lightning_lottery.report.verdict import Show, p_texts, paired_text, shown_with, spread_text, word_text
 from lightning_lottery.report.words import base_name, branch_name, bytes_text, percent
 from lightning_lottery.storage import Cost, Replicate, RoundRecord, RunFolder
 from lightning_lottery.tickets import TICKET_BRANCH
@@ -46,21 +39,31 @@ class Table:
 
 
 def ticket_table(verdict: Verdict) -> Table:
-    """The tickets: their metric, their difference to round 0, and the word of the verdict."""
+    """The tickets: their metric, and with several seeds intervals and the words of the verdict.
+
+    A star marks words that do not hold when the p-value is adjusted for the number of tickets.
+    """
     question, show = verdict.question, shown_with([row.metric for row in verdict.rows])
-    header = ["density", question.metric]
-    if 0 in verdict:
-        header += [_against(f"difference to the {base_name(verdict)}", verdict), "p (Holm)", "verdict"]
+    is_compared, has_words = 0 in verdict, 0 in verdict and len(verdict.seeds) >= ENOUGH_SEEDS
+    header = ["density", "round", question.metric]
+    header += [_against(f"difference to the {base_name(verdict)}", verdict)] if is_compared else []
+    header += ["p (Holm)", "verdict"] if has_words else []
     rows, words = [], []
-    for number in verdict:
-        row = verdict[number]
-        cells = [percent(row.density), spread_text(row.metric, show)]
-        if 0 in verdict:
-            cells += [paired_text(row.metric.to_dense, row.metric.n, show), p_texts(row.metric.to_dense)[1]]
-            cells.append(word_text(row, question))
+    for row in map(verdict.__getitem__, verdict):
+        cells = [percent(row.density), str(row.round), spread_text(row.metric, show)]
+        cells += [_paired(row.metric.to_dense, row.metric.n, show)] if is_compared else []
+        if has_words:
+            star = " *" if is_uncertain(row, question) else ""
+            cells += [p_texts(row.metric.to_dense)[1], word_text(row, question) + star]
         rows.append(cells)
-        words.append(row.word or "")
+        words.append(row.word or "" if has_words else "")
     return Table("Tickets", header, rows, words)
+
+
+def is_uncertain(row: VerdictRow, question: Question) -> bool:
+    """Whether a ticket is called winning or worse, but not after the adjustment for the number of tickets."""
+    p_holm = None if row.metric.to_dense is None else row.metric.to_dense.p_holm
+    return row.word in ("winning", "worse") and p_holm is not None and p_holm >= 1 - question.confidence
 
 
 def control_table(verdict: Verdict) -> Table | None:
@@ -69,48 +72,52 @@ def control_table(verdict: Verdict) -> Table | None:
     controls = [row for row in verdict.rows if row.id.is_control]
     if not controls:
         return None
-    header = ["control", "density", verdict.question.metric, _against("ticket - control", verdict), "p (Holm)"]
+    has_words = len(verdict.seeds) >= ENOUGH_SEEDS
+    header = ["control", "density", verdict.question.metric, _against("ticket - control", verdict)]
     rows = []
     for row in sorted(controls, key=lambda row: (-row.density, row.branch)):
         difference = row.metric.from_ticket
         cells = [branch_name(row.branch), percent(row.density), spread_text(row.metric, show)]
-        rows.append([*cells, interval_text(difference, show), p_texts(difference)[1]])
-    return Table("Controls", header, rows)
+        cells.append(_paired(difference, row.metric.n, show))
+        rows.append([*cells, p_texts(difference)[1]] if has_words else cells)
+    return Table("Controls", [*header, "p (Holm)"] if has_words else header, rows)
 
 
 def step_table(verdict: Verdict) -> Table:
-    """The step at which each training first reaches the value of round 0, and over how many seeds."""
+    """The trainings that reach the value of round 0: at which step, and with how many seeds."""
     header = ["training", "step", _against("difference", verdict), "seeds"]
     rows = []
     for row in verdict.rows:
         steps, known = row.steps, len(row.seeds_with_curve)
-        if steps is not None and known:
-            cells = [("" if row.id.is_ticket else f"{branch_name(row.branch)}, ") + percent(row.density)]
-            cells += [
-                "never" if steps.mean is None else spread_text(steps, _whole),
-                paired_text(steps.to_dense, known, _whole),
-            ]
+        if steps is not None and steps.n:
+            cells = [training_name(row), spread_text(steps, _whole), _paired(steps.to_dense, known, _whole)]
             rows.append([*cells, f"{steps.n} of {known}"])
     return Table(f"Steps, and their difference to the {base_name(verdict)}", header, rows)
 
 
+def training_name(row: VerdictRow) -> str:
+    """A ticket by its density, a control by its name and density."""
+    return percent(row.density) if row.id.is_ticket else f"{branch_name(row.branch)}, {percent(row.density)}"
+
+
+def _paired(difference: PairedDifference | None, expected: int, show: Show) -> str:
+    """A difference, with its interval for three or more seeds."""
+    if difference is not None and difference.n < ENOUGH_SEEDS:
+        difference = replace(difference, low=None, high=None)
+    return paired_text(difference, expected, show)
+
+
 def size_table(runs: Runs) -> Table | None:
     """How large the tickets are: prunable weights, all parameters, and their files; ``None`` before any round."""
-    rows = []
+    rows, title = [], "Sizes"
     for number, records in _tickets(runs).items():
         first = records[0]
         left = first.parameters - first.prunable + first.kept
-        rows.append(
-            [
-                percent(first.density),
-                f"{first.kept:,} of {first.prunable:,}",
-                f"{left:,} of {first.parameters:,}",
-                f"{first.parameters / left:.3g}",
-                _file_size(runs, number, first),
-            ]
-        )
+        numbers = [f"{first.kept:,}", f"{left:,}", f"{first.parameters / left:.3g}"]
+        rows.append([percent(first.density), *numbers, _file_size(runs, number, first)])
+        title = f"Sizes, of {first.prunable:,} prunable weights and {first.parameters:,} parameters"
     header = ["density", "prunable weights", "all parameters", "times smaller", "ticket file"]
-    return Table("Sizes", header, rows) if rows else None
+    return Table(title, header, rows) if rows else None
 
 
 def cost_table(runs: Runs) -> Table | None:
@@ -168,11 +175,7 @@ def _whole(value: float) -> str:
 
 
 def _against(what: str, verdict: Verdict) -> str:
-    has_intervals = any(
-        difference is not None and difference.low is not None
-        for row in verdict.rows
-        for difference in (row.metric.to_dense, row.metric.from_ticket)
-    )
+    has_intervals = len(verdict.seeds) >= ENOUGH_SEEDS
     return what + (f" [{100 * verdict.question.confidence:g} %]" if has_intervals else "")
 
 
@@ -184,7 +187,7 @@ def comparison_table(experiments: Sequence[Experiment]) -> Table:
     for one in experiments:
         cells = [one.name, *(one.differs.get(name, "") for name in names), str(len(one.runs))]
         rows.append([*cells, _dense(one.verdict), one.headline.number, _cost(one.runs)])
-    return Table("Side by side", header, rows)
+    return Table("What differs, and what was found", header, rows)
 
 
 def _dense(verdict: Verdict | None) -> str:
