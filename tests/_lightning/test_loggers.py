@@ -16,6 +16,8 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from lightning_lottery import LotteryTicketCallback, ShuffleMask, Ticket
+from lightning_lottery._lightning.loggers import RoundLoggers
+from lightning_lottery.report import Report
 from tests.helpers.fits import Model, loaders, needs, quiet_trainer
 from tests.helpers.loggers import Strict
 from tests.helpers.resuming import Manual, Stop
@@ -156,10 +158,13 @@ def test_a_report_that_fails_does_not_fail_the_fit(digits, tmp_path, monkeypatch
     def fail(*args, **kwargs):
         raise ValueError("no fonts")
 
-    monkeypatch.setattr("lightning_lottery.report.page.report.Report.of", fail)
-    with pytest.warns(UserWarning, match=r"All trainings are complete, but.*no fonts.*lightning-lottery report"):
-        lottery, _ = fit(digits, False)
-    assert len(lottery.records) == 4
+    warned = r"All trainings are complete, but.*no fonts.*lightning-lottery report"
+    for what, logger in ((Report, False), (RoundLoggers, TensorBoardLogger(tmp_path))):
+        monkeypatch.setattr(what, "of" if what is Report else "log_verdict", fail)
+        with pytest.warns(UserWarning, match=warned):
+            lottery, _ = fit(digits, logger)
+        assert len(lottery.records) == 4
+        monkeypatch.undo()
 
 
 def test_csv_has_one_file_per_round_and_a_summary(digits, tmp_path):
@@ -208,6 +213,7 @@ def test_a_logger_without_folders_gets_steps_that_never_fall(digits):
     assert "log_metrics" not in vars(logger)
 
 
+@pytest.mark.usefixtures("reports")
 def test_wandb_has_rounds_figures_and_the_summary_of_the_last_ticket(digits, tmp_path, monkeypatch):
     needs("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -223,6 +229,7 @@ def test_wandb_has_rounds_figures_and_the_summary_of_the_last_ticket(digits, tmp
     assert lottery.run_folder == tmp_path / "tickets" / logger.version / "lottery"
 
 
+@pytest.mark.usefixtures("reports")
 def test_mlflow_has_rounds_figures_and_one_artifact_per_checkpoint(digits, tmp_path, monkeypatch):
     needs("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -237,7 +244,8 @@ def test_mlflow_has_rounds_figures_and_one_artifact_per_checkpoint(digits, tmp_p
     artifacts = {artifact.path for artifact in client.list_artifacts(run)}
     names = ["round_00", "round_01", "round_02", "round_01_shuffle_mask", "round_02_shuffle_mask"]
     assert {f"{name}-m-epoch={epoch}" for name in names for epoch in (0, 1)} <= artifacts
-    assert [a.path for a in client.list_artifacts(run, "lottery")] == ["lottery/accuracy_against_density.png"]
+    drawn = {f"lottery/{name}.png" for name in ("accuracy_against_density", "learning_curves", "layers")}
+    assert drawn <= {a.path for a in client.list_artifacts(run, "lottery")}
     history = {m.step: m.value for m in client.get_metric_history(run, "lottery/val_acc")}
     assert history == {r.round: pytest.approx(r.metrics["val_acc"]) for r in lottery.records["ticket"].values()}
     data = client.get_run(run).data.metrics
@@ -246,6 +254,7 @@ def test_mlflow_has_rounds_figures_and_one_artifact_per_checkpoint(digits, tmp_p
     assert lottery.run_folder == tmp_path / "mlruns" / logger.name / logger.version / "lottery"
 
 
+@pytest.mark.usefixtures("reports")
 def test_comet_has_rounds_figures_and_keys_for_controls(digits, tmp_path, monkeypatch):
     monkeypatch.setenv("COMET_DISABLE_AUTO_LOGGING", "1")
     comet = needs("comet_ml")
@@ -270,7 +279,8 @@ def test_comet_has_rounds_figures_and_keys_for_controls(digits, tmp_path, monkey
     assert over_rounds == {r.round: pytest.approx(r.metrics["val_acc"]) for r in records["ticket"].values()}
     assert {m["metricValue"] for m in metrics if m["metricName"] == "lottery/round"} == {0, 1, 2}
     figures = [m["payload"] for m in messages if m["payload"].get("upload_type") == "visualization"]
-    assert {figure["additional_params"]["figName"] for figure in figures} == {"lottery/accuracy_against_density"}
+    drawn = {f"lottery/{name}" for name in ("accuracy_against_density", "learning_curves", "layers")}
+    assert drawn <= {figure["additional_params"]["figName"] for figure in figures}
     assert [figure["additional_params"]["step"] for figure in figures] == [0, 1, 2, 3]
     assert lottery.run_folder.parent.parent == tmp_path / "comet" / "tickets", "beside the checkpoints of the run"
 

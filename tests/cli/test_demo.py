@@ -62,5 +62,7 @@ def test_invalid_demo_arguments_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ConfigurationError, match="seeds=0 must be an integer of at least 1"):
         demo(tmp_path, seeds=0)
     monkeypatch.setattr(report, "can_write_report", lambda: False)
-    with pytest.raises(ConfigurationError, match=r"needs matplotlib.*pip install 'lightning-lottery\[demo\]'"):
+    with pytest.raises(
+        ConfigurationError, match=r"needs matplotlib, Jinja2 and SciPy.*pip install 'lightning-lottery\[demo\]'"
+    ):
         demo(tmp_path)

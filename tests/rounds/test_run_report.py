@@ -83,6 +83,11 @@ def test_fast_dev_run_writes_no_report(digits, tmp_path):
         (["/usr/bin/python", "-c", "import this"], ""),
         (["/usr/bin/python", "-m", "ipykernel_launcher", "-f", "kernel.json"], ""),
         (["/usr/bin/python"], ""),
+        (["/usr/bin/python", "train.py", "-c", "exp.yaml"], "python train.py -c exp.yaml"),
+        (["/usr/bin/python", "-X", "dev", "-u", "train.py"], "python train.py"),
+        (["/usr/bin/python", "-X", "dev", "-c", "import this"], ""),
+        (["/usr/bin/python", "-"], ""),
+        (["/usr/bin/python", "/opt/colab_kernel_launcher.py", "-f", "kernel.json"], ""),
     ],
 )
 def test_the_command_is_as_it_would_be_typed(monkeypatch, words, command):

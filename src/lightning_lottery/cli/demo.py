@@ -43,17 +43,13 @@ def demo(dirpath: Path = Path("lottery_demo"), seeds: int = 5) -> Path:
         The path of the report.
 
     Raises:
-        ConfigurationError: ``seeds`` is below 1, or matplotlib, mlxtend or SciPy is missing.
+        ConfigurationError: ``seeds`` is below 1, or matplotlib, Jinja2, mlxtend or SciPy is missing.
     """
     check_integer("seeds", seeds, 1, "seeds=5")
-    missing = [
-        name
-        for name, is_there in (("matplotlib", report.can_write_report()), ("SciPy", has_scipy()))
-        if not is_there
-    ]
-    if missing:
+    if not (report.can_write_report() and has_scipy()):
         raise ConfigurationError(
-            f"The demo needs {missing[0]}, which is not installed. Write pip install 'lightning-lottery[demo]'."
+            "The demo needs matplotlib, Jinja2 and SciPy, of which something is not installed. Write "
+            "pip install 'lightning-lottery[demo]'."
         )
     folders = [dirpath / f"seed_{seed}" for seed in range(seeds)]
     for seed, folder in enumerate(folders):

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -65,12 +66,20 @@ def describe_run(
 
 def command_line() -> str:
     """The command that has started this process, as it would be typed; empty in notebooks and other hosts."""
-    words = list(sys.orig_argv)
-    if len(words) < 2 or "-c" in words[1:3] or any("ipykernel" in word for word in words[:4]):
+    words = _after_options(sys.orig_argv[1:])
+    if not words or words[0] in ("-c", "-") or any(re.search("kernel_launcher|debugpy", w) for w in words[:2]):
         return ""
-    if Path(words[1]).name == "lightning-lottery":  # the console script
-        return shlex.join(["lightning-lottery", *words[2:]])
-    return shlex.join(["python", *words[1:]])
+    if Path(words[0]).name == "lightning-lottery":  # the console script
+        return shlex.join(["lightning-lottery", *words[1:]])
+    return shlex.join(["python", *words])
+
+
+def _after_options(words: Sequence[str]) -> Sequence[str]:
+    """The arguments of Python after its own options."""
+    place = 0
+    while place < len(words) and words[place].startswith("-") and words[place] not in ("-c", "-m", "-"):
+        place += 2 if words[place] in ("-X", "-W") else 1
+    return words[place:]
 
 
 def seed_given() -> str | None:

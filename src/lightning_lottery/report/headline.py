@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning_lottery.analysis import ENOUGH_SEEDS, Verdict, VerdictRow
+from lightning_lottery.analysis import ENOUGH_SEEDS, Quantity, Question, Verdict, VerdictRow
 from lightning_lottery.plain import first_of
 from lightning_lottery.report.verdict import Show, interval_text, shown_with, spread_text, word_text
 from lightning_lottery.report.words import base_name, percent
@@ -19,14 +19,13 @@ class Headline:
         number: One number, such as ``7.78 %``.
         meaning: What the number is.
         sentence: What was found, and how certain it is.
-        density: The density of the smallest ticket that is at least as good as the dense network; ``None`` if no
-            ticket is, or that is unknown.
+        row: The smallest ticket that is as good as round 0; ``None`` if no ticket is, or that is unknown.
     """
 
     number: str
     meaning: str
     sentence: str
-    density: float | None = None
+    row: VerdictRow | None = None
 
     @classmethod
     def of(cls, verdict: Verdict) -> Headline:
@@ -41,6 +40,9 @@ class Headline:
             return cls("…", "no ticket yet", "Only round 0 has finished so far.")
         if 0 not in verdict:
             return _without_dense(verdict, tickets[-1], show)
+        if not verdict[0].metric.n:
+            sentence = f"{verdict.question.metric} of the {base_name(verdict)} is not a finite number."
+            return cls("…", "nothing to compare with", sentence)
         found = [row for row in tickets if _is_as_good(row, verdict)]
         if found:
             return _found(verdict, min(found, key=lambda row: row.density), show)
@@ -71,7 +73,7 @@ def _is_as_good(row: VerdictRow, verdict: Verdict) -> bool:
     if len(verdict.seeds) >= ENOUGH_SEEDS:
         return row.word in ("winning", "matching")
     difference, question = row.metric.to_dense, verdict.question
-    if difference is None or row.missing:
+    if difference is None or row.missing or verdict[0].missing:
         return False
     gain = difference.mean if question.mode == "max" else -difference.mean
     return gain >= -question.tolerance
@@ -81,8 +83,11 @@ def _found(verdict: Verdict, row: VerdictRow, show: Show) -> Headline:
     if len(verdict.seeds) >= ENOUGH_SEEDS:
         meaning = "of the weights are enough"
     else:
-        meaning = f"of the weights did as well as the {base_name(verdict)}, in {_seeds(verdict)}"
-    return Headline(percent(row.density), meaning, _compared(verdict, row, show), row.density)
+        meaning = f"of the weights did as well as the {base_name(verdict)}, in {_few_seeds(verdict)}"
+    larger = [other for other in map(verdict.__getitem__, verdict) if 0 < other.round < row.round]
+    worse = [percent(other.density) for other in larger if other.word == "worse"]
+    but = f" Larger tickets are worse: {', '.join(worse)}." if worse else ""
+    return Headline(percent(row.density), meaning, f"{_compared(verdict, row, show)}{but}", row)
 
 
 def _none_found(verdict: Verdict, tickets: list[VerdictRow], show: Show) -> Headline:
@@ -92,10 +97,11 @@ def _none_found(verdict: Verdict, tickets: list[VerdictRow], show: Show) -> Head
     if compared:
         best = max(compared, key=lambda entry: entry[:2])[2]
         sentence = f"The closest: {_compared(verdict, best, show)}"
+    many = len(tickets) > 1
     if len(verdict.seeds) >= ENOUGH_SEEDS:
-        meaning = f"tickets are shown to be as good as the {base_name(verdict)}"
+        meaning = f"ticket{'s are' if many else ' is'} shown to be as good as the {base_name(verdict)}"
     else:
-        meaning = f"tickets did as well as the {base_name(verdict)}, in {_seeds(verdict)}"
+        meaning = f"ticket{'s' * many} did as well as the {base_name(verdict)}, in {_few_seeds(verdict)}"
     return Headline(f"0 of {len(tickets)}", meaning, sentence)
 
 
@@ -108,18 +114,30 @@ def _without_dense(verdict: Verdict, row: VerdictRow, show: Show) -> Headline:
 
 
 def _compared(verdict: Verdict, row: VerdictRow, show: Show) -> str:
-    """The values of a ticket and of round 0, their difference, and how certain it is."""
+    """The values of a ticket and of round 0 with the same seeds, their difference, and how certain it is."""
     question, difference = verdict.question, row.metric.to_dense
+    own, dense = row.metric.values, verdict[0].metric.values
+    both = [Quantity({seed: values[seed] for seed in own if seed in dense}) for values in (own, dense)]
     values = (
         f"The ticket with {percent(row.density)} of the prunable weights reaches {question.metric} "
-        f"{spread_text(row.metric, show)}, the {base_name(verdict)} {spread_text(verdict[0].metric, show)}"
+        f"{spread_text(both[0], show)}, the {base_name(verdict)} {spread_text(both[1], show)}"
     )
-    if len(verdict.seeds) < ENOUGH_SEEDS:
-        few = "One seed shows" if len(verdict.seeds) == 1 else "Two seeds show"
+    if difference is None or difference.n < ENOUGH_SEEDS:
+        few = "One seed shows" if both[0].n == 1 else "Two seeds show"
         return f"{values}. {few} little: a verdict needs {ENOUGH_SEEDS} or more."
-    certain = f"{100 * question.confidence:g} % interval, {len(verdict.seeds)} seeds"
-    return f"{values}: difference {interval_text(difference, show)} ({certain}), {word_text(row, question)}."
+    certain = f"{100 * question.confidence:g} % interval, {difference.n} seeds"
+    adjusted = ""
+    if is_uncertain(row, question):
+        adjusted = f", but not when p is adjusted for all {len(verdict) - 1} tickets"
+    word = word_text(row, question) + adjusted
+    return f"{values}: difference {interval_text(difference, show)} ({certain}), {word}."
 
 
-def _seeds(verdict: Verdict) -> str:
+def is_uncertain(row: VerdictRow, question: Question) -> bool:
+    """Whether a ticket is called winning or worse, but not after the adjustment for the number of tickets."""
+    p_holm = None if row.metric.to_dense is None else row.metric.to_dense.p_holm
+    return row.word in ("winning", "worse") and p_holm is not None and p_holm >= 1 - question.confidence
+
+
+def _few_seeds(verdict: Verdict) -> str:
     return "one seed" if len(verdict.seeds) == 1 else f"the mean of {len(verdict.seeds)} seeds"

@@ -47,9 +47,7 @@ class RunReport:
         folder = self._folder
         if not folder.is_writer or folder.is_temporary or not self._records:
             return
-        written = report.report_after_training(lambda: report.Experiment.at(folder.path), folder.report)
-        if written is not None:
-            self._log(written)
+        report.report_after_training(lambda: report.Experiment.at(folder.path), folder.report, self._log)
 
     def _log(self, written: report.Report) -> None:
         for drawing in written.pictures:

@@ -166,7 +166,10 @@ def read_runs(paths: Sequence[str | os.PathLike[str]]) -> list[Replicate]:
     local = [local_path(os.fspath(path), "Study.read('runs/exp')") for path in paths]
     for path in local:
         if not path.is_dir():
-            raise ConfigurationError(f"{str(path)!r} is not a folder. Write for example Study.read('runs/exp').")
+            raise ConfigurationError(
+                f"{str(path)!r} is not a folder. Write the path of a run folder, or of a folder of runs such as "
+                "'runs/exp'."
+            )
     folders = {folder.resolve(): folder for path in local for folder in _run_folders(path)}
     found = [_whole(folder) for folder in folders.values()]
     if not found:

@@ -13,7 +13,7 @@ from scipy.stats import t
 
 from lightning_lottery import ConfigurationError, Records, RoundRecord
 from lightning_lottery.analysis import verdict_of
-from lightning_lottery.report import Experiment, Report
+from lightning_lottery.report import Experiment, Report, figures
 from lightning_lottery.storage import Replicate, RunDescription
 from tests.helpers.browser import look
 from tests.helpers.records import record
@@ -110,14 +110,16 @@ def test_steps_are_those_that_the_curves_show():
 def test_sizes_count_what_is_left_of_all_parameters():
     runs = run_of(record(0, best=0.9, kept=200, steps=5), record(1, best=0.9, kept=100, steps=5))
     rows = Tables(report(runs).html()).found["Sizes, of 200 prunable weights and 300 parameters"]
-    assert rows[1] == ["100 %", "200", "300", "1", "removed"]
-    assert rows[2] == ["50 %", "100", "200", "1.5", "removed"]
+    assert rows[1] == ["100 %", "0", "200", "300", "1", "removed"]
+    assert rows[2] == ["50 %", "1", "100", "200", "1.5", "removed"]
 
 
 def test_costs_are_in_trainings_of_round_0():
     names = {"steps": 5, "seconds": 2.0, "flops": 100, "sparse_flops": 100}
     short = {"steps": 1, "seconds": 0.5, "flops": 20, "sparse_flops": 10}
-    runs = run_of(record(0, best=0.9, **names), record(1, "search", **short), record(1, best=0.9, **names))
+    runs = run_of(
+        record(0, best=0.9, **names), record(1, "search", **short), record(1, best=0.9, **names), plan=["round_00"]
+    )
     rows = Tables(report(runs).html()).found["Cost, in trainings of round 0"]
     assert rows[1:] == [
         ["tickets", "2.00", "2.00", "2.00", "2.00"],
@@ -129,7 +131,7 @@ def test_costs_are_in_trainings_of_round_0():
 def test_the_setup_has_what_is_needed_to_repeat_it():
     page = report(run_of(record(0, best=0.9))).html()
     text = plain(page)
-    assert "lightning-lottery fit --config exp.yaml" in text
+    assert re.search(r"lightning-lottery fit\s+\\\s+--config exp\.yaml", text), "one option per line"
     assert re.search(r"amount\s+0\.5", text)
     assert re.search(r"torch\s+2\.14\.1", text)
     assert re.search(r"max_epochs\s+10", text)
@@ -137,9 +139,67 @@ def test_the_setup_has_what_is_needed_to_repeat_it():
     assert "include" not in text
 
 
+def test_what_differs_between_seeds_is_shown():
+    other = {"torch_version": "2.3.0", "seed": "1"}
+    runs = run_of(record(0, best=0.9)) | run_of(record(0, best=0.9), seed=1, provenance=other)
+    assert re.search(r"torch\s+2\.14\.1 or 2\.3\.0", plain(report(runs).html()))
+
+
+def test_costs_of_a_study_are_means_over_finished_seeds():
+    whole = [record(n, best=0.9, steps=10, seconds=1.0) for n in range(3)]
+    runs = run_of(*whole) | run_of(*whole[:2], seed=1)
+    rows = Tables(report(runs).html()).found["Cost, in trainings of round 0 (seed 0)"]
+    assert rows[1][1] == "3.00", "of the finished one alone"
+    rows = Tables(report(run_of(*whole[:2]) | run_of(*whole[:1], seed=1)).html()).found
+    assert rows["Cost, in trainings of round 0 (seed 0 so far)"][1][1] == "2.00"
+
+
+def test_a_star_marks_words_that_do_not_hold_for_all_tickets_together():
+    values = {0: [0.50, 0.51, 0.52], 1: [0.60, 0.62, 0.655], 2: [0.50, 0.53, 0.51]}
+    runs = {}
+    for seed in range(3):
+        runs |= run_of(*(record(n, best=own[seed]) for n, own in values.items()), seed=seed)
+    page = report(runs).html()
+    rows = Tables(page).found["Tickets"]
+    verdict = verdict_of(runs)
+    assert (verdict[1].word, verdict[1].metric.to_dense.p < 0.05) == ("winning", True)
+    assert rows[2][5] == ("winning *" if verdict[1].metric.to_dense.p_holm >= 0.05 else "winning")
+    noted = "*: the word does not hold then." in plain(page)
+    assert noted == (verdict[1].metric.to_dense.p_holm >= 0.05)
+
+
+def test_dollars_and_underscores_in_names_are_shown_as_they_are(tmp_path):
+    runs = run_of(record(0, best=0.9), record(1, best=0.9), arguments={"monitor": "val$\\frac$_$^", "mode": "max"})
+    first = Experiment.of("_x$y$", runs)
+    page = Report.of([first, Experiment.of("other", write_runs())])
+    page.save(tmp_path / "page.html")
+    alone = Report.of([first])
+    assert "val$\\frac$_$^" in html.unescape(alone.html())
+    alone.save(tmp_path / "alone.html")
+    labels = (
+        figures.compared({"_x": first.verdict, "y": first.verdict}).figure.axes[0].get_legend_handles_labels()[1]
+    )
+    assert [label.strip() for label in labels] == ["_x", "y"]
+
+
+def test_figures_of_an_earlier_report_are_removed(tmp_path):
+    report(write_runs()).save(tmp_path / "page.html")
+    (tmp_path / "page_other.png").write_text("mine")
+    report(run_of(record(0, best=0.9, curve=((1, 0.9),)))).save(tmp_path / "page.html")
+    assert {path.name for path in tmp_path.glob("page*.png")} == {
+        *("page.png", "page_learning_curves.png", "page_other.png")
+    }
+
+
+def test_seeds_without_a_common_step_are_said_to_have_no_mean_curve():
+    runs = run_of(record(0, best=0.9, curve=((1, 0.9),))) | run_of(record(0, best=0.9, curve=((2, 0.9),)), seed=1)
+    assert "have no step in common" in report(runs).html()
+
+
 def test_the_state_says_how_far_a_run_is():
     records = [record(n, best=0.9) for n in range(3)]
     assert "3 trainings, finished" in report(run_of(*records)).html()
+    assert "2 trainings ·" in report(run_of(*records[:2], plan=[])).html(), "of an older version"
     assert "2 of 3 trainings: still running, or interrupted" in report(run_of(*records[:2])).html()
 
 

@@ -2,7 +2,7 @@
 
 from lightning_lottery.report.figures.accuracy import accuracy, compared, overview
 from lightning_lottery.report.figures.drawing import Drawing, can_draw
-from lightning_lottery.report.figures.layers import first_layer, layers
+from lightning_lottery.report.figures.layers import first_layer, layers, spread
 from lightning_lottery.report.figures.learning import control_curves, learning_curves, steps_to_dense
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "layers",
     "learning_curves",
     "overview",
+    "spread",
     "steps_to_dense",
 ]

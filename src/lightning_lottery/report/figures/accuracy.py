@@ -15,6 +15,7 @@ from lightning_lottery.report.figures.drawing import (
     Drawing,
     finish,
     legend,
+    literal,
     new_figure,
     scale_densities,
     scale_rounds,
@@ -64,7 +65,7 @@ class Series:
     def draw(self, axes: Axes) -> None:
         """Draws the curve and its band."""
         style: dict[str, Any] = {"color": self.colour, "marker": self.marker, "markersize": 4.5}
-        axes.plot(self.places, self.values, "--" if self.is_dashed else "-", label=self.label, **style)
+        axes.plot(self.places, self.values, "--" if self.is_dashed else "-", label=literal(self.label), **style)
         points = zip(self.places, self.values, self.is_partial, strict=True)
         if hollow := [(place, value) for place, value, is_partial in points if is_partial]:
             axes.plot(*zip(*hollow, strict=True), linestyle="none", markerfacecolor="#ffffff", **style)
@@ -178,7 +179,7 @@ def _draw(axes: Axes, verdict: Verdict, tickets_alone: bool) -> None:
     if tickets_alone:
         series = {branch: one for branch, one in series.items() if branch == TICKET_BRANCH}
     draw_series(axes, series, verdict, verdict[0].metric.mean if 0 in verdict else None)
-    axes.set_ylabel(metric_name(verdict.question).replace(", ", "\n"))
+    axes.set_ylabel(literal(metric_name(verdict.question).replace(", ", "\n")))
 
 
 def compared(verdicts: Mapping[str, Verdict]) -> Drawing:
@@ -202,7 +203,7 @@ def compared(verdicts: Mapping[str, Verdict]) -> Drawing:
             axes.axhline(verdict[0].metric.mean, color=colour, linewidth=1, linestyle=":")
     scale_densities(axes, sorted(densities))
     question = next(iter(verdicts.values())).question
-    axes.set_ylabel(metric_name(question).replace(", ", "\n"))
+    axes.set_ylabel(literal(metric_name(question).replace(", ", "\n")))
     finish(axes)
     legend(axes)
     caption = (

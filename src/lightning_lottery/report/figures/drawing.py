@@ -189,7 +189,12 @@ def gradient(count: int) -> list[tuple[str, str]]:
 
 
 def _wrapped(text: str) -> str:
-    return textwrap.fill(text, 64)
+    return literal(textwrap.fill(text, 64))
+
+
+def literal(text: str) -> str:
+    """A text for a figure that is shown as it is: dollars begin no formula, and underscores hide no label."""
+    return re.sub(r"^_", " _", text).replace("$", r"\$")
 
 
 def can_draw() -> bool:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil, sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
 from lightning_lottery.analysis import FirstLayer
-from lightning_lottery.report.figures.drawing import INK, SOFT, Drawing, finish, new_figure
+from lightning_lottery.report.figures.drawing import INK, SOFT, Drawing, finish, literal, new_figure
 from lightning_lottery.report.words import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Item = TypeVar("Item")
 _MOST_LAYERS = 60  # rows of the heat map
 _MOST_NUMBERS = 40  # rows, if there are numbers in them
 _MOST_TICKS = 8
@@ -39,12 +40,13 @@ def layers(by_round: Mapping[int, Mapping[str, float]], densities: Mapping[int, 
     if not by_round:
         return None
     rounds, names = list(by_round), list(by_round[max(by_round)])
-    shown = names[:_MOST_LAYERS]
-    table = [[max(by_round[number].get(name, 1.0), _LEAST) for number in rounds] for name in shown]
+    shown = spread(names, _MOST_LAYERS)
+    table = [[by_round[number].get(name, 1.0) for number in rounds] for name in shown]
+    clamped = [[max(density, _LEAST) for density in row] for row in table]
     figure, (axes,) = new_figure(height=1.0 + max(0.22 * len(shown), 0.9))
-    least = min(map(min, table))
+    least = min(map(min, clamped))
     norm = LogNorm(vmin=min(least, 0.5), vmax=1.0)
-    mesh = axes.pcolormesh(table, norm=norm, cmap="viridis", edgecolors="face", linewidth=0.2)
+    mesh = axes.pcolormesh(clamped, norm=norm, cmap="viridis", edgecolors="face", linewidth=0.2)
     axes.invert_yaxis()
     every = -(-len(rounds) // _MOST_TICKS)
     ticks = [(place + 0.5, _tick(number, densities)) for place, number in enumerate(rounds) if place % every == 0]
@@ -58,7 +60,7 @@ def layers(by_round: Mapping[int, Mapping[str, float]], densities: Mapping[int, 
     _colour_bar(axes, mesh, least)
     last = by_round[rounds[-1]]
     values = "; ".join(f"{name}: {percent(last[name])}" for name in shown if name in last)
-    rest = f" The first {len(shown)} of {len(names)} layers are shown." if len(names) > len(shown) else ""
+    rest = f" {len(shown)} of {len(names)} layers are shown." if len(names) > len(shown) else ""
     alt = f"Densities of the layers over the rounds. In the last: {values}.{rest}"
     return Drawing("layers", figure, alt, f"Density of each layer, in % (means over the seeds).{rest}")
 
@@ -113,7 +115,7 @@ def _mosaic(filters: Tensor) -> Tensor:
 def _write_numbers(axes: Axes, table: Sequence[Sequence[float]], norm: object) -> None:
     for row, values in enumerate(table):
         for column, value in enumerate(values):
-            colour = "#fdfdfd" if norm(value) < 0.6 else "#111111"  # type: ignore[operator]
+            colour = "#fdfdfd" if norm(max(value, _LEAST)) < 0.6 else "#111111"  # type: ignore[operator]
             text = f"{100 * value:.2g}" if value < 0.995 else "100"
             axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=7, color=colour)
 
@@ -131,13 +133,21 @@ def _colour_bar(axes: Axes, mesh: object, least: float) -> None:
     bar.outline.set_visible(False)
 
 
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of some items, evenly spread, with the first and the last."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]
+
+
 def _short(names: Sequence[str]) -> list[str]:
     """Names that fit beside the heat map, if need be without what they have in common."""
     short = [name.removesuffix(".weight") for name in names]
     if max(map(len, short)) > _LONGEST_NAME and len(short) > 1:
         common = ".".join(_common([name.split(".") for name in short]))
         short = [name[len(common) :].lstrip(".") for name in short]
-    return [name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}" for name in short]
+    half = _LONGEST_NAME // 2
+    return [literal(name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}") for name in short]
 
 
 def _common(names: Sequence[Sequence[str]]) -> Sequence[str]:

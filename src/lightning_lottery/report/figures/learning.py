@@ -15,6 +15,7 @@ from lightning_lottery.report.figures.drawing import (
     finish,
     gradient,
     legend,
+    literal,
     new_figure,
     whole_steps,
 )
@@ -45,11 +46,13 @@ def learning_curves(runs: Runs) -> Drawing | None:
     found = {entry: curve for entry in tickets if (curve := _curve(runs, entry))}
     if not found:
         return None
+    has_repeats = len({_record(runs, entry).density for entry in found}) < len(found)
     figure, (axes,) = new_figure()
     colours, every = gradient(len(found)), -(-len(found) // _MOST_LABELS)
     for place, ((entry, curve), (colour, _)) in enumerate(zip(found.items(), colours, strict=True)):
         has_label = place % every == 0 or place == len(found) - 1
-        label = percent(_record(runs, entry).density) if has_label else None
+        density = percent(_record(runs, entry).density)
+        label = (f"{density}, round {entry.number}" if has_repeats else density) if has_label else None
         style = "--" if entry.number == 0 else "-"
         axes.plot(
             *zip(*curve, strict=True),
@@ -60,14 +63,14 @@ def learning_curves(runs: Runs) -> Drawing | None:
         )
     axes.set_xlabel("step")
     whole_steps(axes.xaxis)
-    axes.set_ylabel(_monitor(runs))
+    axes.set_ylabel(literal(_monitor(runs)))
     finish(axes)
     legend(axes, "density", columns=2)
     ends = [f"with {percent(_record(runs, entry).density)}: {curve[-1][1]:.4g}" for entry, curve in found.items()]
     return Drawing(
         "learning_curves",
         figure,
-        f"{_monitor(runs)} over the steps of each training. Values at the end: {'; '.join(ends)}.",
+        f"{_monitor(runs)} over the steps of each training. Last values: {'; '.join(ends)}.",
         f"The tickets of all rounds.{_means(runs)}{_named(len(found), every)}",
         {**DARK, **dict(colours)},
     )
@@ -100,7 +103,7 @@ def control_curves(runs: Runs) -> Drawing | None:
         axes.plot(*zip(*curve, strict=True), style, color=colour, linewidth=1.3, label=label)
     axes.set_xlabel("step")
     whole_steps(axes.xaxis)
-    axes.set_ylabel(_monitor(runs))
+    axes.set_ylabel(literal(_monitor(runs)))
     finish(axes)
     legend(
         axes, f"density {percent(_record(runs, RoundId(number)).density)}" if RoundId(number) in found else None
@@ -109,7 +112,7 @@ def control_curves(runs: Runs) -> Drawing | None:
         f"{branch_name(entry.branch)} of round {entry.number}: {curve[-1][1]:.4g}"
         for entry, curve in found.items()
     ]
-    alt = f"{_monitor(runs)} over the steps of the ticket of round {number} and its controls. Values at the end: "
+    alt = f"{_monitor(runs)} over the steps of the ticket of round {number} and its controls. Last values: "
     caption = f"A ticket of round {number}, its controls, and round 0.{_means(runs)}"
     return Drawing("control_curves", figure, f"{alt}{'; '.join(ends)}.", caption)
 
@@ -174,7 +177,7 @@ def _named(count: int, every: int) -> str:
 
 
 def _means(runs: Runs) -> str:
-    return " Means over the seeds." if len(runs) > 1 else ""
+    return " Means over the seeds, as far as all of them go." if len(runs) > 1 else ""
 
 
 def _monitor(runs: Runs) -> str:

@@ -99,11 +99,15 @@ def _results(experiment: Experiment) -> Section:
 
 def _learning(experiment: Experiment) -> Section:
     drawings = _known(figures.learning_curves(experiment.runs), figures.control_curves(experiment.runs))
-    has_monitor = any(run.monitor for run in experiment.runs.values())
-    notes = (
-        [] if drawings or has_monitor else ["Curves are recorded only of a monitored metric: monitor='val_acc'."]
-    )
-    return Section("Learning curves", drawings, notes=notes)
+    return Section("Learning curves", drawings, notes=[] if drawings else _why_no_curves(experiment))
+
+
+def _why_no_curves(experiment: Experiment) -> list[str]:
+    if any(record.curve for run in experiment.runs.values() for record in run.records):
+        return ["The curves of the seeds have no step in common."]
+    if experiment.densities and not any(run.monitor for run in experiment.runs.values()):
+        return ["Curves are recorded only of a monitored metric."]
+    return []
 
 
 def _steps(experiment: Experiment) -> Section:
@@ -111,13 +115,14 @@ def _steps(experiment: Experiment) -> Section:
     drawing = None if verdict is None else figures.steps_to_dense(verdict)
     if verdict is None or drawing is None:
         return Section("Steps")
-    title = f"Steps to reach the {base_name(verdict)}"
+    monitor = next(iter(experiment.runs.values())).monitor
+    title = f"Steps to reach the {monitor} of the {base_name(verdict)}"
     return Section(title, [drawing], [step_table(verdict)], step_notes(verdict))
 
 
 def _survivors(experiment: Experiment) -> Section:
     pruned = [number for number in experiment.densities if number > 0]
-    images = FirstLayer.of(experiment.runs, _spread(pruned)) if pruned else None
+    images = FirstLayer.of(experiment.runs, figures.spread(pruned, _MOST_IMAGES)) if pruned else None
     layers = figures.layers(layer_densities(experiment.runs), experiment.densities) if pruned else None
     first = None if images is None else figures.first_layer(images, experiment.densities)
     return Section("Where the survivors are", _known(layers, first))
@@ -125,10 +130,3 @@ def _survivors(experiment: Experiment) -> Section:
 
 def _known(*parts: Part | None) -> list[Part]:
     return [part for part in parts if part is not None]
-
-
-def _spread(rounds: Sequence[int]) -> list[int]:
-    """At most four rounds, evenly spread, with the first and the last."""
-    if len(rounds) <= _MOST_IMAGES:
-        return list(rounds)
-    return [rounds[round(place * (len(rounds) - 1) / (_MOST_IMAGES - 1))] for place in range(_MOST_IMAGES)]

@@ -106,20 +106,21 @@ class Experiment:
     def state(self) -> str:
         """How far the trainings are."""
         done = sum(len(run.records) for run in self.runs.values())
-        planned = sum(len(run.plan) or len(run.records) for run in self.runs.values())
-        if all(run.is_finished or not run.plan for run in self.runs.values()):
+        planned = sum(len(run.plan) for run in self.runs.values())
+        if not all(run.plan for run in self.runs.values()):  # of an older version
+            return f"{done} trainings"
+        if all(run.is_finished for run in self.runs.values()):
             return f"{done} trainings, finished"
         return f"{done} of {planned} trainings: still running, or interrupted"
 
     def settings(self) -> dict[str, str | float | int]:
-        """What was configured, by name, as plain values."""
+        """What was configured, by name, as plain values. The network's own values begin with ``hparams/``."""
         first = next(iter(self.runs.values())).description
         limits = {name: first.trainer.get(name) for name in ("max_epochs", "max_steps")}
-        seeds = ", ".join(map(str, self.runs))
-        values = {**first.hyperparameters, **first.arguments, **limits, "seed": seeds}
+        own = {f"hparams/{n}": _number(v) for n, v in first.hyperparameters.items() if not n.startswith("_")}
+        values = {**own, **first.arguments, **limits, "seed": ", ".join(map(str, self.runs))}
         kept = {name: value for name, value in values.items() if value not in (None, "None", [], {})}
-        own = {name: value for name, value in kept.items() if not name.startswith("_")}  # LightningCLI adds some
-        return {name: v if isinstance(v, (int, float)) else str(v) for name, v in own.items()}
+        return {name: value if isinstance(value, (int, float)) else str(value) for name, value in kept.items()}
 
     def numbers(self) -> dict[str, float]:
         """The numbers of the verdict by name, as far as they are known.
@@ -131,12 +132,19 @@ class Experiment:
         if all(0 in run.records[TICKET_BRANCH] for run in self.runs.values()):
             numbers["cost"] = mean(run.records.cost().trainings for run in self.runs.values())
         if self.verdict is not None and 0 in self.verdict:
-            density = self.headline.density
-            smallest = next((self.verdict[n] for n in self.verdict if self.verdict[n].density == density), None)
             numbers["dense"] = self.verdict[0].metric.mean
-            numbers["smallest_density"] = density
-            numbers["ticket"] = None if smallest is None else smallest.metric.mean
+            if (smallest := self.headline.row) is not None:
+                numbers["smallest_density"] = smallest.density
+                numbers["ticket"] = smallest.metric.mean
         return {f"verdict/{name}": value for name, value in numbers.items() if value is not None}
+
+
+def _number(text: str) -> str | float:
+    """The number that a text describes, or else the text."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def name_of(path: Path, more: int = 0) -> str:

@@ -2,7 +2,8 @@
 
 from lightning_lottery.analysis import ENOUGH_SEEDS, Verdict
 from lightning_lottery.plain import first_of
-from lightning_lottery.report.page.tables import is_uncertain, training_name
+from lightning_lottery.report.headline import is_uncertain
+from lightning_lottery.report.page.tables import training_name
 from lightning_lottery.report.words import base_name
 
 

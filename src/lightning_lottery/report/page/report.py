@@ -24,6 +24,7 @@ from lightning_lottery.report.page.body import Body
 from lightning_lottery.report.page.comparison import Comparison
 from lightning_lottery.report.page.experiment import Experiment
 from lightning_lottery.report.words import typeset
+from lightning_lottery.storage import PICTURES
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -101,6 +102,8 @@ class Report:
         Args:
             path: The page, such as ``report.html``.
 
+        Figures of an earlier report that this one lacks are removed.
+
         Returns:
             The paths that were written, the page first.
 
@@ -109,43 +112,43 @@ class Report:
             FolderError: A file cannot be written.
         """
         target = local_path(os.fspath(path), "report.html")
-        if target.is_dir() or target.suffix not in (".html", ".htm"):
+        if target.is_dir() or target.suffix.lower() not in (".html", ".htm"):
             raise ConfigurationError(
                 f"{str(path)!r} must be the path of a file that ends in .html. Write for example report.html."
             )
         write_atomically(target, self.html().encode())
-        written = [target]
-        for drawing in self.pictures:
-            ending = "" if drawing.name == "accuracy" else f"_{drawing.name}"
-            written.append(target.with_name(f"{target.stem}{ending}.png"))
-            drawing.save(written[-1], self.title)
-        return written
+        paths = {name: target.with_name(f"{target.stem}{ending}.png") for name, ending in PICTURES.items()}
+        drawn = {drawing.name: drawing for drawing in self.pictures}
+        for name, path in paths.items():
+            if name in drawn:
+                drawn[name].save(path, self.title)
+            else:  # of an earlier report
+                path.unlink(missing_ok=True)
+        return [target, *(paths[name] for name in drawn)]
 
 
-def report_after_training(make: Callable[[], Experiment | None], path: Path) -> Report | None:
+def report_after_training(
+    make: Callable[[], Experiment | None], path: Path, then: Callable[[Report], None] = lambda report: None
+) -> None:
     """Writes a report about trainings that are complete, so that an error is only a warning.
 
     Args:
         make: Reads the runs; ``None`` if they cannot be found.
         path: The page.
-
-    Returns:
-        The report; ``None`` if it was not written, for example because something that it needs is not installed.
+        then: What else to do with the report.
     """
     if not can_write_report():
-        return None
+        return
     try:
-        if (experiment := make()) is None:
-            return None
-        report = Report.of([experiment])
-        report.save(path)
+        if (experiment := make()) is not None:
+            report = Report.of([experiment])
+            report.save(path)
+            then(report)
     except Exception as error:
         rank_zero_warn(
             f"All trainings are complete, but the report could not be written: {first_line(error)} To try again: "
             f"lightning-lottery report {path.parent}"
         )
-        return None
-    return report
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -31,22 +31,20 @@ class Setup:
     @classmethod
     def of(cls, runs: Mapping[int, Replicate]) -> Setup:
         """Reads it from the descriptions of some runs."""
-        first = next(iter(runs.values())).description
-        versions = {
-            name.removesuffix("_version"): text for name, text in first.provenance.items() if "version" in name
-        }
+        known = [run.description for run in runs.values()]
+        first = known[0]
         groups = {
-            "LotteryTicketCallback": _shown(first.arguments),
-            "Trainer": _shown(first.trainer),
-            "Hyperparameters of the LightningModule": _shown(first.hyperparameters),
+            "LotteryTicketCallback": _shown([one.arguments for one in known]),
+            "Trainer": _shown([one.trainer for one in known]),
+            "Hyperparameters of the LightningModule": _shown([one.hyperparameters for one in known]),
             "Network": {
                 "prunable layers": str(len(first.prunable)),
                 "prunable weights": f"{sum(map(prod, first.prunable.values())):,}",
                 "fingerprint": first.structure,
             },
             "Seeds": {"seeds": ", ".join(map(str, runs)), "set by seed_everything": _seeded(runs)},
-            "Machine": {n: text for n, text in first.environment.items() if n != "module"},
-            "Versions": versions,
+            "Machine": _shown([one.environment for one in known], lambda name: name != "module"),
+            "Versions": _shown([one.provenance for one in known], lambda name: name.endswith("_version")),
             "Run folders": {f"seed {seed}": str(run.path) for seed, run in runs.items()},
         }
         commands = dict.fromkeys(run.description.command for run in runs.values() if run.description.command)
@@ -60,9 +58,16 @@ def _about(runs: Mapping[int, Replicate]) -> str:
     return ", ".join([*filter(None, [first.description.environment.get("module")]), *sizes])
 
 
-def _shown(values: Mapping[str, Any]) -> dict[str, str]:
-    """The values that are set, as text."""
-    return {name: _text(value) for name, value in values.items() if value not in _UNSET}
+def _shown(
+    each: Sequence[Mapping[str, Any]], is_shown: Callable[[str], bool] = lambda name: True
+) -> dict[str, str]:
+    """The values that are set, as text: of several runs, all different ones."""
+    names = dict.fromkeys(name for values in each for name in values if is_shown(name))
+    found = {
+        name: dict.fromkeys(_text(values[name]) for values in each if values.get(name) not in _UNSET)
+        for name in names
+    }
+    return {name.removesuffix("_version"): " or ".join(values) for name, values in found.items() if values}
 
 
 def _text(value: Any) -> str:

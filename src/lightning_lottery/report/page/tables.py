@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
 
-from lightning_lottery.analysis import ENOUGH_SEEDS, PairedDifference, Question, Verdict, VerdictRow
+from lightning_lottery.analysis import ENOUGH_SEEDS, PairedDifference, Verdict, VerdictRow
 from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.report.headline import is_uncertain
 from lightning_lottery.report.page.experiment import Experiment
 from lightning_lottery.report.verdict import Show, p_texts, paired_text, shown_with, spread_text, word_text
 from lightning_lottery.report.words import base_name, branch_name, bytes_text, percent
@@ -60,12 +61,6 @@ def ticket_table(verdict: Verdict) -> Table:
     return Table("Tickets", header, rows, words)
 
 
-def is_uncertain(row: VerdictRow, question: Question) -> bool:
-    """Whether a ticket is called winning or worse, but not after the adjustment for the number of tickets."""
-    p_holm = None if row.metric.to_dense is None else row.metric.to_dense.p_holm
-    return row.word in ("winning", "worse") and p_holm is not None and p_holm >= 1 - question.confidence
-
-
 def control_table(verdict: Verdict) -> Table | None:
     """The controls: their metric, and how much better the ticket of the round is; ``None`` without controls."""
     show = shown_with([row.metric for row in verdict.rows])
@@ -114,28 +109,32 @@ def size_table(runs: Runs) -> Table | None:
         first = records[0]
         left = first.parameters - first.prunable + first.kept
         numbers = [f"{first.kept:,}", f"{left:,}", f"{first.parameters / left:.3g}"]
-        rows.append([percent(first.density), *numbers, _file_size(runs, number, first)])
+        rows.append([percent(first.density), str(number), *numbers, _file_size(runs, number, first)])
         title = f"Sizes, of {first.prunable:,} prunable weights and {first.parameters:,} parameters"
-    header = ["density", "prunable weights", "all parameters", "times smaller", "ticket file"]
+    header = ["density", "round", "prunable weights", "all parameters", "times smaller", "ticket file"]
     return Table(title, header, rows) if rows else None
 
 
 def cost_table(runs: Runs) -> Table | None:
-    """What the experiment cost in trainings of round 0, means over the seeds; ``None`` if that is unknown."""
-    costs = []
-    for run in runs.values():
-        try:
-            costs.append(run.records.cost())
-        except ConfigurationError:  # round 0 has not finished, or is not trained
-            continue
-    if not costs:
+    """What the experiment cost in trainings of round 0, ``None`` if that is unknown.
+
+    It is the mean over the finished seeds. If none has finished, it is the cost of the first seed so far.
+    """
+    finished = [run for run in runs.values() if run.is_finished] or list(runs.values())[:1]
+    try:
+        costs = [run.records.cost() for run in finished]
+    except ConfigurationError:  # round 0 has not finished, or is not trained
         return None
     branches = list(dict.fromkeys(branch for cost in costs for branch in cost.by_branch))
     parts = {branch_name(b): [cost.by_branch[b] for cost in costs if b in cost.by_branch] for b in branches}
     if len(parts) > 1:
         parts["all"] = costs
     header = ["trainings of", "steps", "FLOPs", "FLOPs without pruned weights", "time"]
-    title = "Cost, in trainings of round 0" + (" (means over the seeds)" if len(costs) > 1 else "")
+    title = "Cost, in trainings of round 0"
+    if len(costs) > 1:
+        title += f" (mean of {len(costs)} finished seeds)"
+    elif not finished[0].is_finished or len(runs) > 1:
+        title += f" (seed {finished[0].seed}{'' if finished[0].is_finished else ' so far'})"
     return Table(title, header, [[name, *_costs(part)] for name, part in parts.items()])
 
 
@@ -182,11 +181,14 @@ def _against(what: str, verdict: Verdict) -> str:
 def comparison_table(experiments: Sequence[Experiment]) -> Table:
     """The answers of several experiments, and in what they differ."""
     names = list(dict.fromkeys(name for one in experiments for name in one.differs))
-    header = ["experiment", *names, "seeds", "dense network", "smallest ticket as good", "cost"]
+    header = ["experiment", *names, "seeds", "round 0", "smallest ticket as good", "cost"]
     rows = []
     for one in experiments:
         cells = [one.name, *(one.differs.get(name, "") for name in names), str(len(one.runs))]
-        rows.append([*cells, _dense(one.verdict), one.headline.number, _cost(one.runs)])
+        found = one.headline.row
+        rows.append(
+            [*cells, _dense(one.verdict), "none" if found is None else percent(found.density), _cost(one.runs)]
+        )
     return Table("What differs, and what was found", header, rows)
 
 
