@@ -23,7 +23,10 @@ def test_one_run_of_several_and_another_metric(capsys):
     write_runs()
     main(["report", "exp/seed_0"])
     assert "One seed shows little" in Path("exp/seed_0/report.html").read_text()
-    main(["report", "exp", "--metric", "val_loss", "--mode", "min", "--output", "loss.html"])
+    main(
+        ["report", "exp", "--metric", "val_loss", "--mode", "min", "--output", "loss.html", "--title", "A <loss>"]
+    )
+    assert "<h1>A &lt;loss&gt;</h1>" in Path("loss.html").read_text()
     assert "val_loss against density" in Path("loss.html").read_text()
     main(["report", "exp/seed_0", "exp/seed_1"])
     assert "2 seeds" in Path("report.html").read_text()

@@ -15,6 +15,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Adds the arguments of the command."""
     add_runs(parser, "Run folders, folders of studies, or folders that contain either. Several are compared.")
     add_question(parser)
+    parser.add_argument("--title", type=str | None, help="The title of the page (default: names of folders).")
     parser.add_argument(
         "--output",
         type=str | None,
@@ -32,7 +33,7 @@ def write_report(options: Namespace) -> None:
         LotteryError: A folder or an option is invalid, or something that the report needs is missing.
     """
     shown = experiments(options.runs, options.metric, asked(options), options.ignore)  # type: ignore[arg-type]
-    for path in Report.of(shown).save(options.output or _default_output(options.runs)):
+    for path in Report.of(shown, options.title).save(options.output or _default_output(options.runs)):
         print(path)
 
 

@@ -45,17 +45,20 @@ class Report:
     Attributes:
         bodies: What it shows of each experiment.
         comparison: What it shows of several side by side; ``None`` for one.
+        heading: Its title; by default the names of the experiments.
     """
 
     bodies: Sequence[Body]
     comparison: Comparison | None = None
+    heading: str | None = None
 
     @classmethod
-    def of(cls, experiments: Sequence[Experiment]) -> Report:
+    def of(cls, experiments: Sequence[Experiment], heading: str | None = None) -> Report:
         """Draws the figures and fills the tables.
 
         Args:
             experiments: What to show, at least one.
+            heading: See the attribute.
 
         Raises:
             ConfigurationError: matplotlib or Jinja2 is not installed.
@@ -65,12 +68,14 @@ class Report:
             raise ConfigurationError(
                 "A report needs matplotlib and Jinja2. Write pip install 'lightning-lottery[report]'."
             )
-        several = len(experiments) > 1
-        return cls([Body.of(one) for one in experiments], Comparison.of(experiments) if several else None)
+        comparison = Comparison.of(experiments) if len(experiments) > 1 else None
+        return cls([Body.of(one) for one in experiments], comparison, heading)
 
     @property
     def title(self) -> str:
-        """The names of the experiments."""
+        """The heading, or else the names of the experiments."""
+        if self.heading is not None:
+            return self.heading
         names = [body.experiment.name for body in self.bodies]
         return " against ".join(names) if len(names) <= _MOST_NAMES else f"{len(names)} experiments"
 
