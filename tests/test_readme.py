@@ -133,7 +133,7 @@ def test_the_reports_of_readme_are_written():
         main(shlex.split(line)[1:])
     assert "5 seeds" not in Path("both.html").read_text()
     assert "of the weights are enough" in Path("lottery_demo/report.html").read_text()
-    assert "lottery_demo/seed_0 against short" in Path("both.html").read_text()
+    assert "lottery_demo/seed_0, short" in Path("both.html").read_text()
 
 
 def test_the_ticket_commands_of_readme_run(capsys):

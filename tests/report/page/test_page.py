@@ -257,11 +257,12 @@ def test_several_experiments_are_compared_side_by_side():
     first = Experiment.of("one", write_runs(), differs={"amount": "0.5"})
     other = Experiment.of("other", run_of(record(0, best=0.5), arguments={"monitor": "val_acc", "mode": "max"}))
     page = Report.of([first, replace(other, differs={"amount": "0.2"})])
-    rows = Tables(page.html()).found["What differs, and what was found"]
-    assert rows[0][:3] == ["experiment", "amount", "seeds"]
-    assert rows[1][:3] == ["one", "0.5", "4"]
-    assert rows[1][3] == "val_acc 0.9000 ± 0.0082"
-    assert rows[2][:3] == ["other", "0.2", "1"]
+    rows = {name: cells for name, *cells in Tables(page.html()).found["Results, and what differs"]}
+    assert rows[""] == ["one", "other"]
+    assert rows["seeds"] == ["4", "1"]
+    assert rows["round 0"] == ["val_acc 0.9000 ± 0.0082", "val_acc 0.5000"]
+    assert rows["smallest ticket as good"] == ["50 %", "none"]
+    assert rows["amount"] == ["0.5", "0.2"]
     assert len(page.pictures) == 1
     unlike = Experiment.of("loss", run_of(record(0, best=0.5), arguments={"monitor": "loss", "mode": "min"}))
     assert Report.of([first, unlike]).pictures == [], "other metrics are not in one figure"

@@ -62,7 +62,7 @@ def layers(by_round: Mapping[int, Mapping[str, float]], densities: Mapping[int, 
     values = "; ".join(f"{name}: {percent(last[name])}" for name in shown if name in last)
     rest = f" {len(shown)} of {len(names)} layers are shown." if len(names) > len(shown) else ""
     alt = f"Densities of the layers over the rounds. In the last: {values}.{rest}"
-    return Drawing("layers", figure, alt, f"Density of each layer, in % (means over the seeds).{rest}")
+    return Drawing("layers", figure, alt, f"Density of each layer, in %; of several seeds, the mean.{rest}")
 
 
 def first_layer(layer: FirstLayer, densities: Mapping[int, float]) -> Drawing:

@@ -77,7 +77,7 @@ class Report:
         if self.heading is not None:
             return self.heading
         names = [body.experiment.name for body in self.bodies]
-        return " against ".join(names) if len(names) <= _MOST_NAMES else f"{len(names)} experiments"
+        return ", ".join(names) if len(names) <= _MOST_NAMES else f"{len(names)} experiments"
 
     @property
     def pictures(self) -> list[Drawing]:

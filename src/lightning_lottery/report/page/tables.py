@@ -179,17 +179,24 @@ def _against(what: str, verdict: Verdict) -> str:
 
 
 def comparison_table(experiments: Sequence[Experiment]) -> Table:
-    """The answers of several experiments, and in what they differ."""
-    names = list(dict.fromkeys(name for one in experiments for name in one.differs))
-    header = ["experiment", *names, "seeds", "round 0", "smallest ticket as good", "cost"]
-    rows = []
-    for one in experiments:
-        cells = [one.name, *(one.differs.get(name, "") for name in names), str(len(one.runs))]
-        found = one.headline.row
-        rows.append(
-            [*cells, _dense(one.verdict), "none" if found is None else percent(found.density), _cost(one.runs)]
-        )
-    return Table("What differs, and what was found", header, rows)
+    """The answers of several experiments, and in what they differ: a column for each."""
+    names = dict.fromkeys(name for one in experiments for name in one.differs)
+    own = [name for name in names if not name.startswith("_")]  # LightningCLI adds hyperparameters of its own
+    rows = [
+        ["seeds", *(str(len(one.runs)) for one in experiments)],
+        ["round 0", *(_dense(one.verdict) for one in experiments)],
+        ["smallest ticket as good", *map(_smallest, experiments)],
+        ["cost, in trainings of round 0", *(_cost(one.runs) for one in experiments)],
+        *([name, *(one.differs.get(name, "") for one in experiments)] for name in own),
+    ]
+    return Table("Results, and what differs", ["", *(one.name for one in experiments)], rows)
+
+
+def _smallest(experiment: Experiment) -> str:
+    if experiment.verdict is None or 0 not in experiment.verdict:
+        return ""
+    found = experiment.headline.row
+    return "none" if found is None else percent(found.density)
 
 
 def _dense(verdict: Verdict | None) -> str:
@@ -201,4 +208,4 @@ def _dense(verdict: Verdict | None) -> str:
 
 def _cost(runs: Runs) -> str:
     table = cost_table(runs)
-    return "unknown" if table is None else f"{table.rows[-1][1]} trainings"
+    return "unknown" if table is None else table.rows[-1][1]
