@@ -6,8 +6,9 @@ Trains LeNet-300-100 on 5,000 MNIST images (batch 60, 1,680 steps), and torchvis
 224 (batch 16, 16 steps), with SGD and with Adam(fused=True): four plain Trainer.fit in a row, and one fit with
 LotteryTicketCallback(rounds=3, amount=0.2). Both take turns, so that slow phases of the machine affect both.
 Ratios are computed within a turn, from the start of the first training to the end of the last. A second ratio
-leaves out the time before and between the rounds: pruning, rewinding and writing tickets, which does not depend on
-the length of a round. Needs pip install 'lightning-lottery[demo]'.
+leaves out the time before, between and after the rounds: pruning, rewinding, writing tickets and the report, which
+does not depend on the length of a round. The report alone is timed, too. Needs
+pip install 'lightning-lottery[demo]'.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from quiet import quiet_trainer
 from torch import nn
 from torchvision.models import resnet18
 
-from lightning_lottery import LotteryTicketCallback
+from lightning_lottery import LotteryTicketCallback, Study
 from lightning_lottery.vision import Classifier, LeNet300100, TensorLoader
 
 TRAININGS = 4
@@ -54,7 +55,7 @@ OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]]
 }
 
 
-def plain(network: str, optimizer: str) -> tuple[float, float]:
+def plain(network: str, optimizer: str) -> tuple[float, float, float]:
     """Seconds of four fits in a row, each of a new model. Returned twice, since nothing happens in between."""
     make, data, epochs = CASES[network]
     loader = data()
@@ -63,11 +64,11 @@ def plain(network: str, optimizer: str) -> tuple[float, float]:
         seed_everything(0, verbose=False)
         quiet_trainer(epochs).fit(Classifier(make(), OPTIMIZERS[optimizer]), loader)
     taken = time.perf_counter() - started
-    return taken, taken
+    return taken, taken, 0.0
 
 
-def rounds(network: str, optimizer: str) -> tuple[float, float]:
-    """Seconds of one fit of four rounds with tickets and records on disk, and of the rounds alone."""
+def rounds(network: str, optimizer: str) -> tuple[float, float, float]:
+    """Seconds of one fit of four rounds with tickets, records and report on disk, of the rounds, of the report."""
     make, data, epochs = CASES[network]
     loader = data()
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +76,10 @@ def rounds(network: str, optimizer: str) -> tuple[float, float]:
         seed_everything(0, verbose=False)
         lottery = LotteryTicketCallback(rounds=TRAININGS - 1, amount=0.2, dirpath=folder, verbose=False)
         quiet_trainer(epochs, lottery).fit(Classifier(make(), OPTIMIZERS[optimizer]), loader)
-        return time.perf_counter() - started, sum(record.seconds for record in lottery.records)
+        taken = time.perf_counter() - started
+        started = time.perf_counter()
+        Study.read(folder).save_report(f"{folder}/report.html")
+        return taken, sum(record.seconds for record in lottery.records), time.perf_counter() - started
 
 
 def main() -> None:
@@ -88,9 +92,9 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     print(
         "| network | optimizer | plain fits (s) | rounds (s) | ratio: median (min to max) | without the time "
-        "between the rounds |"
+        "between the rounds | report (s) |"
     )
-    print("|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|")
     for network in arguments.networks:
         for optimizer in OPTIMIZERS:
             pairs = []
@@ -100,11 +104,13 @@ def main() -> None:
                 if turn:  # the first turn warms up
                     pairs.append((taken["plain"], taken["rounds"]))
             fits, callback = (median(taken[0] for taken in column) for column in zip(*pairs, strict=True))
+            report = median(b[2] for _, b in pairs)
             spreads = []
             for part in (0, 1):
                 ratios = sorted(b[part] / a[part] for a, b in pairs)
                 spreads.append(f"{median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
-            print(f"| {network} | {optimizer} | {fits:.2f} | {callback:.2f} | {' | '.join(spreads)} |", flush=True)
+            cells = [network, optimizer, f"{fits:.2f}", f"{callback:.2f}", *spreads, f"{report:.2f}"]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

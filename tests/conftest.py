@@ -3,6 +3,7 @@
 import gzip
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -62,10 +63,13 @@ def fashion_root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _no_reports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_reports(request: pytest.FixtureRequest) -> Iterator[None]:
     """Writes no report at the end of a fit, which takes seconds, unless a test uses the fixture ``reports``."""
-    if "reports" not in request.fixturenames:
-        monkeypatch.setattr("lightning_lottery.report.page.report.can_write_report", lambda: False)
+    # Not the fixture monkeypatch, which tests may undo.
+    with pytest.MonkeyPatch.context() as patch:
+        if "reports" not in request.fixturenames:
+            patch.setattr("lightning_lottery.report.page.report.can_write_report", lambda: False)
+        yield
 
 
 @pytest.fixture

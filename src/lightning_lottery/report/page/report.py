@@ -29,7 +29,6 @@ from lightning_lottery.storage import PICTURES
 if TYPE_CHECKING:
     from jinja2 import Template
 
-
 _MOST_NAMES = 3  # in a title
 
 
@@ -104,10 +103,10 @@ class Report:
     def save(self, path: str | os.PathLike[str]) -> list[Path]:
         """Writes the page, and its figures as ``report.png``, ``report_learning_curves.png``, … beside it.
 
+        Figures of an earlier report that this one lacks are removed.
+
         Args:
             path: The page, such as ``report.html``.
-
-        Figures of an earlier report that this one lacks are removed.
 
         Returns:
             The paths that were written, the page first.
