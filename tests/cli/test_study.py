@@ -178,7 +178,8 @@ def test_a_study_that_is_stopped_and_killed_gives_the_bits_of_an_undisturbed_one
         )
 
     first = start()
-    wait_for(begun(0, 1), seconds=120)
+    for seed in (0, 1):  # they train at the same time
+        wait_for(begun(seed, 1), seconds=120)
     os.killpg(first.pid, signal.SIGINT)  # Ctrl-C
     printed, _ = first.communicate(timeout=60)
     assert first.returncode == 130
