@@ -81,10 +81,9 @@ class Drawing:
         Args:
             title: What to write above the caption.
         """
-        content, lines = BytesIO(), [line for line in (title, self.caption) if line]
-        heading = self.figure.text(
-            0.02, 1.02, "\n".join(map(_wrapped, lines)), fontsize=8.5, color=INK, va="bottom"
-        )
+        content, letters = BytesIO(), int(15 * self.figure.get_figwidth())
+        lines = [textwrap.fill(line, letters) for line in (title, self.caption) if line]
+        heading = self.figure.text(0.02, 1.02, literal("\n".join(lines)), fontsize=8.5, color=INK, va="bottom")
         self._write(content, format="png", dpi=200, bbox_inches="tight", pad_inches=0.12)
         heading.remove()
         return content.getvalue()
@@ -186,10 +185,6 @@ def gradient(count: int) -> list[tuple[str, str]]:
     places = [index / max(count - 1, 1) for index in range(count)]
     # The ends of the colour map are hard to see on black, and on white.
     return [(to_hex(colours(0.85 * place)), to_hex(colours(0.25 + 0.7 * place))) for place in places]
-
-
-def _wrapped(text: str) -> str:
-    return literal(textwrap.fill(text, 64))
 
 
 def literal(text: str) -> str:
