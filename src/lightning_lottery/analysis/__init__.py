@@ -14,7 +14,7 @@ from lightning_lottery.analysis.statistics import (
     paired_difference,
     word_for,
 )
-from lightning_lottery.analysis.values import VerdictOptions, rows_of, verdict_of
+from lightning_lottery.analysis.values import VerdictOptions, full_trainings, rows_of, verdict_of
 from lightning_lottery.analysis.verdict import Quantity, Verdict, VerdictRow
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "VerdictOptions",
     "VerdictRow",
     "Word",
+    "full_trainings",
     "has_scipy",
     "holm",
     "layer_densities",

@@ -10,10 +10,8 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from lightning_lottery.storage import Replicate, RoundRecord, RunDescription, RunFolder
+from lightning_lottery.storage import Replicate, RoundRecord, RunDescription, RunFolder, Runs
 from lightning_lottery.tickets import TICKET_BRANCH, RoundId
-
-Runs = Mapping[int, Replicate]
 
 
 def layer_densities(runs: Runs) -> dict[int, dict[str, float]]:

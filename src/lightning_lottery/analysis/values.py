@@ -10,10 +10,8 @@ from lightning_lottery.analysis.question import Question
 from lightning_lottery.analysis.verdict import Training, Verdict
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import first_of
-from lightning_lottery.storage import Replicate, RoundRecord
+from lightning_lottery.storage import Replicate, RoundRecord, Runs
 from lightning_lottery.tickets import RoundId
-
-Runs = Mapping[int, Replicate]
 
 
 class VerdictOptions(TypedDict, total=False):
@@ -134,10 +132,10 @@ def verdict_of(runs: Runs, metric: str | None = None, options: VerdictOptions | 
 
 def trainings_of(runs: Runs, question: Question) -> list[Training]:
     """What all seeds have measured, by training, in the order of training."""
-    return [_training(entry, runs, question) for entry in _order(runs)]
+    return [_training(entry, runs, question) for entry in full_trainings(runs)]
 
 
-def _order(runs: Runs) -> list[RoundId]:
+def full_trainings(runs: Runs) -> list[RoundId]:
     """All full trainings, in the order of the run that has most of them; seeds may end at different rounds."""
     longest = max((run.records for run in runs.values()), key=len)
     ids = [record.id for record in longest]

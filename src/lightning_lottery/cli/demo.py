@@ -48,7 +48,7 @@ def demo(dirpath: Path = Path("lottery_demo"), seeds: int = 5) -> Path:
     check_integer("seeds", seeds, 1, "seeds=5")
     if not (report.can_write_report() and has_scipy()):
         raise ConfigurationError(
-            "The demo needs matplotlib, Jinja2 and SciPy, of which something is not installed. Write "
+            "The demo needs matplotlib, Jinja2 and SciPy, and at least one of them is not installed. Write "
             "pip install 'lightning-lottery[demo]'."
         )
     folders = [dirpath / f"seed_{seed}" for seed in range(seeds)]

@@ -1,11 +1,13 @@
 """Options that several commands share: which runs to read, and what to ask about them."""
 
-from typing import Any, Literal
+from typing import Literal, cast
 
 from jsonargparse import ArgumentParser, Namespace
 
+from lightning_lottery.analysis import VerdictOptions
+
 # The options of a verdict, beside the metric.
-QUESTION = ("on", "mode", "at", "tolerance", "confidence")
+_QUESTION = ("on", "mode", "at", "tolerance", "confidence")
 
 
 def add_runs(parser: ArgumentParser, what: str = "Folders of a study, or run folders.") -> None:
@@ -42,6 +44,6 @@ def add_question(parser: ArgumentParser) -> None:
     parser.add_argument("--confidence", type=float, default=0.95, help="Of the intervals (default: 0.95).")
 
 
-def asked(options: Namespace, *others: str) -> dict[str, Any]:
+def asked(options: Namespace, *others: str) -> VerdictOptions:
     """The options of a verdict, and others, by name."""
-    return {name: options[name] for name in (*QUESTION, *others)}
+    return cast(VerdictOptions, {name: options[name] for name in (*_QUESTION, *others)})

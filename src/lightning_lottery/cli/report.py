@@ -32,7 +32,7 @@ def write_report(options: Namespace) -> None:
     Raises:
         LotteryError: A folder or an option is invalid, or something that the report needs is missing.
     """
-    shown = experiments(options.runs, options.metric, asked(options), options.ignore)  # type: ignore[arg-type]
+    shown = experiments(options.runs, options.metric, asked(options), options.ignore)
     for path in Report.of(shown, options.title).save(options.output or _default_output(options.runs)):
         print(path)
 

@@ -126,27 +126,40 @@ def _notes(verdict: Verdict) -> list[str]:
     """What the tables mean, and what limits them."""
     question = verdict.question
     notes = [*_meaning(verdict), *_many_tests(verdict)]
-    if question.is_validation:
-        notes.append("All test metrics equal the validation metrics: the test set seems to be the validation set.")
-    elif question.is_test:
-        notes.append("Nothing was selected by the test set, unless you select by this table.")
-    elif question.is_monitored:
+    if question.is_monitored:
         notes.append(
             f"{question.metric} is monitored: best values, smallest_matching and stop rules select by it, so it "
             "should come from validation data."
         )
-    for row in verdict.rows:
-        if row.missing:
-            seeds = first_of([str(seed) for seed in row.missing], 10)
-            notes.append(f"{row.id}: {question.metric} is not a finite number for seed {seeds}.")
-        elif row.metric.n < len(verdict.seeds):
-            what = "tested" if question.is_test else "trained"
-            notes.append(f"{row.id} was {what} with {row.metric.n} of {len(verdict.seeds)} seeds.")
+    notes += limits(verdict, "table", lambda row: str(row.id))
     if any(row.steps is not None and row.steps.n < len(row.seeds_with_curve) for row in verdict.rows):
         notes.append(
             "Where not all seeds reach the value, steps and differences are those of the seeds that do. That "
             "favours the training that fails more often."
         )
+    return notes
+
+
+def limits(verdict: Verdict, what: str, name: Callable[[VerdictRow], str]) -> list[str]:
+    """What limits the numbers: where they were measured, and which seeds lack them.
+
+    Args:
+        verdict: The verdict.
+        what: What shows them, such as ``"table"``.
+        name: Names a training.
+    """
+    question, notes = verdict.question, []
+    if question.is_validation:
+        notes.append("All test metrics equal the validation metrics: the test set seems to be the validation set.")
+    elif question.is_test:
+        notes.append(f"Nothing was selected by the test set, unless you select by this {what}.")
+    for row in verdict.rows:
+        if row.missing:
+            seeds = first_of([str(seed) for seed in row.missing], 10)
+            notes.append(f"{name(row)}: {question.metric} is not a finite number for seed {seeds}.")
+        elif row.metric.n < len(verdict.seeds):
+            done = "tested" if question.is_test else "trained"
+            notes.append(f"{name(row)} was {done} with {row.metric.n} of {len(verdict.seeds)} seeds.")
     return notes
 
 

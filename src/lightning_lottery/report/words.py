@@ -1,6 +1,7 @@
 """What branches, metrics and densities are called in figures and on the page."""
 
 import re
+from typing import Any
 
 from lightning_lottery.analysis import Question, Verdict
 from lightning_lottery.tickets import SEARCH_BRANCH, TICKET_BRANCH
@@ -23,10 +24,10 @@ def branch_name(branch: str) -> str:
 def metric_name(question: Question) -> str:
     """What is measured, and when."""
     direction = " (lower is better)" if question.mode == "min" else ""
-    return f"{question.metric}{direction}, {moment(question)}"
+    return f"{question.metric}{direction}, {_moment(question)}"
 
 
-def moment(question: Question) -> str:
+def _moment(question: Question) -> str:
     """When the metric was measured."""
     if question.is_test:
         return f"test set, {'best' if question.at == 'best' else 'last'} weights"
@@ -53,6 +54,13 @@ def typeset(text: str) -> str:
     text = re.sub(r"(?<![\w.)-])-(?=\d| )", "\N{MINUS SIGN}", text)
     text = re.sub(r" (±) |(?<=\d) (%)", lambda part: part[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
     return re.sub(r"\[[^\]]*\]", lambda part: part[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
+
+
+def value_text(value: Any) -> str:
+    """A value of a configuration; empty for ``None``."""
+    if value is None:
+        return ""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def bytes_text(size: float) -> str:

@@ -1,4 +1,4 @@
-"""The figures of a run: in loggers after every round, and in the report at its end."""
+"""What people see of a run: figures in loggers, and the report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_lottery.storage import Records, Replicate, RoundRecord, RunDescri
 
 
 class RunReport:
-    """Shows the records of a run to people.
+    """Shows the results of a run: figures in loggers after every round, and the report at its end.
 
     Args:
         settings: The arguments.

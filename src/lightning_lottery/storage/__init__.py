@@ -37,7 +37,7 @@ from lightning_lottery.storage.names import (
 from lightning_lottery.storage.plain_values import to_plain
 from lightning_lottery.storage.record import Curve, RoundRecord, is_better, rounding
 from lightning_lottery.storage.records import Records, smallest_matching
-from lightning_lottery.storage.replicate import Replicate
+from lightning_lottery.storage.replicate import Replicate, Runs
 from lightning_lottery.storage.state import PendingPoint, RewindState, RunState, TrainedState
 from lightning_lottery.storage.tested import RoundTest
 from lightning_lottery.storage.tickets import Tickets
@@ -81,6 +81,7 @@ __all__ = [
     "RunDescription",
     "RunFolder",
     "RunState",
+    "Runs",
     "SearchLength",
     "StateDict",
     "Tickets",

@@ -71,3 +71,7 @@ class Replicate:
         """Whether every training has a record."""
         recorded = {record.id for record in self.records}
         return bool(self.plan) and recorded.issuperset(self.plan)
+
+
+# Runs of one experiment, by seed.
+Runs = Mapping[int, Replicate]

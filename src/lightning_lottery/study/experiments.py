@@ -1,13 +1,12 @@
-"""Finds out which of some runs are the same experiment, for a report that compares several."""
+"""Groups runs by experiment, for a report that compares several."""
 
 import os
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
-from typing import Any
 
 from lightning_lottery.analysis import VerdictOptions
-from lightning_lottery.report import Experiment, name_of
+from lightning_lottery.report import Experiment, name_of, value_text
 from lightning_lottery.rules import differences
 from lightning_lottery.storage import Replicate, RunDescription
 from lightning_lottery.study.replicates import Replicates, read_runs
@@ -93,16 +92,10 @@ def _differs(descriptions: Sequence[RunDescription], ignore: Sequence[str]) -> l
     )
     is_other_network = len(named) < len({(entry.part, entry.name) for entry in found})
     return [
-        {name: _value(getattr(description, part).get(name)) for part, name in named}
+        {name: value_text(getattr(description, part).get(name)) for part, name in named}
         | ({"prunable weights": f"{_prunable(description):,}"} if is_other_network else {})
         for description in descriptions
     ]
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return ""
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _prunable(description: RunDescription) -> int:

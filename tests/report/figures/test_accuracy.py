@@ -86,6 +86,19 @@ def test_several_experiments_are_in_one_figure():
     assert len(drawn["one"]) == 3
 
 
+def test_a_control_has_the_same_colour_in_all_figures():
+    names = ["mine", "shuffle_mask", "reinitialize", "other"]
+    records = [record(0, best=0.9, curve=((1, 0.9),)), record(1, best=0.9, curve=((1, 0.9),))]
+    runs = run_of(*records, *(record(1, name, best=0.8, curve=((1, 0.8),)) for name in names))
+    drawings = (figures.accuracy(verdict_of(runs)), figures.control_curves(runs))
+    colours = [
+        {line.get_label(): line.get_color() for line in drawing.figure.axes[0].lines} for drawing in drawings
+    ]
+    for label in ("mine", "shuffled mask", "random reinitialisation", "other"):
+        assert colours[0][label] == colours[1][label]
+    assert len({colours[0][label] for label in ("mine", "shuffled mask", "random reinitialisation", "other")}) == 4
+
+
 def test_a_training_without_a_value_is_left_out():
     needs("matplotlib")
     runs = run_of(record(0, best=0.9), record(1, best=None), record(2, best=0.8))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from math import nan
 from typing import TYPE_CHECKING, Any
 
 from lightning_lottery.analysis import Quantity, Verdict, VerdictRow
 from lightning_lottery.report.figures.drawing import (
-    INK,
     SOFT,
     Drawing,
     finish,
@@ -19,23 +17,13 @@ from lightning_lottery.report.figures.drawing import (
     new_figure,
     scale_densities,
     scale_rounds,
+    styles,
 )
 from lightning_lottery.report.words import base_name, branch_name, metric_name, percent
 from lightning_lottery.tickets import TICKET_BRANCH, RoundId
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-# The markers differ in greyscale.
-_STYLES = {TICKET_BRANCH: ("#0072b2", "o"), "reinitialize": ("#d55e00", "s"), "shuffle_mask": ("#009e73", "^")}
-_OTHERS = (
-    ("#cc79a7", "D"),
-    ("#e69f00", "v"),
-    ("#56b4e9", "P"),
-    (INK, "X"),
-    ("#7f6000", "*"),
-    ("#999999", "<"),
-)
 
 
 @dataclass(frozen=True)
@@ -94,10 +82,8 @@ def series_of(
     Returns:
         The curves by branch; branches without a value are left out.
     """
-    by_round, others = has_equal_densities(verdict), cycle(_OTHERS)
-    found = {}
-    for branch in verdict.branches():
-        colour, marker = _STYLES.get(branch) or next(others)
+    by_round, found = has_equal_densities(verdict), {}
+    for branch, (colour, marker) in styles(verdict.branches()).items():
         shown = [(row, quantity) for row in verdict[branch].values() if (quantity := take(row)) is not None]
         if any(quantity.n for _, quantity in shown):
             found[branch] = Series(
@@ -138,7 +124,7 @@ def accuracy(verdict: Verdict, tickets_alone: bool = False) -> Drawing:
     _draw(axes, verdict, tickets_alone)
     what = "Tickets alone" if tickets_alone else "Tickets and controls" if _has_controls(verdict) else "Tickets"
     name = "tickets" if tickets_alone else "accuracy"
-    return Drawing(name, figure, _alt(verdict, tickets_alone), f"{what}. {_legend(verdict)}")
+    return Drawing(name, figure, _alt(verdict, tickets_alone), f"{what}. {_key(verdict)}")
 
 
 def overview(verdict: Verdict) -> Drawing:
@@ -149,10 +135,10 @@ def overview(verdict: Verdict) -> Drawing:
         _draw(axes, verdict, tickets_alone)
         if has_controls:
             axes.set_title("tickets alone" if tickets_alone else "tickets and controls", fontsize=9.5)
-    return Drawing("accuracy", figure, _alt(verdict), _legend(verdict))
+    return Drawing("accuracy", figure, _alt(verdict), _key(verdict))
 
 
-def _legend(verdict: Verdict) -> str:
+def _key(verdict: Verdict) -> str:
     """What the parts of the figure mean."""
     bands = " Bands: one standard deviation over the seeds." if len(verdict.seeds) > 1 else ""
     axis = "" if has_equal_densities(verdict) else " The axis of densities is logarithmic."
@@ -191,8 +177,7 @@ def compared(verdicts: Mapping[str, Verdict]) -> Drawing:
     figure, (axes,) = new_figure()
     densities: set[float] = set()
     ends = []
-    styles = cycle([*_STYLES.values(), *_OTHERS])
-    for (name, verdict), (colour, marker) in zip(verdicts.items(), styles, strict=False):
+    for (name, verdict), (colour, marker) in zip(verdicts.items(), styles(verdicts).values(), strict=True):
         rows = [row for row in map(verdict.__getitem__, verdict) if row.metric.mean is not None]
         places, values = [row.density for row in rows], [row.metric.mean or 0.0 for row in rows]
         halves = [row.metric.deviation or 0.0 for row in rows]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from io import BytesIO, StringIO
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_lottery.files import write_atomically
+from lightning_lottery.tickets import TICKET_BRANCH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,6 +37,17 @@ DARK = {
     "#7f6000": "#c7a53a",
     "#999999": "#c3c3c3",
 }
+
+# The markers differ in greyscale.
+_STYLES = {TICKET_BRANCH: ("#0072b2", "o"), "reinitialize": ("#d55e00", "s"), "shuffle_mask": ("#009e73", "^")}
+_OTHERS = (
+    ("#cc79a7", "D"),
+    ("#e69f00", "v"),
+    ("#56b4e9", "P"),
+    (INK, "X"),
+    ("#7f6000", "*"),
+    ("#999999", "<"),
+)
 
 
 @dataclass(frozen=True)
@@ -174,6 +187,17 @@ def _apart(densities: Sequence[float]) -> list[float]:
         if not apart or apart[-1] / density >= span ** (1 / 7):
             apart.append(density)
     return apart
+
+
+def styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """A colour and a marker for each branch, the same in all figures; or for each experiment.
+
+    Args:
+        names: The names in their order. Some branches have colours of their own.
+    """
+    names = list(names)
+    others = cycle(_OTHERS if TICKET_BRANCH in names else (*_STYLES.values(), *_OTHERS))
+    return {name: _STYLES.get(name) or next(others) for name in names}
 
 
 def gradient(count: int) -> list[tuple[str, str]]:

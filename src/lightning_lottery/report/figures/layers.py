@@ -22,7 +22,7 @@ _MOST_NUMBERS = 40  # rows, if there are numbers in them
 _MOST_TICKS = 8
 _LEAST = 1e-4  # smaller densities have the colour of this one
 _LONGEST_NAME = 22
-_MOST_IMAGES, _MOST_FILTERS = 4, 100
+_MOST_FILTERS = 100
 
 
 def layers(by_round: Mapping[int, Mapping[str, float]], densities: Mapping[int, float]) -> Drawing | None:
@@ -69,12 +69,12 @@ def first_layer(layer: FirstLayer, densities: Mapping[int, float]) -> Drawing:
     """Draws the surviving weights of the first layer as images.
 
     Args:
-        layer: The images.
+        layer: The images. Filters of a convolution are drawn for the last round only.
         densities: The density of the whole ticket, by round.
     """
     from matplotlib import colormaps
 
-    rounds = list(layer.images)[-_MOST_IMAGES:] if layer.is_pixels else list(layer.images)[-1:]
+    rounds = list(layer.images) if layer.is_pixels else list(layer.images)[-1:]
     height = 1.4 + 1.6 / len(rounds) if layer.is_pixels else 3.4
     figure, panels = new_figure(height=height, panels=len(rounds))
     colours = colormaps["magma"].with_extremes(bad=SOFT)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import cycle
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lightning_lottery.analysis import Verdict, mean_curve
+from lightning_lottery.analysis import Verdict, full_trainings, mean_curve
 from lightning_lottery.report.figures.accuracy import draw_series, has_equal_densities, series_of
 from lightning_lottery.report.figures.drawing import (
     DARK,
@@ -17,10 +16,11 @@ from lightning_lottery.report.figures.drawing import (
     legend,
     literal,
     new_figure,
+    styles,
     whole_steps,
 )
 from lightning_lottery.report.words import base_name, branch_name, percent, round_0_name
-from lightning_lottery.storage import Replicate, RoundRecord
+from lightning_lottery.storage import RoundRecord, Runs
 from lightning_lottery.tickets import RoundId
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 _MOST_LABELS = 7
 _FEWEST_STEPS = 2  # later trainings that reach the value, for a figure
-_CONTROLS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6000", "#999999")
-
-Runs = Mapping[int, Replicate]
 
 
 def learning_curves(runs: Runs) -> Drawing | None:
@@ -42,7 +39,7 @@ def learning_curves(runs: Runs) -> Drawing | None:
     Returns:
         The figure; ``None`` if no curve is known.
     """
-    tickets = [entry for entry in _trainings(runs) if entry.is_ticket]
+    tickets = [entry for entry in full_trainings(runs) if entry.is_ticket]
     found = {entry: curve for entry in tickets if (curve := _curve(runs, entry))}
     if not found:
         return None
@@ -85,18 +82,18 @@ def control_curves(runs: Runs) -> Drawing | None:
     Returns:
         The figure; ``None`` if there are no controls, or no curves.
     """
-    trainings = _trainings(runs)
+    trainings = full_trainings(runs)
     number = max((entry.number for entry in trainings if entry.is_control), default=None)
     if number is None:
         return None
-    shown = [e for e in trainings if e == RoundId(0) or (e.number == number and not e.is_search)]
+    shown = [e for e in trainings if e == RoundId(0) or e.number == number]
     found = {entry: curve for entry in shown if (curve := _curve(runs, entry))}
     if not any(entry.is_control for entry in found):
         return None
     figure, (axes,) = new_figure()
-    others = cycle(_CONTROLS)
+    own = styles(dict.fromkeys(entry.branch for entry in trainings))
     for entry, curve in found.items():
-        colour = next(others) if entry.is_control else "#0072b2" if entry.number else INK
+        colour = INK if entry == RoundId(0) else own[entry.branch][0]
         style = "-" if entry == RoundId(number) else "--"
         first = round_0_name(_record(runs, RoundId(0)).density) if entry == RoundId(0) else "ticket"
         label = branch_name(entry.branch) if entry.is_control else first
@@ -156,11 +153,6 @@ def _mark_those_that_never_do(axes: Axes, verdict: Verdict) -> None:
         if row.id.is_ticket and row.steps is not None and row.seeds_with_curve and not row.steps.n:
             place = row.round if by_round else row.density
             axes.plot(place, 0.97, "x", color="#0072b2", transform=axes.get_xaxis_transform(), clip_on=False)
-
-
-def _trainings(runs: Runs) -> list[RoundId]:
-    """All trainings with records, in the order of training."""
-    return sorted({record.id for run in runs.values() for record in run.records})
 
 
 def _record(runs: Runs, entry: RoundId) -> RoundRecord:

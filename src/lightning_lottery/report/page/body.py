@@ -106,7 +106,7 @@ def _why_no_curves(experiment: Experiment) -> list[str]:
     if any(record.curve for run in experiment.runs.values() for record in run.records):
         return ["The curves of the seeds have no step in common."]
     if experiment.densities and not any(run.monitor for run in experiment.runs.values()):
-        return ["Curves are recorded only of a monitored metric."]
+        return ["Curves are recorded only for a monitored metric."]
     return []
 
 

@@ -12,10 +12,8 @@ from statistics import mean
 from lightning_lottery.analysis import Verdict, VerdictOptions, verdict_of
 from lightning_lottery.report.headline import Headline
 from lightning_lottery.report.words import metric_name
-from lightning_lottery.storage import Replicate
+from lightning_lottery.storage import Replicate, Runs
 from lightning_lottery.tickets import TICKET_BRANCH
-
-Runs = Mapping[int, Replicate]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """What the tables of the page mean, and what limits them: each note only where it applies."""
 
 from lightning_lottery.analysis import ENOUGH_SEEDS, Verdict
-from lightning_lottery.plain import first_of
 from lightning_lottery.report.headline import is_uncertain
 from lightning_lottery.report.page.tables import training_name
+from lightning_lottery.report.verdict import limits
 from lightning_lottery.report.words import base_name
 
 
@@ -11,22 +11,12 @@ def verdict_notes(verdict: Verdict) -> list[str]:
     """Notes below the tables of tickets and controls."""
     question = verdict.question
     notes = _words(verdict) if 0 in verdict else []
-    if question.is_validation:
-        notes.append("All test metrics equal the validation metrics: the test set seems to be the validation set.")
-    elif question.is_test:
-        notes.append("Nothing was selected by the test set, unless you select by this page.")
-    elif question.is_monitored and question.at == "best":
+    if question.is_monitored and question.at == "best":
         notes.append(
             f"Each value is the best one of a training, so {question.metric} should come from validation data, "
             "and is a little too good."
         )
-    for row in verdict.rows:
-        if row.missing:
-            seeds = first_of([str(seed) for seed in row.missing], 10)
-            notes.append(f"{training_name(row)}: {question.metric} is not a finite number for seed {seeds}.")
-        elif row.metric.n < len(verdict.seeds):
-            notes.append(f"{training_name(row)}: {row.metric.n} of {len(verdict.seeds)} seeds have finished it.")
-    return notes
+    return [*notes, *limits(verdict, "page", training_name)]
 
 
 def _words(verdict: Verdict) -> list[str]:
@@ -35,9 +25,9 @@ def _words(verdict: Verdict) -> list[str]:
         return [f"With fewer than {ENOUGH_SEEDS} seeds, differences have no intervals and tickets no verdict."]
     question = verdict.question
     better, worse = ("above", "below") if question.mode == "max" else ("below", "above")
-    matching = f" Matching: no part of it is more than {question.tolerance:g} worse than 0." * bool(
-        question.tolerance
-    )
+    matching = ""
+    if question.tolerance:
+        matching = f" Matching: no part of it is more than {question.tolerance:g} worse than 0."
     notes = [
         f"Differences are between trainings with the same seed, with {100 * question.confidence:g} % intervals "
         f"of Student's t. Winning: the interval lies {better} 0.{matching} Worse: it lies {worse} 0. "
@@ -47,7 +37,8 @@ def _words(verdict: Verdict) -> list[str]:
         notes.append("No tolerance was set, so that a ticket must be better than the dense network to count.")
     rows = [verdict[number] for number in verdict if number]
     if len(rows) > 1:
-        star = " *: the word does not hold then." if any(is_uncertain(row, question) for row in rows) else ""
+        is_starred = any(is_uncertain(row, question) for row in rows)
+        star = " A star marks words that do not hold after this adjustment." if is_starred else ""
         notes.append(
             f"Each interval holds for one density; p (Holm) is adjusted for all {len(rows)} tickets.{star}"
         )

@@ -83,11 +83,11 @@ class Report:
         """The figures for PNG files and loggers, each with a name of its own."""
         if self.comparison is not None:
             return [] if self.comparison.drawing is None else [self.comparison.drawing]
-        body = self.bodies[0]
-        others = [drawing for drawing in body.drawings if drawing.name not in ("accuracy", "tickets")]
-        verdict = body.experiment.verdict
-        has_accuracy = verdict is not None and len(others) < len(body.drawings)
-        return [figures.overview(verdict), *others] if verdict is not None and has_accuracy else others
+        drawings, verdict = self.bodies[0].drawings, self.bodies[0].experiment.verdict
+        others = [drawing for drawing in drawings if drawing.name not in ("accuracy", "tickets")]
+        if verdict is None or len(others) == len(drawings):
+            return others
+        return [figures.overview(verdict), *others]  # instead of one figure for each of its panels
 
     def html(self) -> str:
         """The page, which needs nothing outside it."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from lightning_lottery.storage import Replicate
+from lightning_lottery.report.words import value_text
+from lightning_lottery.storage import Runs
 
 # Values of a Trainer's description that mean that nothing was set.
 _UNSET: tuple[Any, ...] = (None, "None", "", [], {})
@@ -29,7 +30,7 @@ class Setup:
     commands: Sequence[Sequence[str]]
 
     @classmethod
-    def of(cls, runs: Mapping[int, Replicate]) -> Setup:
+    def of(cls, runs: Runs) -> Setup:
         """Reads it from the descriptions of some runs."""
         known = [run.description for run in runs.values()]
         first = known[0]
@@ -52,7 +53,7 @@ class Setup:
         return cls(shown, _about(runs), [re.split(r" (?=--)", command) for command in commands])
 
 
-def _about(runs: Mapping[int, Replicate]) -> str:
+def _about(runs: Runs) -> str:
     first = next(iter(runs.values()))
     sizes = [f"{record.parameters:,} parameters" for record in first.records][:1]
     return ", ".join([*filter(None, [first.description.environment.get("module")]), *sizes])
@@ -64,16 +65,12 @@ def _shown(
     """The values that are set, as text: of several runs, all different ones."""
     names = dict.fromkeys(name for values in each for name in values if is_shown(name))
     found = {
-        name: dict.fromkeys(_text(values[name]) for values in each if values.get(name) not in _UNSET)
+        name: dict.fromkeys(value_text(values[name]) for values in each if values.get(name) not in _UNSET)
         for name in names
     }
     return {name.removesuffix("_version"): " or ".join(values) for name, values in found.items() if values}
 
 
-def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _seeded(runs: Mapping[int, Replicate]) -> str:
+def _seeded(runs: Runs) -> str:
     known = [run.description.seed_everything is not None for run in runs.values()]
-    return "yes" if all(known) else "no, so the initial values cannot be drawn again" if not any(known) else "some"
+    return "yes" if all(known) else "no" if not any(known) else "some"

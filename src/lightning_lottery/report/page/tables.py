@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
 
@@ -12,10 +12,8 @@ from lightning_lottery.report.headline import is_uncertain
 from lightning_lottery.report.page.experiment import Experiment
 from lightning_lottery.report.verdict import Show, p_texts, paired_text, shown_with, spread_text, word_text
 from lightning_lottery.report.words import base_name, branch_name, bytes_text, percent
-from lightning_lottery.storage import Cost, Replicate, RoundRecord, RunFolder
+from lightning_lottery.storage import Cost, RoundRecord, RunFolder, Runs
 from lightning_lottery.tickets import TICKET_BRANCH
-
-Runs = Mapping[int, Replicate]
 
 
 @dataclass(frozen=True)
