@@ -19,8 +19,8 @@ MODULES = [module.name for module in pkgutil.walk_packages([str(SOURCE)], "light
 ROOMS = [
     ["errors"],
     ["files", "plain", "attributes"],
-    ["masks", "vision", "channels"],
-    ["pruning"],
+    ["literature", "masks", "channels"],
+    ["vision", "pruning"],
     ["tickets"],
     ["storage"],
     ["analysis"],
@@ -34,7 +34,7 @@ ROOMS = [
 ]
 HEIGHT = {room: number for number, line in enumerate(ROOMS) for room in line}
 WITHOUT_LIGHTNING = [
-    *("errors", "files", "plain", "attributes", "masks", "channels"),
+    *("errors", "files", "plain", "attributes", "literature", "masks", "channels"),
     *("pruning", "tickets", "storage", "analysis", "rules", "report", "export", "study"),
 ]
 # Names that users import from a room; other rooms need not take them.
@@ -50,7 +50,12 @@ PUBLIC = {
         "word_for",
     },
     "masks": {"Masks", "density", "fingerprint", "kept", "pack", "prunable", "prune_smallest", "unpack"},
-    "vision": {"Classifier", "FashionMNIST", "LeNet300100", "MLP", "MNIST", "MNIST5000", "TensorLoader"},
+    "literature": {"published"},
+    "vision": {
+        *("CIFAR10", "CIFAR100", "CifarResNet", "CifarVGG", "CifarViT", "Classifier", "Conv2", "Conv4", "Conv6"),
+        *("CropAndFlip", "EMNIST", "FashionMNIST", "KMNIST", "LeNet300100", "MLP", "MNIST", "MNIST5000", "SVHN"),
+        *("TensorLoader", "ToFloat", "WarmUpAndDrops", "WideResNet"),
+    },
     "cli": {"LotteryCLI", "main"},
     "export": {
         *("ExportReport", "Latency", "Measurement", "OnnxNetwork", "SemiStructuredLinear", "SparseLinear"),

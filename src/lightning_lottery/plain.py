@@ -4,13 +4,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from lightning_lottery.errors import ConfigurationError
 
+Choice = TypeVar("Choice")
 Interval = Literal[
     "above 0",
     "of at least 0",
@@ -100,6 +101,25 @@ def check_list(what: str, value: object, example: str) -> None:
     """
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise ConfigurationError(f"{what}={value!r} is not a list. Write for example {example}.")
+
+
+def check_choice(what: str, value: Choice, choices: Sequence[object]) -> Choice:
+    """Checks that an argument is one of a few values.
+
+    Args:
+        what: The name of the argument.
+        value: Its value.
+        choices: The allowed values.
+
+    Returns:
+        The value.
+
+    Raises:
+        ConfigurationError: It is another one.
+    """
+    if value not in choices:
+        raise ConfigurationError(f"{what}={value!r} must be one of {', '.join(map(repr, choices))}.")
+    return value
 
 
 def check_integer(what: str, value: object, at_least: int, example: str) -> int:

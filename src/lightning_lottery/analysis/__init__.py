@@ -1,5 +1,6 @@
 """What runs and tickets show: statistics over seeds, the verdict, the overlap of two tickets."""
 
+from lightning_lottery.analysis.beside import Beside, beside_published
 from lightning_lottery.analysis.held_out import record_tests
 from lightning_lottery.analysis.layers import FirstLayer, layer_densities
 from lightning_lottery.analysis.mean_curve import mean_curve
@@ -19,6 +20,7 @@ from lightning_lottery.analysis.verdict import Quantity, Verdict, VerdictRow
 
 __all__ = [
     "ENOUGH_SEEDS",
+    "Beside",
     "FirstLayer",
     "Overlap",
     "PairedDifference",
@@ -29,6 +31,7 @@ __all__ = [
     "VerdictOptions",
     "VerdictRow",
     "Word",
+    "beside_published",
     "full_trainings",
     "has_scipy",
     "holm",

@@ -19,6 +19,8 @@ from lightning_lottery.cli.analyse import add_arguments as add_analyse_arguments
 from lightning_lottery.cli.analyse import analyse
 from lightning_lottery.cli.demo import demo
 from lightning_lottery.cli.one_folder import write_into
+from lightning_lottery.cli.recipes import add_arguments as add_recipes_arguments
+from lightning_lottery.cli.recipes import show_recipes
 from lightning_lottery.cli.report import add_arguments as add_report_arguments
 from lightning_lottery.cli.report import write_report
 from lightning_lottery.cli.study import add_arguments as add_study_arguments
@@ -42,10 +44,15 @@ class LotteryCLI(CommandLine):
         return {
             "analyse": Command("Compares and tests the runs of a study.", add_analyse_arguments, run_analyse),
             "demo": Command.of(demo),
+            "recipes": Command("Lists the experiments of papers.", add_recipes_arguments, show_recipes),
             "report": Command("Writes a page about runs, for people.", add_report_arguments, write_report),
             "study": Command("Runs the same fit with several seeds.", add_study_arguments, run_study),
             "ticket": Command("Shows, compares, converts, exports and ships tickets.", add_ticket, run_ticket),
         }
+
+    def replaced(self, words: Sequence[str]) -> Sequence[str]:
+        """The command line of a fit, with the files of recipes instead of their names."""
+        return vision.with_files(words)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the options for the run folder, and for resuming a run."""

@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning_lottery.analysis import has_scipy
 from lightning_lottery.callback import LotteryTicketCallback
 from lightning_lottery.cli.one_folder import lottery_of
+from lightning_lottery.cli.recipes import name_of_config
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import check_integer
 from lightning_lottery.report import verdict_text
@@ -20,7 +21,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.usage = "%(prog)s --config CONFIG [options] [-- overrides of fit]"
     parser.add_argument(
-        "--config", required=True, action="append", help="The configuration of a fit (repeatable)."
+        "--config",
+        required=True,
+        action="append",
+        help="The configuration of a fit: a file, or recipe:NAME (repeatable).",
     )
     parser.add_argument(
         "--seeds",
@@ -70,7 +74,7 @@ def study(parse: Callable[[list[str]], Namespace], options: Namespace) -> None:
     _check_overrides(options.overrides)
     words = [*(word for path in options.config for word in ("--config", path)), *options.overrides]
     program = [sys.executable, "-m", "lightning_lottery", "fit"]
-    dirpath = options.dirpath or Path("runs") / Path(options.config[-1]).stem
+    dirpath = options.dirpath or Path("runs") / name_of_config(options.config[-1])
     experiment = Study(dirpath, [*program, *words, *FIT_OPTIONS], seeds)
     _check_callback(parse(list(experiment.jobs()[0].command[len(program) :])))
     if options.ray is None:

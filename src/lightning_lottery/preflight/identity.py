@@ -55,13 +55,19 @@ def describe_run(
         hyperparameters={name: described(value) for name, value in module.hparams.items()},
         seed_everything=seed_given(),
         plan=Plan.of(settings).names,
-        environment={
-            "module": type(module).__name__,
-            "device": module.device.type,
-            "python": platform.python_version(),
-        },
+        environment=_environment(module),
         command=command_line(),
     )
+
+
+def _environment(module: LightningModule) -> dict[str, str]:
+    data: object = module.trainer.datamodule  # type: ignore[attr-defined]
+    return {
+        "module": type(module).__name__,
+        **({} if data is None else {"data": type(data).__name__}),
+        "device": module.device.type,
+        "python": platform.python_version(),
+    }
 
 
 def command_line() -> str:

@@ -5,7 +5,7 @@ from lightning_lottery.report.page import Experiment, Report, can_write_report, 
 from lightning_lottery.report.text import aligned, cost_table, line, progress, scalars, table
 from lightning_lottery.report.tickets import ascii_bars, overlap_text, ticket_text
 from lightning_lottery.report.verdict import interval_text, verdict_text, word_text
-from lightning_lottery.report.words import value_text
+from lightning_lottery.report.words import percent, value_text
 
 __all__ = [
     "Drawing",
@@ -21,6 +21,7 @@ __all__ = [
     "line",
     "name_of",
     "overlap_text",
+    "percent",
     "progress",
     "report_after_training",
     "scalars",

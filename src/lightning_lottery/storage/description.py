@@ -24,8 +24,8 @@ class RunDescription:
             runs of older versions.
         input_shape: The shape of the first tensor in a training batch, without the first dimension; ``None`` until
             a batch was trained.
-        environment: The class of the LightningModule, the device and the version of Python. Empty in runs of older
-            versions.
+        environment: The classes of the LightningModule and of the LightningDataModule, if there is one, the device
+            and the version of Python. Runs of older versions lack some.
         command: The command that has started the run, if there was one; empty in runs of older versions.
         flops: The floating-point operations of one batch; ``None`` until a batch was trained.
         provenance: How the tickets are found: criterion, scope, pattern, rewind, seed, versions.

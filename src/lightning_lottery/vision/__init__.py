@@ -1,7 +1,59 @@
-"""Models and data for the demo and the examples. Nothing else in the package uses them."""
+"""Networks, data and schedules of the papers, for experiments and examples. Only commands use them."""
 
 from lightning_lottery.vision.classifier import Classifier
-from lightning_lottery.vision.data import MNIST, MNIST5000, FashionMNIST, TensorLoader
-from lightning_lottery.vision.networks import MLP, LeNet300100
+from lightning_lottery.vision.data import (
+    CIFAR10,
+    CIFAR100,
+    EMNIST,
+    KMNIST,
+    MNIST,
+    MNIST5000,
+    SVHN,
+    CropAndFlip,
+    FashionMNIST,
+    TensorLoader,
+    ToFloat,
+)
+from lightning_lottery.vision.networks import (
+    MLP,
+    CifarResNet,
+    CifarVGG,
+    CifarViT,
+    Conv2,
+    Conv4,
+    Conv6,
+    LeNet300100,
+    WideResNet,
+)
+from lightning_lottery.vision.recipes import PREFIX, Recipe, recipe, recipes, with_files
+from lightning_lottery.vision.schedules import WarmUpAndDrops
 
-__all__ = ["MLP", "MNIST", "MNIST5000", "Classifier", "FashionMNIST", "LeNet300100", "TensorLoader"]
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "EMNIST",
+    "KMNIST",
+    "MLP",
+    "MNIST",
+    "MNIST5000",
+    "PREFIX",
+    "SVHN",
+    "CifarResNet",
+    "CifarVGG",
+    "CifarViT",
+    "Classifier",
+    "Conv2",
+    "Conv4",
+    "Conv6",
+    "CropAndFlip",
+    "FashionMNIST",
+    "LeNet300100",
+    "Recipe",
+    "TensorLoader",
+    "ToFloat",
+    "WarmUpAndDrops",
+    "WideResNet",
+    "recipe",
+    "recipes",
+    "with_files",
+]

@@ -1,15 +1,18 @@
 """A LightningModule for image classification."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
+
+from lightning_lottery.plain import check_choice
 
 
 def _sgd(parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -25,8 +28,9 @@ class Classifier(LightningModule):
     Args:
         network: Maps images to logits of shape (batch, classes).
         optimizer: Makes an optimizer for given parameters; by default SGD with learning rate 0.1.
-        scheduler: Makes a learning-rate scheduler for the optimizer, stepped once per epoch.
+        scheduler: Makes a learning-rate scheduler for the optimizer.
         classes: Number of classes.
+        interval: How often the scheduler is stepped: once per ``"epoch"`` or once per ``"step"``.
     """
 
     def __init__(
@@ -35,11 +39,13 @@ class Classifier(LightningModule):
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = _sgd,
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         classes: int = 10,
+        interval: Literal["epoch", "step"] = "epoch",
     ) -> None:
         super().__init__()
         self.network = network
         self._optimizer = optimizer
         self._scheduler = scheduler
+        self._interval = check_choice("interval", interval, ("epoch", "step"))
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(classes, average="micro")
 
@@ -80,7 +86,10 @@ class Classifier(LightningModule):
         self.log(f"{stage}_loss", loss, batch_size=len(labels))
         self.log(f"{stage}_acc", accuracy, prog_bar=True, batch_size=len(labels))
 
-    def configure_optimizers(self) -> Optimizer | tuple[list[Optimizer], list[LRScheduler]]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, and the scheduler if given."""
         optimizer = self._optimizer(self.parameters())
-        return optimizer if self._scheduler is None else ([optimizer], [self._scheduler(optimizer)])
+        if self._scheduler is None:
+            return optimizer
+        scheduler: LRSchedulerConfigType = {"scheduler": self._scheduler(optimizer), "interval": self._interval}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}

@@ -4,6 +4,7 @@ from lightning_lottery.report.figures.accuracy import accuracy, compared, overvi
 from lightning_lottery.report.figures.drawing import Drawing, can_draw
 from lightning_lottery.report.figures.layers import first_layer, layers, spread
 from lightning_lottery.report.figures.learning import control_curves, learning_curves, steps_to_dense
+from lightning_lottery.report.figures.published import published
 
 __all__ = [
     "Drawing",
@@ -15,6 +16,7 @@ __all__ = [
     "layers",
     "learning_curves",
     "overview",
+    "published",
     "spread",
     "steps_to_dense",
 ]

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from lightning_lottery.analysis import FirstLayer, layer_densities
+from lightning_lottery.analysis import FirstLayer, beside_published, layer_densities
 from lightning_lottery.report import figures
 from lightning_lottery.report.figures import Drawing
 from lightning_lottery.report.headline import Headline
 from lightning_lottery.report.page.experiment import Experiment
-from lightning_lottery.report.page.notes import step_notes, verdict_notes
+from lightning_lottery.report.page.notes import published_notes, step_notes, verdict_notes
 from lightning_lottery.report.page.setup import Setup
 from lightning_lottery.report.page.tables import (
     Table,
     control_table,
     cost_table,
+    published_table,
     size_table,
     step_table,
     ticket_table,
@@ -69,6 +70,7 @@ class Body:
         """
         sections = [
             _results(experiment),
+            *_published(experiment),
             _learning(experiment),
             _steps(experiment),
             _survivors(experiment),
@@ -95,6 +97,21 @@ def _results(experiment: Experiment) -> Section:
     drawings = [figures.accuracy(verdict, alone) for alone in ((False, True) if has_controls else (False,))]
     tables = _known(ticket_table(verdict), control_table(verdict))
     return Section(f"{verdict.question.metric} against density", drawings, tables, verdict_notes(verdict))
+
+
+def _published(experiment: Experiment) -> list[Section]:
+    """The published numbers, if the experiment is one of a paper that the package knows."""
+    if experiment.verdict is None:
+        return []
+    return [
+        Section(
+            f"Beside {beside.published.paper.authors}",
+            [figures.published(beside)],
+            [published_table(beside)],
+            published_notes(beside),
+        )
+        for beside in beside_published(experiment.runs, experiment.verdict.question)
+    ]
 
 
 def _learning(experiment: Experiment) -> Section:

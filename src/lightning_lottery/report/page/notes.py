@@ -1,10 +1,10 @@
 """What the tables of the page mean, and what limits them: each note only where it applies."""
 
-from lightning_lottery.analysis import ENOUGH_SEEDS, Verdict
+from lightning_lottery.analysis import ENOUGH_SEEDS, Beside, Verdict
 from lightning_lottery.report.headline import is_uncertain
 from lightning_lottery.report.page.tables import training_name
 from lightning_lottery.report.verdict import limits
-from lightning_lottery.report.words import base_name
+from lightning_lottery.report.words import base_name, metric_name
 
 
 def verdict_notes(verdict: Verdict) -> list[str]:
@@ -52,4 +52,22 @@ def step_notes(verdict: Verdict) -> list[str]:
     notes = [f"Never as good as the {base_name(verdict)}: {'; '.join(never)}."] if never else []
     if any(row.steps is not None and 0 < row.steps.n < len(row.seeds_with_curve) for row in asked):
         notes.append("Where only some seeds reach it, the mean favours the training that fails more often.")
+    return notes
+
+
+def published_notes(beside: Beside) -> list[str]:
+    """Notes below the published numbers: whose they are, and in what the runs differ from them."""
+    numbers, question = beside.published, beside.question
+    notes = [
+        f"Published: {numbers.paper.title}, arXiv:{numbers.paper.arxiv}. Means and sample standard deviations of "
+        f"{numbers.paper.trainings} trainings, after {numbers.network.epochs} epochs."
+    ]
+    if not question.is_test:
+        notes.append(
+            f"The authors give test accuracies; {metric_name(question)} is not one. To measure that, run "
+            "lightning-lottery analyse test."
+        )
+    if beside.epochs != numbers.network.epochs:
+        ours = "not given in epochs" if beside.epochs is None else f"{beside.epochs} epochs long"
+        notes.append(f"Rounds here are {ours}, so a difference says nothing about the method.")
     return notes

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
 
-from lightning_lottery.analysis import ENOUGH_SEEDS, PairedDifference, Verdict, VerdictRow
+from lightning_lottery.analysis import ENOUGH_SEEDS, Beside, PairedDifference, Verdict, VerdictRow
 from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.literature import PublishedValue
 from lightning_lottery.report.headline import is_uncertain
 from lightning_lottery.report.page.experiment import Experiment
 from lightning_lottery.report.verdict import Show, p_texts, paired_text, shown_with, spread_text, word_text
@@ -57,6 +58,29 @@ def ticket_table(verdict: Verdict) -> Table:
         rows.append(cells)
         words.append(row.word or "" if has_words else "")
     return Table("Tickets", header, rows, words)
+
+
+def published_table(beside: Beside) -> Table:
+    """Our accuracies beside published ones, with the difference in the authors' standard deviations."""
+    show = shown_with([row.ours for row in beside.rows])
+    rows = [
+        [
+            percent(row.density),
+            spread_text(row.ours, show),
+            "-" if row.theirs is None else _published_text(row.theirs),
+            "-" if row.difference is None else f"{row.difference:+.4f}",
+            "-" if row.in_deviations is None else f"{row.in_deviations:+.1f}",
+        ]
+        for row in beside.rows
+        if row.ours.n
+    ]
+    header = ["density", "here", "published", "difference", "in their standard deviations"]
+    return Table(f"Published and measured {beside.question.metric}", header, rows)
+
+
+def _published_text(value: PublishedValue) -> str:
+    deviation = "" if value.deviation is None else f" ± {value.deviation:.4f}"
+    return f"{value.mean:.{3 if value.deviation is None else 4}f}{deviation}"
 
 
 def control_table(verdict: Verdict) -> Table | None:

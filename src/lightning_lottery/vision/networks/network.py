@@ -1,0 +1,73 @@
+"""What the networks share: how their weights are initialised."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.plain import check_choice
+
+Initialisation = Literal["default", "glorot_normal", "he_normal"]
+NormInitialisation = Literal["ones", "uniform"]
+
+_DRAWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "glorot_normal": nn.init.xavier_normal_,
+    "he_normal": lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu"),
+}
+
+
+class Network(nn.Module):
+    """A network whose ``reset_parameters`` draws all initial values as they were drawn at first.
+
+    So the control ``Reinitialize`` draws from the same distribution. All draws come from PyTorch's global
+    generator.
+
+    Args:
+        init: How the weights of linear layers and convolutions are drawn. ``"glorot_normal"`` (Glorot & Bengio
+            2010): variance 2 / (fan-in + fan-out). ``"he_normal"`` (He et al. 2015, arXiv:1502.01852): variance
+            2 / fan-in. Both set biases to zero. ``"default"``: as PyTorch does.
+        norm_init: The scales of batch normalisation: all one, or drawn uniformly from [0, 1] as in the code of
+            Frankle et al. 2020. Shifts are zero.
+
+    Raises:
+        ConfigurationError: ``init`` or ``norm_init`` has another value.
+    """
+
+    def __init__(self, init: Initialisation, norm_init: NormInitialisation = "ones") -> None:
+        super().__init__()
+        self.init = check_choice("init", init, ("default", *_DRAWS))
+        self.norm_init = check_choice("norm_init", norm_init, ("ones", "uniform"))
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draws the initial values, after the layers have drawn those of PyTorch."""
+        draw = _DRAWS.get(self.init)
+        for layer in self.modules():
+            if draw is not None and isinstance(layer, (nn.Linear, nn.Conv2d)):
+                draw(layer.weight)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+            elif self.norm_init == "uniform" and isinstance(layer, nn.BatchNorm2d):
+                nn.init.uniform_(layer.weight)
+
+
+def check_depth(depth: int, first: int, step: int, what: str) -> int:
+    """The number of blocks per stage of a residual network.
+
+    Args:
+        depth: The number of its layers.
+        first: The number of layers beside the blocks.
+        step: The number of layers that one more block per stage adds.
+        what: An example for the message of an error.
+
+    Raises:
+        ConfigurationError: No number of blocks gives this depth.
+    """
+    blocks, rest = divmod(depth - first, step)
+    if rest or blocks < 1:
+        raise ConfigurationError(
+            f"depth={depth} is not {first} plus a multiple of {step}. Write for example {what}."
+        )
+    return blocks

@@ -1,0 +1,41 @@
+"""Learning-rate schedules of the papers."""
+
+from collections.abc import Sequence
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.plain import check_integer, check_list
+
+
+class WarmUpAndDrops(LambdaLR):
+    """Raises the learning rate linearly from 0, and multiplies it with a factor at some points.
+
+    Times are in epochs, or in steps if ``Classifier(interval="step")`` steps it once per step.
+
+    Args:
+        optimizer: The optimizer.
+        warm_up: Duration of the linear rise, from 1 / ``warm_up`` of the learning rate to all of it.
+        drops: The times of the drops, each at least 1.
+        factor: What each drop multiplies the learning rate with, in (0, 1).
+
+    Raises:
+        ConfigurationError: A time is invalid.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, warm_up: int = 0, drops: Sequence[int] = (), factor: float = 0.1
+    ) -> None:
+        check_list("drops", drops, "drops=[80, 120]")
+        self.warm_up = check_integer("warm_up", warm_up, 0, "warm_up=10000")
+        self.drops = [check_integer(f"drops[{n}]", drop, 1, "drops=[80, 120]") for n, drop in enumerate(drops)]
+        if not 0 < factor < 1:
+            raise ConfigurationError(f"factor={factor!r} must be between 0 and 1, for example factor=0.1.")
+        self.factor = factor
+        super().__init__(optimizer, self._share)
+
+    def _share(self, time: int) -> float:
+        """What the learning rate is multiplied with at a time."""
+        rise = min(1.0, (time + 1) / self.warm_up) if self.warm_up else 1.0
+        return rise * float(self.factor ** sum(time >= drop for drop in self.drops))
