@@ -58,8 +58,9 @@ def _summary(numbers: Published | None) -> str:
     if numbers is None:
         return ""
     smaller = [density for density in numbers.values if density < 1]
-    chosen = (1.0, smaller[len(smaller) // 2], smaller[-1])
-    return ", ".join(f"{percent(density)}: {_value(numbers, density)}" for density in chosen)
+    chosen = (smaller[len(smaller) // 2], smaller[-1])
+    others = [f"{percent(density)}: {_value(numbers, density)}" for density in chosen]
+    return ", ".join([f"dense {_value(numbers, 1.0)}", *others])
 
 
 def _value(numbers: Published, density: float) -> str:
@@ -76,10 +77,8 @@ def _details(entry: Recipe) -> str:
         numbers = entry.published
         rows = [["density", "test accuracy"]]
         rows += [[percent(density), _value(numbers, density)] for density in numbers.values]
-        about = (
-            f"Published for {numbers.method}, {numbers.pruning} pruning, means of {numbers.paper.trainings} runs"
-        )
-        parts.append(f"{about}:\n\n{aligned(rows)}")
+        about = f"{numbers.method}, {numbers.pruning} pruning, means of {numbers.paper.trainings} trainings"
+        parts.append(f"Published for {about}:\n\n{aligned(rows)}")
     parts += [f"# {path}\n{path.read_text(encoding='utf-8').rstrip()}" for path in entry.configs]
     parts.append(f"Run it: lightning-lottery fit --config {PREFIX}{entry.name}")
     return "\n\n".join(parts)

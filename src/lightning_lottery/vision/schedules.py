@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.plain import check_integer, check_list
+from lightning_lottery.plain import check_integer, check_list, check_number
 
 
 class WarmUpAndDrops(LambdaLR):
@@ -30,9 +29,7 @@ class WarmUpAndDrops(LambdaLR):
         check_list("drops", drops, "drops=[80, 120]")
         self.warm_up = check_integer("warm_up", warm_up, 0, "warm_up=10000")
         self.drops = [check_integer(f"drops[{n}]", drop, 1, "drops=[80, 120]") for n, drop in enumerate(drops)]
-        if not 0 < factor < 1:
-            raise ConfigurationError(f"factor={factor!r} must be between 0 and 1, for example factor=0.1.")
-        self.factor = factor
+        self.factor = check_number("factor", factor, "between 0 and 1, both excluded", "factor=0.1")
         super().__init__(optimizer, self._share)
 
     def _share(self, time: int) -> float:

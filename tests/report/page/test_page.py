@@ -3,7 +3,6 @@
 import html
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from statistics import mean
 
@@ -17,6 +16,7 @@ from lightning_lottery.report import Experiment, Report, figures
 from lightning_lottery.storage import Replicate, RunDescription
 from tests.helpers.browser import look
 from tests.helpers.records import record
+from tests.helpers.tables import Tables
 from tests.helpers.written_runs import ACCURACIES, write_runs
 
 pytestmark = pytest.mark.usefixtures("reports")
@@ -44,34 +44,6 @@ def report(runs, **options):
 def run_of(*records, seed=0, **changes):
     description = replace(DESCRIPTION, **changes)
     return {seed: Replicate(Path("nowhere"), description, Records(list(records)))}
-
-
-class Tables(HTMLParser):
-    """The cells of all tables of a page by caption."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.found, self._cell, self._caption = {}, None, None
-        self.feed(page)
-
-    def handle_starttag(self, tag, attributes):
-        if tag in ("td", "th", "caption"):
-            self._cell = ""
-        if tag == "tr":
-            self.found[self._caption].append([])
-
-    def handle_data(self, data):
-        if self._cell is not None:
-            self._cell += data
-
-    def handle_endtag(self, tag):
-        if tag == "caption":
-            self._caption = self._cell
-            self.found[self._caption] = []
-        elif tag in ("td", "th"):
-            self.found[self._caption][-1].append(self._cell.replace("\xa0", " ").replace("\N{MINUS SIGN}", "-"))
-        if tag in ("td", "th", "caption"):
-            self._cell = None
 
 
 def test_the_table_of_tickets_has_paired_intervals_and_words():
