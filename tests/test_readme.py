@@ -256,3 +256,12 @@ def test_ci_installs_what_readme_says():
         torch_pins = "torch==2.14.1 torchvision==0.29.1"
         assert torch_pins in command
         assert torch_pins in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_published_number_of_readme():
+    (block,) = [block for block in blocks("python") if "import published" in block]
+    *lines, last = block.splitlines()
+    names = {}
+    exec("\n".join(lines), names)
+    expression, _, comment = last.partition("  # ")
+    assert repr(eval(expression, names)) == comment.partition(": ")[0]

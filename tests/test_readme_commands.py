@@ -13,7 +13,7 @@ import torch
 from lightning_lottery import Study, Ticket
 from lightning_lottery.cli import main
 from lightning_lottery.export import OnnxNetwork
-from lightning_lottery.vision import MNIST5000, Classifier, LeNet300100
+from lightning_lottery.vision import MNIST5000, Classifier, LeNet300100, recipes
 from tests.helpers.fits import copied, needs, quiet_trainer, two_layers
 from tests.helpers.readme import README, blocks
 from tests.helpers.scripts import ROOT, short_fit
@@ -115,3 +115,22 @@ def test_the_exports_of_readme_run(monkeypatch, capsys):
     images = torch.rand(3, 1, 28, 28)
     outputs = torch.load("network.pt", weights_only=False)(images)
     assert torch.allclose(OnnxNetwork("network.onnx")(images), outputs, atol=1e-4)
+
+
+def test_the_recipes_of_readme_are_valid_and_complete(monkeypatch, capsys):
+    (block,) = [block for block in blocks("sh") if "lightning-lottery recipes" in block]
+    *shown, fit = [shlex.split(line)[1:] for line in block.splitlines()]
+    for words in shown:
+        main(words)
+    printed = capsys.readouterr().out
+    assert all(entry.name in printed for entry in recipes())
+    with pytest.raises(SystemExit):
+        main([*fit, "--print_config"])
+    assert "max_epochs: 100" in capsys.readouterr().out
+    section = README.split("## The experiments of papers")[1].split("\n## ")[0]
+    table = {line.split("`")[1]: line for line in section.splitlines() if line.startswith("| `")}
+    for entry in recipes():
+        paper, *parts = entry.name.split("/")
+        names = [parts[0], *(f"/{method}" for method in parts[1:])]
+        assert all(f"`{name}`" in table[paper] for name in names), entry.name
+        assert entry.paper is None or entry.paper.arxiv in table[paper]

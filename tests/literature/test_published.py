@@ -8,8 +8,8 @@ from lightning_lottery.literature import papers, published
 from lightning_lottery.vision import CifarResNet, CifarVGG
 
 
-# ResNet-20, iterative pruning: rewinding to the start, to epoch 12, of the learning rate alone, and fine-tuning for
-# 182 epochs; then one-shot pruning with fresh initial values.
+# ResNet-20, iterative pruning: rewinding to the start, to epoch 12, of the learning rate alone, and fine-tuning
+# for 182 epochs; then one-shot pruning with fresh initial values.
 @pytest.mark.parametrize(
     ("density", "init", "late", "learning_rate", "finetune", "reinit"),
     [

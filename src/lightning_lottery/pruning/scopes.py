@@ -47,6 +47,7 @@ class Scope(ABC):
         min_density: Smallest fraction of its units that a layer keeps, in [0, 1]: one number for all layers, or by
             name, as in ``{"first": 1.0, "*.attention.*": 0.2}``.
         keep_alive: Whether every layer keeps at least one unit. Layers that would have become empty are reported.
+            Few units per layer may still form no path from input to output; ``min_density`` is safer.
     """
 
     min_density: float | Mapping[str, float] = 0.0
