@@ -116,12 +116,13 @@ def few_steps(name):
         "tanaka2020/vgg16": ["--trainer.callbacks.criterion.steps=2"],
         "small/resnet20": ["--data.train_images=20"],
         "you2020/vgg16": ["--trainer.callbacks.stop.window=2", "--trainer.max_epochs=2"],
-        "frankle2019/vgg19": ["--trainer.callbacks.controls=[]"],
     }
     found = [option for ending, options in own.items() if name.endswith(ending) for option in options]
     found += own["small/resnet20"] if name.startswith("small/resnet20/") else []
     if not name.startswith("tanaka") and not name.endswith("reinit") and not name.startswith("small/resnet20"):
         found.append("--trainer.callbacks.rounds=1")
+    if any(large in name for large in ("conv", "vgg19")):  # `lenet` has the same controls
+        found.append("--trainer.callbacks.controls=[]")
     return [*words, *found]
 
 

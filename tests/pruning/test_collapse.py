@@ -1,4 +1,4 @@
-"""Layer collapse: what pruning at initialisation by magnitude does to VGG-16 (Tanaka et al. 2020, arXiv:2006.05467).
+"""Layer collapse of VGG-16, pruned at initialisation by magnitude (Tanaka et al. 2020, arXiv:2006.05467).
 
 Nothing is trained here.
 """

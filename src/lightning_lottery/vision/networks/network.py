@@ -1,6 +1,6 @@
 """What the networks share: how their weights are initialised."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -51,6 +51,20 @@ class Network(nn.Module):
                     nn.init.zeros_(layer.bias)
             elif self.norm_init == "uniform" and isinstance(layer, nn.BatchNorm2d):
                 nn.init.uniform_(layer.weight)
+
+
+def stages(fan_in: int, widths: Sequence[int], count: int) -> Iterator[tuple[int, int, int]]:
+    """The channels into and out of each block of a residual network, and its stride.
+
+    Args:
+        fan_in: Channels before the first block.
+        widths: Channels of each stage. The second and later ones begin with a stride of 2.
+        count: Number of blocks per stage.
+    """
+    for stage, width in enumerate(widths):
+        for number in range(count):
+            yield fan_in, width, 2 if stage > 0 and number == 0 else 1
+            fan_in = width
 
 
 def check_depth(depth: int, first: int, step: int, what: str) -> int:

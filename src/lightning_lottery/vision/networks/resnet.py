@@ -6,7 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lottery.plain import check_choice
-from lightning_lottery.vision.networks.network import Initialisation, Network, NormInitialisation, check_depth
+from lightning_lottery.vision.networks.network import (
+    Initialisation,
+    Network,
+    NormInitialisation,
+    check_depth,
+    stages,
+)
 
 Shortcut = Literal["projection", "padding"]
 
@@ -48,14 +54,9 @@ class CifarResNet(Network):
         check_choice("shortcut", shortcut, ("projection", "padding"))
         self.conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(width)
-        blocks, fan_in = [], width
-        for stage in range(3):
-            for number in range(count):
-                stride = 2 if stage > 0 and number == 0 else 1
-                blocks.append(_Block(fan_in, width * 2**stage, stride, shortcut))
-                fan_in = width * 2**stage
-        self.blocks = nn.Sequential(*blocks)
-        self.output = nn.Linear(fan_in, classes)
+        widths = [width, 2 * width, 4 * width]
+        self.blocks = nn.Sequential(*(_Block(*sizes, shortcut) for sizes in stages(width, widths, count)))
+        self.output = nn.Linear(widths[-1], classes)
         self.reset_parameters()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -129,15 +130,10 @@ class WideResNet(Network):
         super().__init__(init)
         count = check_depth(depth, 4, 6, "depth=16")
         self.conv = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
-        blocks, fan_in = [], 16
-        for stage in range(3):
-            for number in range(count):
-                stride = 2 if stage > 0 and number == 0 else 1
-                blocks.append(_WideBlock(fan_in, 16 * widen * 2**stage, stride, dropout))
-                fan_in = 16 * widen * 2**stage
-        self.blocks = nn.Sequential(*blocks)
-        self.norm = nn.BatchNorm2d(fan_in)
-        self.output = nn.Linear(fan_in, classes)
+        widths = [16 * widen, 32 * widen, 64 * widen]
+        self.blocks = nn.Sequential(*(_WideBlock(*sizes, dropout) for sizes in stages(16, widths, count)))
+        self.norm = nn.BatchNorm2d(widths[-1])
+        self.output = nn.Linear(widths[-1], classes)
         self.reset_parameters()
 
     def forward(self, images: Tensor) -> Tensor:
