@@ -71,6 +71,10 @@ def test_the_rule_of_a_run_is_recognised(rule, expected):
         {"arguments": {**DESCRIPTION.arguments, "scope": "Layerwise(layer_amounts={})"}},
         {"arguments": {**DESCRIPTION.arguments, "pattern": "Channels(norm=2)"}},
         {"arguments": {**DESCRIPTION.arguments, "stop": ["Tolerance(drop=0.01)"]}},
+        {"arguments": {**DESCRIPTION.arguments, "scope": "Global(min_density=0.1, keep_alive=True)"}},
+        {"arguments": {**DESCRIPTION.arguments, "search": "20%"}},
+        {"arguments": {**DESCRIPTION.arguments, "start": "a ticket"}},
+        {"arguments": {**DESCRIPTION.arguments, "rewind": "ToEpoch(epoch=12, optimizer='fresh')"}},
         {"arguments": {**DESCRIPTION.arguments, "prune_at_init": True}},
     ],
 )

@@ -125,8 +125,13 @@ def _published_for(description: RunDescription) -> dict[str, Published | None]:
 def _methods(arguments: Mapping[str, Any], kind: Pruning) -> dict[str, str]:
     """What a run does, in the words of :func:`published`, by branch. Empty if no paper here does it."""
     criterion, rewind = (str(arguments.get(name)) for name in ("criterion", "rewind"))
-    is_plain = arguments.get("pattern") == "Unstructured()" and str(arguments.get("scope")).startswith("Global(")
-    if not is_plain or arguments.get("stop"):
+    is_plain = (
+        arguments.get("pattern") == "Unstructured()"
+        and str(arguments.get("scope")).startswith("Global(min_density=0.0,")
+        and not any(arguments.get(name) for name in ("stop", "search", "start"))
+        and "optimizer='fresh'" not in rewind
+    )
+    if not is_plain:
         return {}
     if arguments.get("prune_at_init"):
         return {TICKET_BRANCH: f"{criterion.partition('(')[0]}()"} if kind == "one-shot" else {}

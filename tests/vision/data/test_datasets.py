@@ -1,5 +1,7 @@
 """The data modules, on files in the true formats, and on real images."""
 
+from urllib.error import URLError
+
 import numpy as np
 import pytest
 import torch
@@ -97,6 +99,30 @@ def test_fewer_images_to_train_do_not_change_the_images_to_validate():
 def test_missing_files_are_named_with_where_to_get_them(data, message):
     with pytest.raises(ConfigurationError, match=message):
         data().setup()
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "message"),
+    [
+        (
+            CIFAR10,
+            URLError("no route"),
+            r"CIFAR10 could not .*no route.* from https://www.cs.toronto.edu.* into data/cif",
+        ),
+        (
+            FashionMNIST,
+            RuntimeError("Error downloading x"),
+            r"FashionMNIST could not .*downloading x.* download=False",
+        ),
+    ],
+)
+def test_a_download_that_fails_says_where_to_get_the_files(kind, error, message, monkeypatch):
+    def fails(self):
+        raise error
+
+    monkeypatch.setattr(kind.dataset, "download", fails)
+    with pytest.raises(ConfigurationError, match=message):
+        kind().prepare_data()
 
 
 def test_svhn_without_scipy(monkeypatch):

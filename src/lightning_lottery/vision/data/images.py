@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.plain import check_integer
+from lightning_lottery.plain import check_integer, first_line
 from lightning_lottery.vision.data.loader import Images, TensorLoader
 from lightning_lottery.vision.data.transforms import CropAndFlip, ToFloat
 
@@ -131,10 +131,21 @@ class TorchvisionData(ImageData):
         return self.root / str(self.dataset.__name__) / "raw"
 
     def prepare_data(self) -> None:
-        """Downloads missing files."""
-        if self.download:
+        """Downloads missing files.
+
+        Raises:
+            ConfigurationError: A download fails.
+        """
+        if not self.download:
+            return
+        try:
             for is_train in (True, False):
                 self.read(is_train, download=True)
+        except (OSError, RuntimeError) as error:  # of the network, or of a checksum
+            raise ConfigurationError(
+                f"The files of {type(self).__name__} could not be downloaded ({first_line(error)}). Put those "
+                f"from {self.source} into {self.folder}, and write download=False."
+            ) from error
 
     def load(self) -> dict[str, Images]:
         """Reads torchvision's files; see :meth:`ImageData.load`.
@@ -146,16 +157,16 @@ class TorchvisionData(ImageData):
             full, test = (self._tensors(self.read(is_train)) for is_train in (True, False))
         except RuntimeError as error:
             raise ConfigurationError(
-                f"{self.folder} does not contain the data set ({error}). Write download=True to download it, or "
-                f"put the files from {self.source} there."
+                f"{self.folder} does not contain the data set ({first_line(error)}). Write download=True to "
+                f"download it, or put the files from {self.source} there."
             ) from error
         images, labels = full
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
         wanted = self.val_images + (self.train_images or 1)
         if wanted > len(labels):
             raise ConfigurationError(
-                f"val_images={self.val_images} and train_images={self.train_images} need {wanted} images or more, "
-                f"but {self.folder} contains {len(labels)}. Write smaller numbers."
+                f"val_images={self.val_images} and train_images={self.train_images} need {wanted} images or "
+                f"more, but {self.folder} contains {len(labels)}. Write smaller numbers."
             )
         end = None if self.train_images is None else wanted
         val, train = order[: self.val_images], order[self.val_images : end]

