@@ -126,7 +126,7 @@ def test_the_recipes_of_readme_are_valid_and_complete(monkeypatch, capsys):
     assert all(entry.name in printed for entry in recipes())
     with pytest.raises(SystemExit):
         main([*fit, "--print_config"])
-    assert "max_epochs: 100" in capsys.readouterr().out
+    assert "rounds: 5" in capsys.readouterr().out
     section = README.split("## The experiments of papers")[1].split("\n## ")[0]
     table = {line.split("`")[1]: line for line in section.splitlines() if line.startswith("| `")}
     for entry in recipes():

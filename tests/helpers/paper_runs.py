@@ -30,12 +30,13 @@ DENSITIES = (1.0, 0.512, 0.20972)
 ACCURACIES = {0: (0.92, 0.93, 0.90), 1: (0.93, 0.94, 0.91), 2: (0.91, 0.92, 0.92)}  # by seed
 
 
-def paper_runs(tests=None, arguments=(), **changes):
+def paper_runs(tests=None, arguments=(), test_metric="test_acc", **changes):
     """Three seeds of ResNet-20 with rewinding to epoch 12, as Renda et al. 2020 trained it.
 
     Args:
         tests: Values of ``test_acc`` of the tickets, by seed; none by default.
         arguments: Arguments of the callback that differ.
+        test_metric: The name of the test metric.
         **changes: Other parts of the description that differ.
     """
     description = replace(DESCRIPTION, **changes)
@@ -43,11 +44,11 @@ def paper_runs(tests=None, arguments=(), **changes):
     runs = {}
     for seed, values in ACCURACIES.items():
         records = [
-            record(n, best=value, density=DENSITIES[n], metrics={"val_acc": value})
+            record(n, best=value, density=DENSITIES[n], metrics={"val_acc": value}, steps=640)
             for n, value in enumerate(values)
         ]
         measured = [
-            RoundTest(n, "ticket", {"test_acc": value}) for n, value in enumerate((tests or {}).get(seed, ()))
+            RoundTest(n, "ticket", {test_metric: value}) for n, value in enumerate((tests or {}).get(seed, ()))
         ]
         runs[seed] = Replicate(
             Path("nowhere"), description, Records(records), {test.id: test for test in measured}

@@ -65,16 +65,16 @@ class CommandLine(LightningCLI):
             action.add_subcommand(name, parser, help=command.summary)
             command.add_arguments(parser)  # afterwards, since these may be commands again
 
-    def replaced(self, words: Sequence[str]) -> Sequence[str]:
+    def expanded(self, words: Sequence[str]) -> Sequence[str]:
         """The command line of a fit, after replacing words that stand for others. By default none does."""
         return words
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Runs a command that needs no Trainer as soon as its arguments are known."""
         words = sys.argv[1:] if args is None else args
-        if isinstance(words, list) and words and words[0] in self.subcommands():
-            # LightningCLI would warn of words beside those of the process.
-            self.config = parser.parse_args(self.replaced(words))
+        if isinstance(words, list) and words and words[0] not in self.commands():
+            # LightningCLI warns if it is given arguments while sys.argv has some.
+            self.config = parser.parse_args(self.expanded(words))
         else:
             super().parse_arguments(parser, args)
         name = self.config.get("subcommand")
@@ -91,7 +91,7 @@ class CommandLine(LightningCLI):
         Raises:
             SystemExit: An option is unknown or invalid, or a file is missing. The reason is printed.
         """
-        parsed: Namespace = self.parser.parse_args(["fit", *self.replaced(words)]).fit
+        parsed: Namespace = self.parser.parse_args(["fit", *self.expanded(words)]).fit
         return parsed
 
     def parts_of_fit(self, words: list[str]) -> tuple[Trainer, LightningModule, LightningDataModule | None]:
@@ -104,7 +104,7 @@ class CommandLine(LightningCLI):
             SystemExit: An option is unknown or invalid, or a file is missing. The reason is printed.
         """
         # As LightningCLI does for its own command line. Nothing is to be written, so no configuration either.
-        self.config, self.subcommand = self.parser.parse_args(["fit", *self.replaced(words)]), "fit"
+        self.config, self.subcommand = self.parser.parse_args(["fit", *self.expanded(words)]), "fit"
         self.save_config_callback = None
         vars(self).pop("config_dump", None)  # of an earlier call
         self._set_seed()

@@ -1,10 +1,10 @@
 """What runs and tickets show: statistics over seeds, the verdict, the overlap of two tickets."""
 
-from lightning_lottery.analysis.beside import Beside, beside_published
 from lightning_lottery.analysis.held_out import record_tests
 from lightning_lottery.analysis.layers import FirstLayer, layer_densities
 from lightning_lottery.analysis.mean_curve import mean_curve
 from lightning_lottery.analysis.overlap import Overlap, TicketOverlap, overlap
+from lightning_lottery.analysis.paper_comparison import ComparedSize, PaperComparison, compare_with_paper
 from lightning_lottery.analysis.question import Question
 from lightning_lottery.analysis.statistics import (
     ENOUGH_SEEDS,
@@ -20,10 +20,11 @@ from lightning_lottery.analysis.verdict import Quantity, Verdict, VerdictRow
 
 __all__ = [
     "ENOUGH_SEEDS",
-    "Beside",
+    "ComparedSize",
     "FirstLayer",
     "Overlap",
     "PairedDifference",
+    "PaperComparison",
     "Quantity",
     "Question",
     "TicketOverlap",
@@ -31,7 +32,7 @@ __all__ = [
     "VerdictOptions",
     "VerdictRow",
     "Word",
-    "beside_published",
+    "compare_with_paper",
     "full_trainings",
     "has_scipy",
     "holm",

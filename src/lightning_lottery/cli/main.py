@@ -50,9 +50,9 @@ class LotteryCLI(CommandLine):
             "ticket": Command("Shows, compares, converts, exports and ships tickets.", add_ticket, run_ticket),
         }
 
-    def replaced(self, words: Sequence[str]) -> Sequence[str]:
+    def expanded(self, words: Sequence[str]) -> Sequence[str]:
         """The command line of a fit, with the files of recipes instead of their names."""
-        return vision.with_files(words)
+        return vision.expand_recipes(words)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the options for the run folder, and for resuming a run."""

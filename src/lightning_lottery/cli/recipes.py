@@ -1,24 +1,29 @@
 """The command ``recipes``: lists the experiments of papers, and shows one of them."""
 
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lightning_lottery.literature import Published
+from lightning_lottery.literature import Published, trainings_text
 from lightning_lottery.report import aligned, percent
 from lightning_lottery.vision import PREFIX, Recipe, recipe, recipes
 
-_HEADER = ["recipe", "network and data", "method", "published test accuracy"]
+_HEADER = ["recipe", "method", "published test accuracy"]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("name", nargs="?", help="The name of a recipe, to see its files and published numbers.")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        help="A recipe, to see its files and published numbers; or a paper, to list its recipes.",
+    )
 
 
 def show_recipes(options: Namespace) -> None:
-    """Lists all recipes, or shows one.
+    """Lists all recipes or those of a paper, or shows one.
 
     Args:
         options: The options of :func:`add_arguments`.
@@ -26,25 +31,29 @@ def show_recipes(options: Namespace) -> None:
     Raises:
         ConfigurationError: No recipe has this name.
     """
-    print(_list() if options.name is None else _details(recipe(options.name.removeprefix(PREFIX))))
+    name = (options.name or "").removeprefix(PREFIX)
+    listed = [entry for entry in recipes() if name in ("", entry.name.partition("/")[0])]
+    print(_list(listed) if listed else _details(recipe(name)))
 
 
-def name_of_config(config: str) -> str:
-    """A name for the folder of a study: that of the file or recipe."""
-    if config.startswith(PREFIX):
-        return config.removeprefix(PREFIX).replace("/", "-")
-    return Path(config).stem
+def name_of_configs(configs: Sequence[str]) -> str:
+    """A name for the folder of a study: that of its recipe, or else of its last file."""
+    for config in configs:
+        if config.startswith(PREFIX):
+            return config.removeprefix(PREFIX).replace("/", "-")
+    return Path(configs[-1]).stem
 
 
-def _list() -> str:
-    parts = []
-    for paper, group in groupby(recipes(), lambda entry: entry.paper):
-        rows = [[entry.name, entry.network, entry.method, _summary(entry.published)] for entry in group]
-        if not any(row[-1] for row in rows):
-            rows = [row[:-1] for row in rows]
+def _list(listed: Sequence[Recipe]) -> str:
+    rows = [[entry.name, entry.method, _summary(entry.published)] for entry in listed]
+    header, line, *lines = aligned([_HEADER, *rows], left=range(3)).splitlines()
+    parts = [f"{header}\n{line}"]
+    shown = iter(lines)
+    for paper, of_paper in groupby(listed, lambda entry: entry.paper):
         title = "Short protocols of our own" if paper is None else f"{paper.authors}, arXiv:{paper.arxiv}"
-        parts.append(f"{title}\n\n{aligned([_HEADER[: len(rows[0])], *rows], left=range(4))}")
-    example = recipes()[0].name
+        for task, of_task in groupby(of_paper, lambda entry: entry.task):
+            parts.append("\n".join([f"{title}: {task}", *(next(shown) for _ in of_task)]))
+    example = listed[0].name
     parts.append(
         f"Run one: lightning-lottery fit --config {PREFIX}{example}\n"
         f"With several seeds: lightning-lottery study --config {PREFIX}{example} --seeds 5\n"
@@ -54,13 +63,12 @@ def _list() -> str:
 
 
 def _summary(numbers: Published | None) -> str:
-    """The values of the dense network, of the middle one of the published sizes, and of the smallest."""
+    """The values of the dense network and of the smallest published size."""
     if numbers is None:
         return ""
-    smaller = [density for density in numbers.values if density < 1]
-    chosen = (smaller[len(smaller) // 2], smaller[-1])
-    others = [f"{percent(density)}: {_value(numbers, density)}" for density in chosen]
-    return ", ".join([f"dense {_value(numbers, 1.0)}", *others])
+    smallest = min(numbers.values)
+    dense, sparse = (f"{100 * numbers.values[density].mean:.1f} %" for density in (1.0, smallest))
+    return f"dense {dense}, {percent(smallest)}: {sparse}"
 
 
 def _value(numbers: Published, density: float) -> str:
@@ -70,15 +78,17 @@ def _value(numbers: Published, density: float) -> str:
 
 
 def _details(entry: Recipe) -> str:
-    parts = [f"{entry.name}: {entry.network}; {entry.method}"]
+    parts = [f"{entry.name}: {entry.task}; {entry.method}"]
     if entry.paper is not None:
         parts.append(f"{entry.paper.authors}: {entry.paper.title}, arXiv:{entry.paper.arxiv}")
-    if entry.published is not None:
-        numbers = entry.published
+    if (numbers := entry.published) is not None:
         rows = [["density", "test accuracy"]]
         rows += [[percent(density), _value(numbers, density)] for density in numbers.values]
-        about = f"{numbers.method}, {numbers.pruning} pruning, means of {numbers.paper.trainings} trainings"
-        parts.append(f"Published for {about}:\n\n{aligned(rows)}")
+        parts.append(
+            f"Published: {numbers.about} ({numbers.method}), {numbers.pruning} pruning.\n"
+            f"Means of {trainings_text(numbers.paper, numbers.network)}, from {numbers.paper.source}:\n\n"
+            f"{aligned(rows)}"
+        )
     parts += [f"# {path}\n{path.read_text(encoding='utf-8').rstrip()}" for path in entry.configs]
     parts.append(f"Run it: lightning-lottery fit --config {PREFIX}{entry.name}")
     return "\n\n".join(parts)

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning_lottery.analysis import has_scipy
 from lightning_lottery.callback import LotteryTicketCallback
 from lightning_lottery.cli.one_folder import lottery_of
-from lightning_lottery.cli.recipes import name_of_config
+from lightning_lottery.cli.recipes import name_of_configs
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.plain import check_integer
 from lightning_lottery.report import verdict_text
@@ -74,7 +74,7 @@ def study(parse: Callable[[list[str]], Namespace], options: Namespace) -> None:
     _check_overrides(options.overrides)
     words = [*(word for path in options.config for word in ("--config", path)), *options.overrides]
     program = [sys.executable, "-m", "lightning_lottery", "fit"]
-    dirpath = options.dirpath or Path("runs") / name_of_config(options.config[-1])
+    dirpath = options.dirpath or Path("runs") / name_of_configs(options.config)
     experiment = Study(dirpath, [*program, *words, *FIT_OPTIONS], seeds)
     _check_callback(parse(list(experiment.jobs()[0].command[len(program) :])))
     if options.ray is None:

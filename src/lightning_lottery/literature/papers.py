@@ -25,7 +25,11 @@ class PaperNetwork:
         input_shape: Channels, height and width of an image.
         layers: Number of prunable parameters.
         weights: Number of prunable weights.
-        epochs: Length of a training.
+        steps: Steps of a training; ``None`` if they are unknown here.
+        final_lr: The learning rate at the end of a training, which is that of fine-tuning; ``None`` if it is
+            unknown here.
+        dense_trainings: The number of trainings behind the mean of the dense network; ``None`` if it is that of
+            the paper.
     """
 
     name: str
@@ -33,7 +37,9 @@ class PaperNetwork:
     input_shape: list[int]
     layers: int
     weights: int
-    epochs: int
+    steps: int | None = None
+    final_lr: float | None = None
+    dense_trainings: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,9 @@ class Paper:
         authors: The authors and the year.
         title: Its title.
         arxiv: Its number at arXiv.
-        trainings: The number of trainings behind each published mean; 0 without published numbers.
+        trainings: The number of trainings behind each published mean, except that of a network with
+            ``dense_trainings``; 0 without published numbers.
+        source: Where the numbers are from.
         networks: The networks with published numbers, by key.
     """
 
@@ -54,6 +62,7 @@ class Paper:
     title: str
     arxiv: str
     trainings: int = 0
+    source: str = ""
     networks: Mapping[str, PaperNetwork] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -69,6 +78,12 @@ def _paper(key: str, values: dict[str, object]) -> Paper:
     assert isinstance(networks, dict)
     known = MappingProxyType({name: PaperNetwork(**network) for name, network in networks.items()})
     return Paper(key, **values, networks=known)  # type: ignore[arg-type]
+
+
+def trainings_text(paper: Paper, network: PaperNetwork) -> str:
+    """The number of trainings behind published means, in words."""
+    dense = "" if network.dense_trainings is None else f" (dense: {network.dense_trainings})"
+    return f"{paper.trainings} trainings{dense}"
 
 
 def paper_of(key: str) -> Paper:

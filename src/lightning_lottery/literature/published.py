@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from types import MappingProxyType
 from typing import Literal
@@ -17,6 +18,22 @@ from lightning_lottery.plain import check_choice, first_of
 Pruning = Literal["iterative", "one-shot"]
 # A rule or criterion with the number of epochs that it was published for, if any.
 _Method = tuple[str, int | None]
+# The expressions that are understood, as they are typed or as `lottery.json` shows them; whether they name epochs.
+_REST = r"(, optimizer='restore')?"
+_METHODS = {
+    r"(?P<name>ToInit|LearningRate)\(\)": False,
+    r"(?P<name>Reinitialize|Random|Magnitude|SNIP|GraSP|SynFlow)\(.*\)": False,
+    rf"(?P<name>LearningRate)\((to=)?'init'{_REST}\)": False,
+    rf"(?P<name>LearningRate)\((to=)?['\"](?P<epochs>\d+) epochs['\"]{_REST}\)": True,
+    rf"(?P<name>ToEpoch)\((epoch=)?(?P<epochs>\d+){_REST}\)": True,
+    r"(?P<name>FineTune)\((epochs=)?(?P<epochs>\d+)(, (lr=)?[\d.e-]+)?\)": True,
+}
+_ABOUT = {
+    "ToInit": "rewinding to initialisation",
+    "ToEpoch": "rewinding to epoch {}",
+    "FineTune": "fine-tuning for {} epochs",
+    "Reinitialize": "fresh initial values",
+}
 _COLUMNS = ("network", "pruning", "method", "epochs")
 
 
@@ -51,6 +68,14 @@ class Published:
     pruning: Pruning
     values: Mapping[float, PublishedValue]
 
+    @property
+    def about(self) -> str:
+        """The method in words."""
+        name, epochs = _parsed(self.method) or (self.method, None)
+        if name == "LearningRate":
+            return f"learning-rate rewinding to {'the start' if epochs is None else f'epoch {epochs}'}"
+        return _ABOUT.get(name, f"{name} at initialisation").format(epochs)
+
     def at(self, density: float) -> PublishedValue | None:
         """The value at a density, if one was published within 1 % of it (the counts of networks are rounded)."""
         near = [other for other in self.values if abs(other - density) <= 0.01 * density]
@@ -64,9 +89,8 @@ def published(paper: str, network: str, method: str, pruning: Pruning | None = N
         paper: The paper: ``"renda2020"`` (arXiv:2003.02389) or ``"tanaka2020"`` (arXiv:2006.05467, figure 6).
         network: The network: ``"resnet20"``, ``"resnet56"``, ``"resnet110"``, ``"resnet50"``; or ``"vgg16"``.
         method: What was compared, as an expression of this package: for renda2020 ``"ToInit()"``,
-            ``"ToEpoch(12)"``, ``"LearningRate()"``, ``"LearningRate(12)"`` (epoch 12), ``"FineTune(182)"`` or
-            ``"Reinitialize()"``; for tanaka2020 a criterion such as ``"SynFlow()"``. Of its arguments, only the
-            first number counts, as an epoch or a number of epochs.
+            ``"ToEpoch(12)"``, ``"LearningRate()"``, ``"LearningRate('12 epochs')"``, ``"FineTune(182)"`` (epochs)
+            or ``"Reinitialize()"``; for tanaka2020 a criterion such as ``"SynFlow()"``.
         pruning: ``"iterative"`` or ``"one-shot"``; by default iterative if it was published.
 
     Returns:
@@ -83,31 +107,36 @@ def published(paper: str, network: str, method: str, pruning: Pruning | None = N
     check_choice("pruning", pruning, (None, "iterative", "one-shot"))
     kinds: Sequence[Pruning] = ("iterative", "one-shot") if pruning is None else (pruning,)
     for kind in kinds:
-        if (found := look_up(paper, network, method, kind)) is not None:
+        if (found := find_published(paper, network, method, kind)) is not None:
             return found
-    known = [_shown(key) for name, kind, key in _table(paper) if name == network and kind in kinds]
+    known = dict.fromkeys(_shown(key) for name, kind, key in _table(paper) if name == network and kind in kinds)
     asked = f"method={method!r}" if pruning is None else f"method={method!r} and pruning={pruning!r}"
-    raise ConfigurationError(
-        f"{paper} has no numbers of {network} with {asked}. It has {first_of(list(dict.fromkeys(known)), 40)}."
-    )
+    near = get_close_matches(method, known, n=3, cutoff=0.5)
+    listed = first_of([*near, *(name for name in known if name not in near)], 12) or "none"
+    raise ConfigurationError(f"{paper} has no numbers of {network} with {asked}. It has {listed}.")
 
 
-def look_up(paper: str, network: str, method: str, pruning: Pruning) -> Published | None:
+def find_published(paper: str, network: str, method: str, pruning: Pruning) -> Published | None:
     """What :func:`published` finds; ``None`` if it was not published. Paper and network must be known ones."""
     entry, wanted = paper_of(paper), _parsed(method)
-    values = _table(paper).get((network, pruning, wanted))
-    return None if values is None else Published(entry, entry.networks[network], _shown(wanted), pruning, values)
+    if wanted is None or (values := _table(paper).get((network, pruning, wanted))) is None:
+        return None
+    return Published(entry, entry.networks[network], _shown(wanted), pruning, values)
 
 
-def _parsed(method: str) -> _Method:
-    """The class and the first number of an expression such as ``ToEpoch(epoch=12, optimizer='restore')``."""
-    name, _, arguments = method.partition("(")
-    number = re.search(r"\d+(\.\d+)?", arguments)
-    return name.strip(), int(float(number[0])) if number else None
+def _parsed(method: str) -> _Method | None:
+    """The class of an expression, and its number of epochs; ``None`` if it is not one that could be published."""
+    for pattern, epochs in _METHODS.items():
+        if (found := re.fullmatch(pattern, method.strip())) is not None:
+            return found["name"], int(found["epochs"]) if epochs else None
+    return None
 
 
 def _shown(method: _Method) -> str:
-    return f"{method[0]}({'' if method[1] is None else method[1]})"
+    name, epochs = method
+    if epochs is None:
+        return f"{name}()"
+    return f"{name}('{epochs} epochs')" if name == "LearningRate" else f"{name}({epochs})"
 
 
 @cache

@@ -9,7 +9,12 @@ CHANNELS = "channels.pt"  # the channels of the network that depend on each othe
 CHECKPOINTS = "newest.json"  # the paths of the newest and best checkpoints of each round
 REPORT = "report.html"  # a page for people, and its figures
 _FIGURES = (
-    *("published", "published_reinitialize", "learning_curves", "control_curves", "steps", "layers"),
+    "published",
+    "published_reinitialize",
+    "learning_curves",
+    "control_curves",
+    "steps",
+    "layers",
     "first_layer",
 )
 # What is added to the name of the page, for each figure.

@@ -25,7 +25,7 @@ from lightning_lottery.vision.networks import (
     LeNet300100,
     WideResNet,
 )
-from lightning_lottery.vision.recipes import PREFIX, Recipe, recipe, recipes, with_files
+from lightning_lottery.vision.recipes import PREFIX, Recipe, expand_recipes, recipe, recipes
 from lightning_lottery.vision.schedules import WarmUpAndDrops
 
 __all__ = [
@@ -53,7 +53,7 @@ __all__ = [
     "ToFloat",
     "WarmUpAndDrops",
     "WideResNet",
+    "expand_recipes",
     "recipe",
     "recipes",
-    "with_files",
 ]

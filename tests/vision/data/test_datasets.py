@@ -139,6 +139,8 @@ def test_too_few_images():
         MNIST(val_images=0)
     with pytest.raises(ConfigurationError, match=r"train_images=0 must be an integer of at least 1"):
         CIFAR10(train_images=0)
+    with pytest.raises(ConfigurationError, match="split='lettres' must be one of 'byclass'"):
+        EMNIST(split="lettres")
     with pytest.raises(ConfigurationError, match="eval_batch_size=0"):
         MNIST5000(eval_batch_size=0)
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
+from lightning_lottery import ConfigurationError
 from lightning_lottery.vision import CropAndFlip, ToFloat
 
 MEAN, DEVIATION = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
@@ -89,3 +90,11 @@ def test_random_numbers_come_from_the_global_generator():
 def test_nothing_moves_without_padding_and_flips():
     batch = images(4)
     assert torch.equal(CropAndFlip(0, flip=False)(batch), batch)
+
+
+def test_invalid_arguments():
+    with pytest.raises(ConfigurationError, match="padding=-1 must be an integer of at least 0"):
+        CropAndFlip(-1)
+    constant = torch.stack([images(5)[:, 0], torch.full((5, 8, 8), 7, dtype=torch.uint8)], 1)
+    with pytest.raises(ConfigurationError, match="Channel 1 has the same value in all images"):
+        ToFloat.normalising(constant)

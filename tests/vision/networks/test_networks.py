@@ -103,7 +103,7 @@ def test_networks_take_the_images_of_mnist():
     images = torch.rand(2, 1, 28, 28)
     for made in (CifarResNet(8, channels=1), CifarVGG(11, channels=1), Conv2(1, size=28), Conv4(1, size=28)):
         assert made(images).shape == (2, 10)
-    assert Conv6(1, classes=3, size=28)(images).shape == (2, 3)
+    assert Conv2(1, classes=3, size=28)(images).shape == (2, 3)
 
 
 def test_depths_are_the_numbers_of_layers():
@@ -200,7 +200,15 @@ def test_invalid_arguments():
         ),
         (lambda: CifarResNet(norm_init="zeros"), r"norm_init='zeros' must be one of 'ones', 'uniform'"),
         (lambda: CifarResNet(shortcut="A"), r"shortcut='A' must be one of 'projection', 'padding'"),
-        (lambda: Conv6(size=4), r"size=4 must be an integer of at least 8"),
+        (lambda: Conv6(size=28), r"size=28 must be a multiple of 8"),
+        (lambda: Conv2(channels=0), r"channels=0 must be an integer of at least 1"),
+        (lambda: CifarResNet("20"), r"depth='20' must be an integer of at least 1"),
+        (lambda: CifarResNet(width=0), r"width=0 must be an integer of at least 1"),
+        (lambda: WideResNet(16, 0), r"widen=0 must be an integer of at least 1"),
+        (lambda: WideResNet(dropout=1.0), r"dropout=1.0 must be a number from 0 to below 1"),
+        (lambda: CifarVGG(classes=0), r"classes=0 must be an integer of at least 1"),
+        (lambda: CifarViT(size=30), r"patch=4 is not a divisor of size=30"),
+        (lambda: CifarViT(heads=5), r"heads=5 is not a divisor of width=192"),
         (lambda: MLP([4]), r"sizes=\[4\]"),
     ):
         with pytest.raises(ConfigurationError, match=message):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from lightning_lottery.analysis import FirstLayer, beside_published, layer_densities
+from lightning_lottery.analysis import FirstLayer, PaperComparison, compare_with_paper, layer_densities
 from lightning_lottery.report import figures
 from lightning_lottery.report.figures import Drawing
 from lightning_lottery.report.headline import Headline
@@ -22,7 +22,7 @@ from lightning_lottery.report.page.tables import (
     step_table,
     ticket_table,
 )
-from lightning_lottery.report.words import base_name
+from lightning_lottery.report.words import base_name, branch_name
 
 _MOST_IMAGES = 4
 Part = TypeVar("Part")
@@ -105,13 +105,18 @@ def _published(experiment: Experiment) -> list[Section]:
         return []
     return [
         Section(
-            f"Beside {beside.published.paper.authors}",
-            [figures.published(beside)],
-            [published_table(beside)],
-            published_notes(beside),
+            _compared_title(comparison),
+            [figures.published(comparison)],
+            [published_table(comparison)],
+            published_notes(comparison),
         )
-        for beside in beside_published(experiment.runs, experiment.verdict.question)
+        for comparison in compare_with_paper(experiment.runs, experiment.verdict.question)
     ]
+
+
+def _compared_title(comparison: PaperComparison) -> str:
+    what = branch_name(comparison.branch)
+    return f"{what[0].upper()}{what[1:]}, compared with {comparison.published.paper.authors}"
 
 
 def _learning(experiment: Experiment) -> Section:

@@ -1,6 +1,7 @@
 """What the tables of the page mean, and what limits them: each note only where it applies."""
 
-from lightning_lottery.analysis import ENOUGH_SEEDS, Beside, Verdict
+from lightning_lottery.analysis import ENOUGH_SEEDS, PaperComparison, Verdict
+from lightning_lottery.literature import trainings_text
 from lightning_lottery.report.headline import is_uncertain
 from lightning_lottery.report.page.tables import training_name
 from lightning_lottery.report.verdict import limits
@@ -55,19 +56,30 @@ def step_notes(verdict: Verdict) -> list[str]:
     return notes
 
 
-def published_notes(beside: Beside) -> list[str]:
+def published_notes(comparison: PaperComparison) -> list[str]:
     """Notes below the published numbers: whose they are, and in what the runs differ from them."""
-    numbers, question = beside.published, beside.question
+    numbers, question = comparison.published, comparison.question
+    has_deviations = any(value.deviation is not None for value in numbers.values.values())
+    spread = "means and sample standard deviations (SDs)" if has_deviations else "means, without deviations,"
     notes = [
-        f"Published: {numbers.paper.title}, arXiv:{numbers.paper.arxiv}. Means and sample standard deviations of "
-        f"{numbers.paper.trainings} trainings, after {numbers.network.epochs} epochs."
+        f"Published: {numbers.paper.title}, arXiv:{numbers.paper.arxiv}; {spread} of "
+        f"{trainings_text(numbers.paper, numbers.network)}, from {numbers.paper.source}."
     ]
+    if has_deviations:
+        notes.append(f"A deviation of {numbers.paper.trainings} trainings is itself uncertain.")
     if not question.is_test:
         notes.append(
-            f"The authors give test accuracies; {metric_name(question)} is not one. To measure that, run "
-            "lightning-lottery analyse test."
+            f"The authors report test accuracy. This table has {metric_name(question)}. To measure test accuracy: "
+            "lightning-lottery analyse test FOLDER --config CONFIG"
         )
-    if beside.epochs != numbers.network.epochs:
-        ours = "not given in epochs" if beside.epochs is None else f"{beside.epochs} epochs long"
-        notes.append(f"Rounds here are {ours}, so a difference says nothing about the method.")
+    steps = numbers.network.steps
+    if steps is not None and comparison.steps is not None and round(comparison.steps) != steps:
+        notes.append(
+            f"The authors train for {steps:,} steps, these runs for {comparison.steps:,.0f} "
+            f"({comparison.steps / steps:.0%})."
+        )
+    notes.append(
+        "Network, data set and method are the same. Learning rates, batch sizes and the number of images were not "
+        "compared."
+    )
     return notes

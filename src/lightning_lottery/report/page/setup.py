@@ -14,7 +14,7 @@ from lightning_lottery.storage import Runs
 # Values of a Trainer's description that mean that nothing was set.
 _UNSET: tuple[Any, ...] = (None, "None", "", [], {})
 # The parts of the environment that say what was trained, not where.
-_ABOUT = ("module", "data")
+_WHAT_WAS_TRAINED = ("module", "data")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Setup:
                 "fingerprint": first.structure,
             },
             "Seeds": {"seeds": ", ".join(map(str, runs)), "set by seed_everything": _seeded(runs)},
-            "Machine": _shown([one.environment for one in known], lambda name: name not in _ABOUT),
+            "Machine": _shown([one.environment for one in known], lambda name: name not in _WHAT_WAS_TRAINED),
             "Versions": _shown([one.provenance for one in known], lambda name: name.endswith("_version")),
             "Run folders": {f"seed {seed}": str(run.path) for seed, run in runs.items()},
         }
@@ -57,7 +57,7 @@ class Setup:
 
 def _about(runs: Runs) -> str:
     first = next(iter(runs.values()))
-    classes = [name for part in _ABOUT if (name := first.description.environment.get(part))]
+    classes = [name for part in _WHAT_WAS_TRAINED if (name := first.description.environment.get(part))]
     sizes = [f"{record.parameters:,} parameters" for record in first.records][:1]
     return ", ".join([*([" on ".join(classes)] if classes else []), *sizes])
 

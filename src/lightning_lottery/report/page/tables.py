@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
 
-from lightning_lottery.analysis import ENOUGH_SEEDS, Beside, PairedDifference, Verdict, VerdictRow
+from lightning_lottery.analysis import (
+    ENOUGH_SEEDS,
+    ComparedSize,
+    PairedDifference,
+    PaperComparison,
+    Verdict,
+    VerdictRow,
+)
 from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.literature import PublishedValue
 from lightning_lottery.report.headline import is_uncertain
@@ -60,27 +67,35 @@ def ticket_table(verdict: Verdict) -> Table:
     return Table("Tickets", header, rows, words)
 
 
-def published_table(beside: Beside) -> Table:
-    """Our accuracies beside published ones, with the difference in the authors' standard deviations."""
-    show = shown_with([row.ours for row in beside.rows])
+def published_table(comparison: PaperComparison) -> Table:
+    """The accuracies of the runs, published ones, and the difference, also in the authors' deviations."""
+    show = shown_with([row.ours for row in comparison.rows])
     rows = [
         [
             percent(row.density),
             spread_text(row.ours, show),
             "-" if row.theirs is None else _published_text(row.theirs),
-            "-" if row.difference is None else f"{row.difference:+.4f}",
-            "-" if row.in_deviations is None else f"{row.in_deviations:+.1f}",
+            _difference_text(row),
         ]
-        for row in beside.rows
+        for row in comparison.rows
         if row.ours.n
     ]
-    header = ["density", "here", "published", "difference", "in their standard deviations"]
-    return Table(f"Published and measured {beside.question.metric}", header, rows)
+    has_deviations = any(row.in_deviations is not None for row in comparison.rows)
+    header = ["density", "these runs", "published", f"difference{' (in their SDs)' if has_deviations else ''}"]
+    what = f"{comparison.question.metric} of {branch_name(comparison.branch)}"
+    return Table(f"{what}, and published test accuracy", header, rows)
 
 
 def _published_text(value: PublishedValue) -> str:
     deviation = "" if value.deviation is None else f" ± {value.deviation:.4f}"
     return f"{value.mean:.{3 if value.deviation is None else 4}f}{deviation}"
+
+
+def _difference_text(row: ComparedSize) -> str:
+    if row.difference is None:
+        return "-"
+    deviations = "" if row.in_deviations is None else f" ({row.in_deviations:+.1f})"
+    return f"{row.difference:+.4f}{deviations}"
 
 
 def control_table(verdict: Verdict) -> Table | None:

@@ -13,14 +13,14 @@ from lightning_lottery.vision.data.loader import Images
 
 
 class ColourImages(TorchvisionData):
-    """A data set of colour images. Training images are varied and all images normalised, unless told otherwise.
+    """A data set of colour images. By default, training images are augmented and all images normalised.
 
     Args:
         root: The folder for torchvision's data sets.
         download: Whether to download missing files.
         batch_size: Images per training batch.
         eval_batch_size: Images per batch of validation and test.
-        augment: Whether training images are varied; see :class:`ImageData`.
+        augment: Whether training images are augmented; see :class:`ImageData`.
         normalise: Whether images are normalised; see :class:`ImageData`.
         val_images: Number of training images that are held out to validate, at least 1.
         train_images: Number of images to train with, at least 1; by default all others.
@@ -40,13 +40,9 @@ class ColourImages(TorchvisionData):
         super().__init__(root, download, batch_size, eval_batch_size, augment, normalise, val_images, train_images)
 
 
-class CIFAR10(ColourImages):
-    """CIFAR-10 (Krizhevsky 2009) through torchvision: 45,000 images to train, 5,000 to validate, 10,000 to test.
+class Cifar(ColourImages):
+    """What CIFAR-10 and CIFAR-100 share."""
 
-    The files are in ``<root>/cifar-10-batches-py``. For the arguments see :class:`ColourImages`.
-    """
-
-    dataset = datasets.CIFAR10
     source = "https://www.cs.toronto.edu/~kriz/cifar.html (the Python version)"
     is_mirrored = True
 
@@ -59,10 +55,19 @@ class CIFAR10(ColourImages):
         return torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets)
 
 
-class CIFAR100(CIFAR10):
+class CIFAR10(Cifar):
+    """CIFAR-10 (Krizhevsky 2009) through torchvision: 45,000 images to train, 5,000 to validate, 10,000 to test.
+
+    The files are in ``<root>/cifar-10-batches-py``. For the arguments see :class:`ColourImages`.
+    """
+
+    dataset = datasets.CIFAR10
+
+
+class CIFAR100(Cifar):
     """CIFAR-100, with 100 classes, split like :class:`CIFAR10`. Write ``classes=100`` for network and Classifier.
 
-    The files are in ``<root>/cifar-100-python``.
+    The files are in ``<root>/cifar-100-python``. For the arguments see :class:`ColourImages`.
     """
 
     dataset = datasets.CIFAR100

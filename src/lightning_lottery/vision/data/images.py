@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from lightning_lottery.errors import ConfigurationError
@@ -19,13 +20,14 @@ class ImageData(LightningDataModule):
     """Images and labels that are moved to the training device once.
 
     Each batch has float32 images of shape (n, channels, height, width), with values in [0, 1] as made by
-    torchvision's ``ToTensor``, unless they are normalised.
+    torchvision's ``ToTensor``, unless they are normalised. With several devices, all train with the same batches:
+    use one (``devices=1``).
 
     Args:
         batch_size: Images per training batch.
         eval_batch_size: Images per batch of validation and test.
-        augment: Whether training images are moved by up to 4 pixels, and mirrored if that keeps their meaning; see
-            :class:`CropAndFlip`. This is done on the training device, for whole batches.
+        augment: Whether training images are shifted by up to 4 pixels, and mirrored unless they are digits or
+            letters; see :class:`CropAndFlip`. This is done on the training device, for whole batches.
         normalise: Whether each channel gets mean 0 and standard deviation 1 over the training images.
     """
 
@@ -55,6 +57,11 @@ class ImageData(LightningDataModule):
         if self._splits:
             return
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        if self.trainer is not None and self.trainer.world_size > 1:
+            rank_zero_warn(
+                f"{type(self).__name__} gives all {self.trainer.world_size} devices the same batches, which gains "
+                "nothing. Write devices=1, or use a DataLoader."
+            )
         splits = {split: (_with_channels(images), labels) for split, (images, labels) in self.load().items()}
         to_float = ToFloat.normalising(splits["train"][0]) if self.normalise else ToFloat()
         move = CropAndFlip(flip=self.is_mirrored)
@@ -93,7 +100,7 @@ class TorchvisionData(ImageData):
         download: Whether to download missing files.
         batch_size: Images per training batch.
         eval_batch_size: Images per batch of validation and test.
-        augment: Whether training images are varied; see :class:`ImageData`.
+        augment: Whether training images are augmented; see :class:`ImageData`.
         normalise: Whether images are normalised; see :class:`ImageData`.
         val_images: Number of training images that are held out to validate, at least 1.
         train_images: Number of images to train with, at least 1; by default all others.

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision import datasets
 
 from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.plain import check_choice
 from lightning_lottery.vision.data.images import ImageData, TorchvisionData
 from lightning_lottery.vision.data.loader import Images
 
@@ -112,7 +113,7 @@ class EMNIST(MNIST):
         **arguments: Any,
     ) -> None:
         super().__init__(root, **arguments)
-        self.split = split
+        self.split = check_choice("split", split, tuple(datasets.EMNIST.splits))
 
     def read(self, is_train: bool, download: bool = False) -> Any:
         """The training or the test set of torchvision."""

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.plain import check_integer
+
 
 @dataclass(frozen=True)
 class ToFloat:
-    """Makes numbers of bytes, and normalises each channel.
+    """Converts ``uint8`` images to ``float32``, and normalises each channel.
 
     Attributes:
         mean: What is subtracted from each channel, on a scale of 0 to 1.
@@ -24,13 +27,22 @@ class ToFloat:
         """Gives each channel of some images mean 0 and standard deviation 1.
 
         Args:
-            images: ``uint8`` (n, channels, height, width). A channel must not be constant.
+            images: ``uint8`` (n, channels, height, width).
+
+        Raises:
+            ConfigurationError: A channel is the same in all pixels.
         """
         counts = [torch.bincount(channel.flatten(), minlength=256).double() for channel in images.unbind(1)]
         values = torch.arange(256, dtype=torch.float64, device=images.device) / 255
+        if constant := [n for n, count in enumerate(counts) if count.count_nonzero() == 1]:
+            raise ConfigurationError(
+                f"Channel {constant[0]} has the same value in all images, so it cannot be normalised. Write "
+                "normalise=False."
+            )
         means = [float(count @ values / count.sum()) for count in counts]
         pairs = zip(counts, means, strict=True)
-        return cls(means, [float(count @ (values - mean) ** 2 / count.sum()) ** 0.5 for count, mean in pairs])
+        deviations = [float(count @ (values - mean) ** 2 / count.sum()) ** 0.5 for count, mean in pairs]
+        return cls(means, deviations)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalises images.
@@ -59,10 +71,16 @@ class CropAndFlip:
     Attributes:
         padding: Width of the border in pixels, at least 0.
         flip: Whether images are mirrored.
+
+    Raises:
+        ConfigurationError: ``padding`` is not an integer of at least 0.
     """
 
     padding: int = 4
     flip: bool = True
+
+    def __post_init__(self) -> None:
+        check_integer("padding", self.padding, 0, "padding=4")
 
     def __call__(self, images: Tensor) -> Tensor:
         """Draws a place and a direction for each image.

@@ -4,12 +4,12 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lightning_lottery.plain import check_integer
-from lightning_lottery.vision.networks.network import Initialisation, Network
+from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.vision.networks.network import Initialisation, Network, check_sizes
 
 
 class Conv(Network):
-    """A small VGG of Frankle & Carbin 2018 (arXiv:1803.03635, figure 2).
+    """A small VGG of Frankle & Carbin 2019 (arXiv:1803.03635, figure 2).
 
     Pairs of 3 x 3 convolutions, each followed by max-pooling, and then linear layers of 256, 256 and ``classes``
     units, with ReLU between all of them.
@@ -19,6 +19,9 @@ class Conv(Network):
         classes: Number of classes.
         size: Height and width of the images in pixels, a multiple of 2 to the power of the number of pairs.
         init: How weights are drawn; see :class:`Network`.
+
+    Raises:
+        ConfigurationError: A number is not possible.
     """
 
     widths: ClassVar[tuple[int, ...]]
@@ -27,9 +30,11 @@ class Conv(Network):
         self, channels: int = 3, classes: int = 10, size: int = 32, init: Initialisation = "glorot_normal"
     ) -> None:
         super().__init__(init)
-        fan_in = check_integer("channels", channels, 1, "channels=3")
-        smallest = 2 ** len(self.widths)
-        pixels = check_integer("size", size, smallest, "size=32") // smallest
+        check_sizes(channels=channels, classes=classes, size=size)
+        fan_in, factor = channels, 2 ** len(self.widths)
+        pixels, rest = divmod(size, factor)
+        if rest:
+            raise ConfigurationError(f"size={size} must be a multiple of {factor}. Write for example size=32.")
         layers: list[nn.Module] = []
         for width in self.widths:
             layers += [nn.Conv2d(fan_in, width, 3, padding=1), nn.ReLU()]
@@ -60,7 +65,7 @@ class Conv4(Conv):
 class Conv6(Conv):
     """Conv-6: six convolutions and three linear layers, 2.3 million weights for CIFAR-10; see :class:`Conv`.
 
-    Frankle & Carbin 2018 count 1.7 million. Zhou et al. 2019 (arXiv:1905.01067) count as here.
+    Frankle & Carbin 2019 count 1.7 million. Zhou et al. 2019 (arXiv:1905.01067) count as here.
     """
 
     widths = (64, 128, 256)

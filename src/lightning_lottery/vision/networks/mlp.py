@@ -46,7 +46,7 @@ class MLP(Network):
 
 
 class LeNet300100(MLP):
-    """LeNet-300-100, the fully connected network of Frankle & Carbin 2018 (arXiv:1803.03635).
+    """LeNet-300-100, the fully connected network of Frankle & Carbin 2019 (arXiv:1803.03635).
 
     Args:
         init: How weights are drawn. The paper uses ``"glorot_normal"``.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_lottery.errors import ConfigurationError
-from lightning_lottery.plain import check_choice
+from lightning_lottery.plain import check_choice, check_integer
 
 Initialisation = Literal["default", "glorot_normal", "he_normal"]
 NormInitialisation = Literal["ones", "uniform"]
@@ -67,19 +67,29 @@ def stages(fan_in: int, widths: Sequence[int], count: int) -> Iterator[tuple[int
             fan_in = width
 
 
+def check_sizes(**sizes: int) -> None:
+    """Checks that numbers of channels, classes and the like are integers of at least 1.
+
+    Raises:
+        ConfigurationError: One is not.
+    """
+    for name, size in sizes.items():
+        check_integer(name, size, 1, f"{name}=10")
+
+
 def check_depth(depth: int, first: int, step: int, what: str) -> int:
     """The number of blocks per stage of a residual network.
 
     Args:
         depth: The number of its layers.
-        first: The number of layers beside the blocks.
+        first: The number of layers that are not in blocks.
         step: The number of layers that one more block per stage adds.
         what: An example for the message of an error.
 
     Raises:
         ConfigurationError: No number of blocks gives this depth.
     """
-    blocks, rest = divmod(depth - first, step)
+    blocks, rest = divmod(check_integer("depth", depth, 1, what) - first, step)
     if rest or blocks < 1:
         raise ConfigurationError(
             f"depth={depth} is not {first} plus a multiple of {step}. Write for example {what}."

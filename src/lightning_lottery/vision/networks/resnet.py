@@ -5,12 +5,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_lottery.plain import check_choice
+from lightning_lottery.plain import check_choice, check_number
 from lightning_lottery.vision.networks.network import (
     Initialisation,
     Network,
     NormInitialisation,
     check_depth,
+    check_sizes,
     stages,
 )
 
@@ -23,20 +24,21 @@ class CifarResNet(Network):
     Three stages of blocks with 16, 32 and 64 channels, then global average pooling and a linear layer. ResNet-20,
     -32, -56 and -110 are those of ``depth`` 20, 32, 56 and 110. Where the number of channels changes, the shortcut
     is by default a 1 x 1 convolution with batch normalisation, as in the code of Frankle et al. 2020
-    (arXiv:1912.05671), which calls ResNet-20 *ResNet-18* in Frankle & Carbin 2019. He et al. use their option A,
-    which has no parameters: ``shortcut="padding"``.
+    (arXiv:1912.05671). He et al. use their option A, which has no parameters: ``shortcut="padding"``. Frankle &
+    Carbin 2019 call ResNet-20 *ResNet-18*.
 
     Args:
         depth: Number of layers, 2 plus a multiple of 6.
         channels: Channels of the images.
         classes: Number of classes.
         width: Channels of the first stage.
-        shortcut: ``"projection"``; or ``"padding"``: every second pixel, and channels of zeros.
+        shortcut: ``"projection"``; or ``"padding"``, which takes every second pixel and fills the new channels
+            with zeros.
         init: How weights are drawn; see :class:`Network`.
         norm_init: How the scales of batch normalisation start; see :class:`Network`.
 
     Raises:
-        ConfigurationError: ``depth`` is not possible.
+        ConfigurationError: A number is not possible.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class CifarResNet(Network):
         norm_init: NormInitialisation = "ones",
     ) -> None:
         super().__init__(init, norm_init)
+        check_sizes(channels=channels, classes=classes, width=width)
         count = check_depth(depth, 2, 6, "depth=20")
         check_choice("shortcut", shortcut, ("projection", "padding"))
         self.conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
@@ -67,7 +70,7 @@ class CifarResNet(Network):
 
 
 class _Block(nn.Module):
-    """Two 3 x 3 convolutions with batch normalisation, beside a shortcut."""
+    """Two 3 x 3 convolutions with batch normalisation, and a shortcut."""
 
     def __init__(self, fan_in: int, fan_out: int, stride: int, shortcut: Shortcut) -> None:
         super().__init__()
@@ -115,7 +118,7 @@ class WideResNet(Network):
         init: How weights are drawn; see :class:`Network`.
 
     Raises:
-        ConfigurationError: ``depth`` is not possible.
+        ConfigurationError: A number is not possible.
     """
 
     def __init__(
@@ -128,6 +131,8 @@ class WideResNet(Network):
         init: Initialisation = "he_normal",
     ) -> None:
         super().__init__(init)
+        check_sizes(widen=widen, channels=channels, classes=classes)
+        check_number("dropout", dropout, "from 0 to below 1", "dropout=0.3")
         count = check_depth(depth, 4, 6, "depth=16")
         self.conv = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
         widths = [16 * widen, 32 * widen, 64 * widen]
@@ -144,7 +149,7 @@ class WideResNet(Network):
 
 
 class _WideBlock(nn.Module):
-    """Two 3 x 3 convolutions, each after batch normalisation and ReLU, beside a shortcut."""
+    """Two 3 x 3 convolutions, each after batch normalisation and ReLU, and a shortcut."""
 
     def __init__(self, fan_in: int, fan_out: int, stride: int, dropout: float) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lightning_lottery.plain import check_choice
-from lightning_lottery.vision.networks.network import Initialisation, Network, NormInitialisation
+from lightning_lottery.vision.networks.network import Initialisation, Network, NormInitialisation, check_sizes
 
 # The number of convolutions in each of the five stages (Simonyan & Zisserman 2014, arXiv:1409.1556, table 1).
 _STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -27,7 +27,7 @@ class CifarVGG(Network):
         norm_init: How the scales of batch normalisation start; see :class:`Network`.
 
     Raises:
-        ConfigurationError: Another depth was given.
+        ConfigurationError: Another depth was given, or a number is not possible.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class CifarVGG(Network):
     ) -> None:
         super().__init__(init, norm_init)
         check_choice("depth", depth, tuple(_STAGES))
+        check_sizes(channels=channels, classes=classes)
         layers: list[nn.Module] = []
         for (fan_in, width), count in zip(pairwise((channels, *_WIDTHS)), _STAGES[depth], strict=True):
             layers += [nn.MaxPool2d(2)] if layers else []

@@ -2,6 +2,10 @@
 
 from torchvision.models import VisionTransformer
 
+from lightning_lottery.errors import ConfigurationError
+from lightning_lottery.plain import check_number
+from lightning_lottery.vision.networks.network import check_sizes
+
 
 class CifarViT(VisionTransformer):  # type: ignore[misc]  # torchvision has no types
     """torchvision's vision transformer (Dosovitskiy et al. 2021, arXiv:2010.11929), small, for 32 x 32 pixels.
@@ -18,6 +22,9 @@ class CifarViT(VisionTransformer):  # type: ignore[misc]  # torchvision has no t
         hidden: Units of the hidden layer behind the attention of a layer.
         dropout: Probability of dropout, in [0, 1).
         classes: Number of classes.
+
+    Raises:
+        ConfigurationError: A number is not possible.
     """
 
     def __init__(
@@ -31,4 +38,14 @@ class CifarViT(VisionTransformer):  # type: ignore[misc]  # torchvision has no t
         dropout: float = 0.0,
         classes: int = 10,
     ) -> None:
+        check_sizes(
+            size=size, patch=patch, layers=layers, heads=heads, width=width, hidden=hidden, classes=classes
+        )
+        check_number("dropout", dropout, "from 0 to below 1", "dropout=0.1")
+        if size % patch:
+            raise ConfigurationError(f"patch={patch} is not a divisor of size={size}. Write for example patch=4.")
+        if width % heads:
+            raise ConfigurationError(
+                f"heads={heads} is not a divisor of width={width}. Write for example heads=3."
+            )
         super().__init__(size, patch, layers, heads, width, hidden, dropout=dropout, num_classes=classes)

@@ -15,6 +15,7 @@ from lightning_lottery.errors import ConfigurationError
 from lightning_lottery.literature import Paper, Published, papers, published
 
 FOLDER = Path(__file__).parent
+CONFIGS = FOLDER / "configs"
 PREFIX = "recipe:"
 
 
@@ -25,7 +26,7 @@ class Recipe:
     Attributes:
         name: Its name, such as ``renda2020/resnet20/late``.
         paper: The paper; ``None`` for protocols of our own.
-        network: The network and the data set, for people.
+        task: The network and the data set, for people.
         method: How tickets are found, for people.
         configs: The files of the configuration. Each overlays those before it.
         published: What its authors have published; ``None`` if the package does not have it.
@@ -33,7 +34,7 @@ class Recipe:
 
     name: str
     paper: Paper | None
-    network: str
+    task: str
     method: str
     configs: Sequence[Path]
     published: Published | None
@@ -48,15 +49,16 @@ def recipes() -> Sequence[Recipe]:
 
 def _recipes_of(group: str, values: Mapping[str, Any]) -> Iterator[Recipe]:
     """The recipes of a paper, from its part of the index."""
-    paper = papers().get(group)
-    for key, network in values["networks"].items():
+    paper, folders = papers().get(group), [name for name in (values.get("like"), group) if name]
+    for key, task in values["networks"].items():
         for method, about in {"": values["default"], **values.get("methods", {})}.items():
             name = "/".join(filter(None, (group, key, method)))
-            overlays = [FOLDER / group / f"{part}.yaml" for part in ("base", key, method) if part]
-            configs = [FOLDER / "base.yaml", *(path for path in overlays if path.exists())]
+            places = [(folder, part) for part in ("base", key, method) if part for folder in folders]
+            overlays = [CONFIGS / folder / f"{part}.yaml" for folder, part in places]
+            configs = [CONFIGS / "base.yaml", *(path for path in overlays if path.exists())]
             expression = values.get("published", {}).get(method)
             numbers = None if expression is None else published(group, key, expression)
-            yield Recipe(name, paper, network, about, configs, numbers)
+            yield Recipe(name, paper, task, about, configs, numbers)
 
 
 def recipe(name: str) -> Recipe:
@@ -74,19 +76,30 @@ def recipe(name: str) -> Recipe:
     return known[name]
 
 
-def with_files(words: Sequence[str]) -> list[str]:
+def expand_recipes(words: Sequence[str]) -> list[str]:
     """A command line in which every ``--config recipe:<name>`` is replaced by the files of the recipe.
 
     Raises:
-        ConfigurationError: No recipe has this name.
+        ConfigurationError: No recipe has this name, ``--config`` is missing, or there are several recipes.
     """
     found: list[str] = []
+    expanded: list[str] = []
     for word in words:
-        option, _, value = word.rpartition("=")
-        if not value.startswith(PREFIX):
+        option, equals, value = word.partition("=")
+        if not equals:
+            option, value = found[-1] if found else "", word
+        if option not in ("--config", "-c") or not value.startswith(PREFIX):
+            if word.startswith(PREFIX) and not option.startswith("-"):
+                raise ConfigurationError(f"{word!r} is not an option. Write --config {word}.")
             found.append(word)
             continue
-        option = option or found.pop()  # --config recipe:x, or --config=recipe:x
+        if not equals:
+            found.pop()
+        expanded.append(value)
         for path in recipe(value.removeprefix(PREFIX)).configs:
             found += [option, str(path)]
+    if len(expanded) > 1:
+        raise ConfigurationError(
+            f"{' and '.join(expanded)} would be mixed. Pass one recipe; files of your own may follow it."
+        )
     return found
