@@ -88,6 +88,13 @@ def test_controls_have_a_part_of_their_own():
     assert {"published", "published_reinitialize"} <= {drawing.name for drawing in made.pictures}
 
 
+def test_a_small_table_is_beside_its_figure_and_a_wide_one_below():
+    (body,) = report(paper_runs()).bodies
+    results, compared = body.sections[:2]
+    assert (len(results.tables[0].header), results.is_pair) == (6, False)
+    assert (len(compared.tables[0].header), compared.is_pair) == (4, True)
+
+
 def test_other_experiments_have_no_such_part(tmp_path):
     made = report(paper_runs(environment={"data": "FashionMNIST"}))
     assert "Renda" not in made.html()

@@ -44,6 +44,13 @@ class Section:
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
 
+    @property
+    def is_pair(self) -> bool:
+        """Whether the table fits beside the figure: there is one of each, and the table is small."""
+        if len(self.drawings) != 1 or len(self.tables) != 1:
+            return False
+        return len(self.tables[0].rows) < 13 and len(self.tables[0].header) < 5
+
 
 @dataclass(frozen=True)
 class Body:
