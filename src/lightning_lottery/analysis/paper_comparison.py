@@ -1,4 +1,4 @@
-"""The tickets of some runs beside the numbers that the authors of a paper have published."""
+"""Compares runs with the numbers that the authors of a paper have published."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ComparedSize:
 
 @dataclass(frozen=True)
 class PaperComparison:
-    """The accuracies of some runs beside published ones of the same network, data set and method.
+    """The accuracies of some runs, and published ones of the same network, data set and method.
 
     Attributes:
         branch: ``"ticket"``, or ``"reinitialize"`` for the control.
@@ -70,17 +70,16 @@ class PaperComparison:
 
 
 def compare_with_paper(runs: Runs, question: Question) -> list[PaperComparison]:
-    """Puts published numbers beside some runs of the same experiment, if the package has them.
+    """Finds published numbers of the same experiment.
 
     The network is recognised by the number of its prunable parameters and weights, the data set by the name of the
     LightningDataModule's class and the shape of its images, the method by the arguments of the callback. What else
-    the authors did, such as their learning rates, is not compared.
-    Steps of a round are in the result.
+    the authors did, such as their learning rates, is not checked.
 
     Args:
-        runs: The runs by seed.
-        question: What the runs are asked about. If an accuracy on the test set was recorded, that is taken
-            instead, if all runs have it, since published numbers are test accuracies.
+        runs: The runs by seed, all of one experiment.
+        question: What the runs are asked about. If all of them have an accuracy on the test set, that is taken
+            instead, since published numbers are test accuracies.
 
     Returns:
         One entry for the tickets and one for the control ``Reinitialize``, where numbers were published. Empty for

@@ -18,8 +18,8 @@ from lightning_lottery.plain import check_choice, first_of
 Pruning = Literal["iterative", "one-shot"]
 # A rule or criterion with the number of epochs that it was published for, if any.
 _Method = tuple[str, int | None]
-# The expressions that are understood, as they are typed or as `lottery.json` shows them; whether they name epochs.
 _REST = r"(, optimizer='restore')?"
+# The expressions that are understood, as they are typed or as `lottery.json` shows them; whether they name epochs.
 _METHODS = {
     r"(?P<name>ToInit|LearningRate)\(\)": False,
     r"(?P<name>Reinitialize|Random|Magnitude|SNIP|GraSP|SynFlow)\(.*\)": False,
