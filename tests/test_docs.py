@@ -12,6 +12,7 @@ from lightning_lottery.vision import Classifier, LeNet300100
 from tests.helpers.fits import needs
 from tests.helpers.image_files import write_idx
 from tests.helpers.scripts import ROOT
+from tests.helpers.written_runs import write_runs
 
 EXPERIMENTS = (ROOT / "docs" / "experiments.md").read_text()
 SHORT = [
@@ -56,6 +57,27 @@ def test_the_commands_of_the_experiments(name, studies, capsys):
     assert "report.html" in printed
 
 
+def test_the_paired_differences_of_the_experiments(capsys):
+    Path("runs").mkdir()
+    for name, gain in (("", 0.0), ("-late", 0.01), ("-learning-rate", 0.02)):
+        write_runs(tests=with_gain(gain))
+        Path("exp").rename(f"runs/small-resnet20{name}")
+    block, _ = re.findall(r"```python\n(.*?)```", EXPERIMENTS, re.DOTALL)
+    exec(block, {})
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in shown] == ["+0.0100", "+0.0200", "+0.0200", "+0.0400"]
+
+
+def with_gain(gain):
+    """Test metrics that each round improves by a gain, which differs a little between seeds."""
+
+    def test(seed, number, branch):
+        accuracy = 0.8 + gain * number + 0.001 * gain * (seed - 1.5)
+        return {"round": number, "branch": branch, "last": {"test_acc": accuracy}}
+
+    return test
+
+
 def test_the_supermask_of_the_experiments(capsys):
     write_idx("data/MNIST/raw", train=5_100, test=100)
     trained = Classifier(LeNet300100("glorot_normal"))
@@ -63,7 +85,7 @@ def test_the_supermask_of_the_experiments(capsys):
     weights = {n: value.clone() for n, value in trained.state_dict().items()}
     Path("runs/supermask/tickets").mkdir(parents=True)
     Ticket(masks, weights, 5).save("runs/supermask/tickets/round_05.safetensors")
-    (block,) = re.findall(r"```python\n(.*?)```", EXPERIMENTS, re.DOTALL)
+    _, block = re.findall(r"```python\n(.*?)```", EXPERIMENTS, re.DOTALL)
     names = {}
     exec(block, names)
     assert "val_acc" in capsys.readouterr().out
