@@ -11,15 +11,10 @@ from lightning_lottery.cli import main
 from lightning_lottery.vision import Classifier, LeNet300100
 from tests.helpers.fits import needs
 from tests.helpers.image_files import write_idx
-from tests.helpers.scripts import ROOT
+from tests.helpers.scripts import ROOT, TWO_BATCHES
 from tests.helpers.written_runs import write_runs
 
 EXPERIMENTS = (ROOT / "docs" / "experiments.md").read_text()
-SHORT = [
-    *("--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1", "--trainer.max_epochs=1"),
-    *("--trainer.max_steps=-1", "--trainer.check_val_every_n_epoch=1", "--trainer.val_check_interval=1.0"),
-    *("--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0"),
-]
 
 
 def commands(name):
@@ -48,7 +43,7 @@ def test_the_commands_of_the_experiments(name, studies, capsys):
         fit = shlex.split(first.partition("lightning_lottery fit ")[2])
         rewind = ["--trainer.callbacks.rewind=1 steps"] if words[2].endswith("/late") else []
         rounds = [] if "resnet" in name else ["--trainer.callbacks.rounds=1"]
-        main(["fit", *fit, *SHORT, *rounds, *rewind])
+        main(["fit", *fit, *TWO_BATCHES, *rounds, *rewind])
     for words in found:
         if words[0] != "study":
             main(words)

@@ -6,12 +6,14 @@ import sys
 import pytest
 import yaml
 from torchvision import datasets
+from torchvision.models import resnet18
 
 from lightning_lottery.cli.main import main
 from lightning_lottery.cli.recipes import name_of_configs
 from lightning_lottery.vision import recipes
 from tests.helpers.fits import needs
 from tests.helpers.image_files import write_cifar, write_idx
+from tests.helpers.scripts import TWO_BATCHES
 
 
 def run(monkeypatch, *words):
@@ -201,9 +203,7 @@ def test_what_follows_a_recipe_overrides_it(monkeypatch, capsys, tmp_path):
 
 def few_steps(name):
     """Options that make a recipe short: two batches of a few images, one pruning."""
-    words = ["--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1", "--trainer.max_epochs=1"]
-    words += ["--trainer.max_steps=-1", "--trainer.check_val_every_n_epoch=1", "--trainer.val_check_interval=1.0"]
-    words += ["--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0"]
+    words = [*TWO_BATCHES]
     words += ["--data.batch_size=4", "--data.eval_batch_size=20", "--data.val_images=20"]
     own = {
         "late": ["--trainer.callbacks.rewind=1 steps"],
@@ -253,3 +253,15 @@ def control_branch(shown):
         "SignOnly": "sign_only",
     }
     return names[shown.partition("(")[0]]
+
+
+def test_networks_of_torchvision_are_used_as_they_are(monkeypatch, tmp_path):
+    write_cifar("data", monkeypatch, datasets.CIFAR10)
+    network = {"class_path": "torchvision.models.resnet18", "init_args": {"num_classes": 10}}
+    model = {"class_path": "Classifier", "init_args": {"network": network}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"model": model}))
+    words = [*few_steps("renda2020/resnet20"), "--dirpath", "run"]
+    run(monkeypatch, "fit", "--config", "recipe:renda2020/resnet20", "--config", "own.yaml", *words)
+    description = json.loads((tmp_path / "run" / "lottery.json").read_text())
+    kernels = [p.numel() for p in resnet18(num_classes=10).parameters() if p.dim() > 1]
+    assert description["counts"][0] == sum(kernels)

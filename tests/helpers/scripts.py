@@ -9,6 +9,12 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[2]
+# Makes a fit on the command line one of two batches, whatever its limits are.
+TWO_BATCHES = (
+    *("--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1", "--trainer.max_epochs=1"),
+    *("--trainer.max_steps=-1", "--trainer.check_val_every_n_epoch=1", "--trainer.val_check_interval=1.0"),
+    *("--trainer.enable_progress_bar=false", "--trainer.num_sanity_val_steps=0"),
+)
 
 
 def run_script(name: str, *arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:

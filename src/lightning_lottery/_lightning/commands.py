@@ -73,7 +73,8 @@ class CommandLine(LightningCLI):
         """Runs a command that needs no Trainer as soon as its arguments are known."""
         words = sys.argv[1:] if args is None else args
         if isinstance(words, list) and words and words[0] not in self.commands():
-            # LightningCLI warns if it is given arguments while sys.argv has some.
+            # Not by super(): LightningCLI warns if it is given arguments while sys.argv has some. The further
+            # commands get their words as they were typed.
             self.config = parser.parse_args(self.expanded(words))
         else:
             super().parse_arguments(parser, args)

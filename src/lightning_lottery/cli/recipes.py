@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from lightning_lottery.literature import Published, trainings_text
 from lightning_lottery.report import aligned, percent
-from lightning_lottery.vision import PREFIX, Recipe, recipe, recipes
+from lightning_lottery.vision import RECIPE_PREFIX, Recipe, recipe, recipes
 
 _HEADER = ["recipe", "method", "published test accuracy"]
 
@@ -31,7 +31,7 @@ def show_recipes(options: Namespace) -> None:
     Raises:
         ConfigurationError: No recipe has this name.
     """
-    name = (options.name or "").removeprefix(PREFIX)
+    name = (options.name or "").removeprefix(RECIPE_PREFIX)
     listed = [entry for entry in recipes() if name in ("", entry.name.partition("/")[0])]
     print(_list(listed) if listed else _details(recipe(name)))
 
@@ -39,8 +39,8 @@ def show_recipes(options: Namespace) -> None:
 def name_of_configs(configs: Sequence[str]) -> str:
     """A name for the folder of a study: that of its recipe, or else of its last file."""
     for config in configs:
-        if config.startswith(PREFIX):
-            return config.removeprefix(PREFIX).replace("/", "-")
+        if config.startswith(RECIPE_PREFIX):
+            return config.removeprefix(RECIPE_PREFIX).replace("/", "-")
     return Path(configs[-1]).stem
 
 
@@ -55,8 +55,8 @@ def _list(listed: Sequence[Recipe]) -> str:
             parts.append("\n".join([f"{title}: {task}", *(next(shown) for _ in of_task)]))
     example = listed[0].name
     parts.append(
-        f"Run one: lightning-lottery fit --config {PREFIX}{example}\n"
-        f"With several seeds: lightning-lottery study --config {PREFIX}{example} --seeds 5\n"
+        f"Run one: lightning-lottery fit --config {RECIPE_PREFIX}{example}\n"
+        f"With several seeds: lightning-lottery study --config {RECIPE_PREFIX}{example} --seeds 5\n"
         f"See all of it: lightning-lottery recipes {example}"
     )
     return "\n\n".join(parts)
@@ -90,5 +90,5 @@ def _details(entry: Recipe) -> str:
             f"{aligned(rows)}"
         )
     parts += [f"# {path}\n{path.read_text(encoding='utf-8').rstrip()}" for path in entry.configs]
-    parts.append(f"Run it: lightning-lottery fit --config {PREFIX}{entry.name}")
+    parts.append(f"Run it: lightning-lottery fit --config {RECIPE_PREFIX}{entry.name}")
     return "\n\n".join(parts)

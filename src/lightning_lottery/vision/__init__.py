@@ -25,7 +25,7 @@ from lightning_lottery.vision.networks import (
     LeNet300100,
     WideResNet,
 )
-from lightning_lottery.vision.recipes import PREFIX, Recipe, expand_recipes, recipe, recipes
+from lightning_lottery.vision.recipes import RECIPE_PREFIX, Recipe, expand_recipes, recipe, recipes
 from lightning_lottery.vision.schedules import WarmUpAndDrops
 
 __all__ = [
@@ -36,7 +36,7 @@ __all__ = [
     "MLP",
     "MNIST",
     "MNIST5000",
-    "PREFIX",
+    "RECIPE_PREFIX",
     "SVHN",
     "CifarResNet",
     "CifarVGG",

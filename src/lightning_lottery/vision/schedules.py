@@ -9,7 +9,7 @@ from lightning_lottery.plain import check_integer, check_list, check_number
 
 
 class WarmUpAndDrops(LambdaLR):
-    """Raises the learning rate linearly from 0, and multiplies it with a factor at some points.
+    """Raises the learning rate linearly, and multiplies it by a factor at some points.
 
     Times are in epochs, or in steps if ``Classifier(interval="step")`` steps it once per step.
 
@@ -17,7 +17,7 @@ class WarmUpAndDrops(LambdaLR):
         optimizer: The optimizer.
         warm_up: Duration of the linear rise, from 1 / ``warm_up`` of the learning rate to all of it.
         drops: The times of the drops, each at least 1.
-        factor: What each drop multiplies the learning rate with, in (0, 1).
+        factor: What each drop multiplies the learning rate by, in (0, 1).
 
     Raises:
         ConfigurationError: A time is invalid.
@@ -33,6 +33,6 @@ class WarmUpAndDrops(LambdaLR):
         super().__init__(optimizer, self._share)
 
     def _share(self, time: int) -> float:
-        """What the learning rate is multiplied with at a time."""
+        """What the learning rate is multiplied by at a time."""
         rise = min(1.0, (time + 1) / self.warm_up) if self.warm_up else 1.0
         return rise * float(self.factor ** sum(time >= drop for drop in self.drops))

@@ -154,7 +154,7 @@ def test_colour_images_are_normalised_and_only_training_images_move(monkeypatch)
     (first, _), (second, _) = (next(iter(loader)) for _ in range(2))
     assert first.shape == (40, 3, 32, 32)
     assert first.dtype == torch.float32
-    # A black border appears, which is darker than the mean.
+    # Both are all 40 images in another order: without augmentation, each pixel would have the same 40 values.
     assert not torch.equal(first.sort(0).values, second.sort(0).values)
     train = data.load()["train"][0].double() / 255
     mean, deviation = (

@@ -77,21 +77,21 @@ def check_sizes(**sizes: int) -> None:
         check_integer(name, size, 1, f"{name}=10")
 
 
-def check_depth(depth: int, first: int, step: int, what: str) -> int:
+def check_depth(depth: int, first: int, step: int, example: str) -> int:
     """The number of blocks per stage of a residual network.
 
     Args:
         depth: The number of its layers.
         first: The number of layers that are not in blocks.
         step: The number of layers that one more block per stage adds.
-        what: An example for the message of an error.
+        example: What to write instead.
 
     Raises:
         ConfigurationError: No number of blocks gives this depth.
     """
-    blocks, rest = divmod(check_integer("depth", depth, 1, what) - first, step)
+    blocks, rest = divmod(check_integer("depth", depth, 1, example) - first, step)
     if rest or blocks < 1:
         raise ConfigurationError(
-            f"depth={depth} is not {first} plus a multiple of {step}. Write for example {what}."
+            f"depth={depth} is not {first} plus a multiple of {step}. Write for example {example}."
         )
     return blocks

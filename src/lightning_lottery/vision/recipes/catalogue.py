@@ -16,7 +16,7 @@ from lightning_lottery.literature import Paper, Published, papers, published
 
 FOLDER = Path(__file__).parent
 CONFIGS = FOLDER / "configs"
-PREFIX = "recipe:"
+RECIPE_PREFIX = "recipe:"
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,15 @@ def expand_recipes(words: Sequence[str]) -> list[str]:
         option, equals, value = word.partition("=")
         if not equals:
             option, value = found[-1] if found else "", word
-        if option not in ("--config", "-c") or not value.startswith(PREFIX):
-            if word.startswith(PREFIX) and not option.startswith("-"):
+        if option not in ("--config", "-c") or not value.startswith(RECIPE_PREFIX):
+            if word.startswith(RECIPE_PREFIX) and not option.startswith("-"):
                 raise ConfigurationError(f"{word!r} is not an option. Write --config {word}.")
             found.append(word)
             continue
         if not equals:
             found.pop()
         expanded.append(value)
-        for path in recipe(value.removeprefix(PREFIX)).configs:
+        for path in recipe(value.removeprefix(RECIPE_PREFIX)).configs:
             found += [option, str(path)]
     if len(expanded) > 1:
         raise ConfigurationError(
