@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_lottery._lightning import RoundsLoop
 from lightning_lottery.preflight.checks import check_module, check_resume, check_start
+from lightning_lottery.preflight.hints import rewinding_hint
 from lightning_lottery.preflight.identity import check_same, describe_run
 from lightning_lottery.preflight.locate import folder_of, open_folder
 from lightning_lottery.pruning import Selection
@@ -93,6 +94,8 @@ def prepare(loop: RoundsLoop, module: LightningModule, settings: Settings, reque
     selection = check_module(module, settings, None if then is None else then.copies)
     if settings.verbose:
         trainer.print(selection.line())
+        if not request.is_resumed and (hint := rewinding_hint(module, trainer.optimizers, settings)):
+            trainer.print(hint)
     description = describe_run(request.trainer, settings, module, selection)
     if earlier is not None and then is not None:
         check_same(earlier.path, then, description, request.ignore)

@@ -14,7 +14,7 @@ from lightning_lottery.pruning.criteria import (
     criterion_of,
 )
 from lightning_lottery.pruning.gradient_criteria import SNIP, GraSP, SynFlow, Taylor
-from lightning_lottery.pruning.kinds import Kind, has_prunable_type, kinds_of, norms_by_name
+from lightning_lottery.pruning.kinds import Kind, has_normalisation, has_prunable_type, kinds_of, norms_by_name
 from lightning_lottery.pruning.layers import Layer, layers_of
 from lightning_lottery.pruning.method import Method, Pruner, check_scores
 from lightning_lottery.pruning.norms import emptied_norms, largest
@@ -62,6 +62,7 @@ __all__ = [
     "criterion_of",
     "emptied_norms",
     "find_copies",
+    "has_normalisation",
     "has_prunable_type",
     "kinds_of",
     "largest",

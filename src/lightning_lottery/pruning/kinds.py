@@ -82,7 +82,7 @@ class _Place:
         name = "" if is_layer else type(self.owner).__name__
         if isinstance(self.owner, _EMBEDDINGS) or _EMBEDDING_NAME.search(name):
             return Kind.EMBEDDING
-        if isinstance(self.owner, _NORMS) or _NORM_NAME.search(name):
+        if _is_norm(self.owner):
             return Kind.NORM
         if len(self.shape) < 2 or "bias" in self.words:
             return Kind.TABLE if axes > 1 and not is_layer else Kind.VECTOR
@@ -119,6 +119,17 @@ def kinds_of(module: nn.Module) -> dict[str, Kind]:
         kind = place.kind if has_prunable_type(parameter) else Kind.NUMBERS
         found.setdefault(id(parameter), []).append(kind)
     return {name: _one_of(found[id(parameter)]) for name, parameter in module.named_parameters()}
+
+
+def has_normalisation(module: nn.Module) -> bool:
+    """Whether a network contains a normalisation layer: PyTorch's, or by its name that of another library."""
+    return any(_is_norm(layer) for layer in module.modules())
+
+
+def _is_norm(layer: nn.Module) -> bool:
+    return isinstance(layer, _NORMS) or (
+        not isinstance(layer, _LAYERS) and _NORM_NAME.search(type(layer).__name__) is not None
+    )
 
 
 def has_prunable_type(tensor: torch.Tensor) -> bool:
