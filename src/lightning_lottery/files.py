@@ -78,7 +78,7 @@ def written_atomically(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise FolderError(
                 f"{path} cannot be written: {error.strerror or error}. All files written before are intact. Free "
-                "space, or make the folder writable, and try again. A run can be resumed (README, 'Resuming')."
+                "space, or make the folder writable, and try again. A run can be resumed (docs/how-to/resuming)."
             ) from error
         raise
 

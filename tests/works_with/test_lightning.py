@@ -1,4 +1,4 @@
-"""The Trainer's features in rounds: one test per row of the README's table."""
+"""The Trainer's features in rounds: one test per row of docs/how-to/works-with.md."""
 
 import copy
 import inspect

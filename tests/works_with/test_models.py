@@ -1,4 +1,4 @@
-"""Networks in rounds: one test per row of the README's table."""
+"""Networks in rounds: one test per row of docs/how-to/works-with.md."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Precision and optimization in rounds: one test per row of the README's table."""
+"""Precision and optimization in rounds: one test per row of docs/how-to/works-with.md."""
 
 import copy
 import math

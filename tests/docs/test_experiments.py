@@ -1,6 +1,5 @@
-"""The code blocks of the pages in docs/ run as written."""
+"""The code blocks of the experiments run as written."""
 
-import re
 import shlex
 from pathlib import Path
 
@@ -11,16 +10,16 @@ from lightning_lottery.cli import main
 from lightning_lottery.vision import Classifier, LeNet300100
 from tests.helpers.fits import needs
 from tests.helpers.image_files import write_idx
-from tests.helpers.scripts import ROOT, TWO_BATCHES
+from tests.helpers.pages import page
+from tests.helpers.scripts import TWO_BATCHES
 from tests.helpers.written_runs import write_runs
 
-EXPERIMENTS = (ROOT / "docs" / "experiments.md").read_text()
+PAGE = page("experiments")
 
 
 def commands(name):
-    """The words of all commands of the package in a page's shell blocks that contain a name."""
-    lines = "\n".join(re.findall(r"```sh\n(.*?)```", EXPERIMENTS, re.DOTALL)).splitlines()
-    return [shlex.split(line)[1:] for line in lines if line.startswith("lightning-lottery ") and name in line]
+    """The words of all commands of the page that contain a name."""
+    return [words for words in PAGE.commands() if any(name in word for word in words)]
 
 
 @pytest.mark.slow
@@ -57,7 +56,7 @@ def test_the_paired_differences_of_the_experiments(capsys):
     for name, gain in (("", 0.0), ("-late", 0.01), ("-learning-rate", 0.02)):
         write_runs(tests=with_gain(gain))
         Path("exp").rename(f"runs/small-resnet20{name}")
-    block, _ = re.findall(r"```python\n(.*?)```", EXPERIMENTS, re.DOTALL)
+    block, _ = PAGE.blocks("python")
     exec(block, {})
     shown = capsys.readouterr().out.splitlines()
     assert [line.split()[2] for line in shown] == ["+0.0100", "+0.0200", "+0.0200", "+0.0400"]
@@ -80,7 +79,7 @@ def test_the_supermask_of_the_experiments(capsys):
     weights = {n: value.clone() for n, value in trained.state_dict().items()}
     Path("runs/supermask/tickets").mkdir(parents=True)
     Ticket(masks, weights, 5).save("runs/supermask/tickets/round_05.safetensors")
-    _, block = re.findall(r"```python\n(.*?)```", EXPERIMENTS, re.DOTALL)
+    _, block = PAGE.blocks("python")
     names = {}
     exec(block, names)
     assert "val_acc" in capsys.readouterr().out

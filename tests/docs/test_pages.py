@@ -1,0 +1,104 @@
+"""Every page has its tests; the site builds; the reference is complete; README leads to pages that exist."""
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import lightning_lottery
+from lightning_lottery.cli import main
+from tests.helpers.fits import needs
+from tests.helpers.pages import DOCS, README, Page, page
+from tests.helpers.scripts import ROOT
+
+# Prose, output and templates; all other blocks are code.
+NOT_RUN = {"text", "markdown"}
+PAGES = sorted(str(path.relative_to(DOCS).with_suffix("")) for path in DOCS.rglob("*.md"))
+TESTS = [path.read_text() for path in Path(__file__).parent.glob("test_*.py") if path.name != Path(__file__).name]
+
+
+def languages(text):
+    return set(re.findall(r"^ *```(\S+)$", text, re.M)) - NOT_RUN
+
+
+@pytest.mark.parametrize("name", ["README", *PAGES])
+def test_code_of_every_language_on_a_page_has_a_test(name):
+    used = languages(page(name).text)
+    assert used <= {"python", "sh", "yaml"}, "languages that tests can run"
+    # A page is named in a test as page("how-to/sizes"), or by the last part of its name in a list of pages.
+    tests = [text for text in TESTS if f'"{name}"' in text or f'"{name.removeprefix("how-to/")}"' in text]
+    for language in used:
+        readers = [f'blocks("{language}")', ".commands()"] if language == "sh" else [f'blocks("{language}")']
+        assert any(reader in text for text in tests for reader in readers), (
+            f"no test runs the {language} of {name}"
+        )
+
+
+def test_fences_are_closed_and_have_a_language():
+    for path in [README, *DOCS.rglob("*.md")]:
+        fences = re.findall(r"^ *```(.*)$", path.read_text(), re.M)
+        assert all(fences[::2]), path
+        assert not any(fences[1::2]), path
+
+
+def test_links_of_readme_lead_to_files():
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", README.read_text())
+    local = [link for link in links if not link.startswith("https://")]
+    assert len(local) > 10
+    assert all((ROOT / link).exists() for link in local)
+
+
+def documented():
+    return [
+        name for path in DOCS.glob("reference/*.md") for name in re.findall(r"^::: (\S+)$", path.read_text(), re.M)
+    ]
+
+
+def test_the_reference_has_every_public_name_once():
+    names = documented()
+    assert len(names) == len(set(names))
+    assert {f"lightning_lottery.{name}" for name in lightning_lottery.__all__} <= set(names)
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        assert attribute in importlib.import_module(module).__all__, name
+
+
+def test_the_command_line_page_has_every_command(capsys):
+    table = re.findall(r"^\| (`.*?) \|", page("reference/command-line").text, re.M)
+    shown = {name for row in table for name in re.findall(r"`([a-z ]+)`", row)}
+    expected = set()
+    for parent in ("", "analyse", "ticket"):
+        with pytest.raises(SystemExit):
+            main([*parent.split(), "--help"])
+        (listed,) = re.findall(r"\{([a-z,]+)\}", capsys.readouterr().out.split("options:")[0])
+        expected |= {f"{parent} {name}".strip() for name in listed.split(",")}
+    assert shown == expected - {"analyse", "ticket"}
+
+
+def test_every_page_is_in_the_navigation():
+    def pages(entries):
+        for entry in entries:
+            for value in [entry] if isinstance(entry, str) else entry.values():
+                yield from pages(value) if isinstance(value, list) else [value]
+
+    listed = list(pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    assert sorted(name.removesuffix(".md") for name in listed if name.endswith(".md")) == PAGES
+    assert "tutorial.ipynb" in listed
+
+
+@pytest.mark.slow
+def test_the_site_builds_strictly(tmp_path):
+    """Without a broken link, an unknown reference, or a docstring that cannot be read."""
+    needs("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    shown = Page(tmp_path / "reference" / "criteria" / "index.html").text
+    assert "arXiv:1810.02340" in shown
+    assert ":class:" not in shown
+    loaded = re.findall(r"""<(?:script|link|img)[^>]*(?:src|href)=["'](https?://[^"']*)""", shown)
+    assert not loaded, "nothing comes from other servers"
