@@ -52,19 +52,15 @@ def test_links_of_readme_lead_to_files():
     assert all((ROOT / link).exists() for link in local)
 
 
-def documented():
-    return [
-        name for path in DOCS.glob("reference/*.md") for name in re.findall(r"^::: (\S+)$", path.read_text(), re.M)
-    ]
-
-
 def test_the_reference_has_every_public_name_once():
-    names = documented()
-    assert len(names) == len(set(names))
-    assert {f"lightning_lottery.{name}" for name in lightning_lottery.__all__} <= set(names)
-    for name in names:
-        module, _, attribute = name.rpartition(".")
-        assert attribute in importlib.import_module(module).__all__, name
+    text = "\n".join(path.read_text() for path in DOCS.glob("reference/*.md"))
+    named = re.findall(r"^::: (\S+)$", text, re.M)
+    assert len(named) == len(set(named))
+    assert {f"lightning_lottery.{name}" for name in lightning_lottery.__all__} <= set(named)
+    for name in named:
+        # A function in a file of its own name has a longer name than users import.
+        parts = list(dict.fromkeys(name.split(".")))
+        assert hasattr(importlib.import_module(".".join(parts[:-1])), parts[-1]), name
 
 
 def test_the_command_line_page_has_every_command(capsys):
@@ -99,6 +95,11 @@ def test_the_site_builds_strictly(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     shown = Page(tmp_path / "reference" / "criteria" / "index.html").text
     assert "arXiv:1810.02340" in shown
+    for name in ("callbacks", "tickets", "exports"):
+        shown += Page(tmp_path / "reference" / name / "index.html").text
+    assert all(
+        f">{name}<" in shown for name in ("records", "smallest_matching", "resume", "density", "from_state_dict")
+    )
     assert ":class:" not in shown
     loaded = re.findall(r"""<(?:script|link|img)[^>]*(?:src|href)=["'](https?://[^"']*)""", shown)
     assert not loaded, "nothing comes from other servers"

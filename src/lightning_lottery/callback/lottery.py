@@ -101,7 +101,7 @@ class LotteryTicketCallback(Resumable):
             with the arguments.
         TicketError: ``start`` is not a ticket; or, when fit begins, it does not fit the model.
 
-    Example:
+    Examples:
         >>> lottery = LotteryTicketCallback(rounds=10, amount=0.2, monitor="val_acc", mode="max")
         >>> lottery.records
         Records([])

@@ -50,7 +50,7 @@ class TicketCallback(MaskingCallback):
         ConfigurationError: An argument is invalid; or, when fit begins, the Trainer is not supported.
         TicketError: The file is not a ticket; or, when fit begins, the ticket does not fit the network.
 
-    Example:
+    Examples:
         >>> import torch
         >>> ticket = Ticket({"0.weight": torch.tensor([[True, False]])}, {"0.weight": torch.ones(1, 2)})
         >>> TicketCallback(ticket).ticket.density

@@ -58,7 +58,7 @@ def prune_smallest(
         ConfigurationError: ``k`` is out of range, or the masks do not match the scores.
         TrainingError: A surviving score is NaN.
 
-    Example:
+    Examples:
         >>> masks = prune_smallest({"w": torch.tensor([0.3, -0.1, 2.0])}, None, k=1, magnitude=True)
         >>> masks["w"].tolist()
         [True, False, True]

@@ -42,7 +42,7 @@ class Study:
     Raises:
         ConfigurationError: An argument is invalid.
 
-    Example:
+    Examples:
         >>> study = Study("exp", ["lightning-lottery", "fit", "--config", "exp.yaml"], seeds=range(5))
         >>> print(study.commands()[0])
         OMP_NUM_THREADS=1 lightning-lottery fit --config exp.yaml --seed_everything=0 --dirpath=exp/seed_0 --resume
