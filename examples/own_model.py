@@ -2,7 +2,8 @@
 
 Run: python examples/own_model.py
 
-Classifies scikit-learn's digits, 1,797 images of 8 x 8 pixels. Needs pip install 'lightning-lottery[demo]'.
+Classifies scikit-learn's digits, 1,797 images of 8 x 8 pixels. Started again, it goes on where it was stopped;
+remove the folder lottery_digits to train anew. In a clone, pip install -e '.[demo]' installs what it needs.
 """
 
 import torch
@@ -25,13 +26,16 @@ class Digits(LightningModule):
             nn.Linear(32 * 4 * 4, 10),
         )  # fmt: skip
 
+    def forward(self, images):
+        return self.network(images)
+
     def training_step(self, batch, batch_idx):
         images, labels = batch
-        return nn.functional.cross_entropy(self.network(images), labels)
+        return nn.functional.cross_entropy(self(images), labels)
 
     def validation_step(self, batch, batch_idx):
         images, labels = batch
-        self.log("val_acc", (self.network(images).argmax(1) == labels).float().mean())
+        self.log("val_acc", (self(images).argmax(1) == labels).float().mean())
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=0.003, fused=True)
@@ -48,10 +52,14 @@ def loaders():
 def main():
     seed_everything(0)
     lottery = LotteryTicketCallback(
-        densities=[0.4, 0.2, 0.1], monitor="val_acc", mode="max", controls=[ShuffleMask()]
+        densities=[0.4, 0.2, 0.1],
+        monitor="val_acc",
+        mode="max",
+        controls=[ShuffleMask()],
+        dirpath="lottery_digits",
     )
     trainer = Trainer(max_epochs=6, callbacks=[lottery], logger=False, enable_checkpointing=False)
-    trainer.fit(Digits(), *loaders())
+    trainer.fit(Digits(), *loaders(), ckpt_path=lottery.resume(trainer))
 
     # Save the smallest ticket that is at most one percentage point worse than the dense network.
     lottery.smallest_matching(tolerance=0.01).save("digits_ticket.safetensors")

@@ -2,10 +2,11 @@
 
 Run: python examples/own_model.py, which saves a ticket; then python examples/train_ticket.py
 
-Needs pip install 'lightning-lottery[demo]'.
+In a clone, pip install -e '.[demo]' installs what it needs.
 """
 
 import argparse
+from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
@@ -16,13 +17,15 @@ from lightning_lottery import Ticket, TicketCallback
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("ticket", nargs="?", default="digits_ticket.safetensors", help="a ticket file")
+    parser.add_argument("ticket", nargs="?", default="digits_ticket.safetensors", help="a ticket of own_model.py")
     path = parser.parse_args().ticket
+    if not Path(path).is_file():
+        parser.error(f"{path} does not exist. Run examples/own_model.py first, which writes it.")
 
     seed_everything(1)
     model = Digits()
     train, val = loaders()
-    # The callback sets the starting values before the first step, and masks the gradients of all others.
+    # The callback sets the starting values before the first step, and keeps pruned weights at zero.
     trainer = Trainer(max_epochs=6, callbacks=[TicketCallback(path)], logger=False)
     trainer.fit(model, train, val)
     (result,) = trainer.validate(model, val, verbose=False)
@@ -34,7 +37,7 @@ def main():
     Ticket.load("digits_trained.safetensors").apply(again)
     images, _ = next(iter(val))
     with torch.no_grad():
-        assert torch.equal(again.network(images).argmax(1), model.eval().network(images).argmax(1))
+        assert torch.equal(again.eval()(images), model.eval()(images))
     print(f"{trained.kept} of {trained.prunable} weights: accuracy {result['val_acc']:.1%}")
 
 

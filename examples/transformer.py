@@ -3,7 +3,8 @@
 Run: python examples/transformer.py
 
 A GPT-2 with two layers and random weights learns to write English, letter by letter, from the manual that is part
-of Python. Nothing is downloaded. Takes three minutes on one CPU core. Needs pip install transformers.
+of Python. Nothing is downloaded. Takes three to five minutes on one CPU core. In a clone,
+pip install -e '.[report]' transformers installs what it needs.
 """
 
 import argparse
@@ -25,12 +26,21 @@ class Letters(LightningModule):
 
     def __init__(self):
         super().__init__()
-        config = GPT2Config(vocab_size=128, n_positions=LENGTH, n_embd=96, n_layer=2, n_head=4)
+        config = GPT2Config(
+            vocab_size=128,
+            n_positions=LENGTH,
+            n_embd=96,
+            n_layer=2,
+            n_head=4,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
         self.transformer = GPT2LMHeadModel(config)
 
     def training_step(self, batch, batch_idx):
         (letters,) = batch
-        return self.transformer(input_ids=letters, labels=letters).loss
+        guesses = self.transformer(letters).logits[:, :-1]
+        return torch.nn.functional.cross_entropy(guesses.flatten(0, 1), letters[:, 1:].flatten())
 
     def validation_step(self, batch, batch_idx):
         self.log("val_bits", self.training_step(batch, batch_idx) / math.log(2), batch_size=len(batch[0]))
@@ -49,9 +59,11 @@ def loaders(texts):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--texts", type=int, default=8000, help="texts to train with")
+    parser.add_argument("--texts", type=int, default=6000, help="texts to train with, at most 6,500")
     parser.add_argument("--epochs", type=int, default=2, help="epochs per round")
     options = parser.parse_args()
+    if not 100 <= options.texts <= 6500:
+        parser.error(f"--texts {options.texts} is not from 100 to 6500.")
 
     seed_everything(0)
     lottery = LotteryTicketCallback(

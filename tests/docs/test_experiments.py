@@ -1,6 +1,8 @@
 """The code blocks of the experiments run as written."""
 
+import gzip
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,21 @@ PAGE = page("experiments")
 def commands(name):
     """The words of all commands of the page that contain a name."""
     return [words for words in PAGE.commands() if any(name in word for word in words)]
+
+
+def test_the_files_of_the_package_of_debian_are_unpacked(tmp_path):
+    (script,) = PAGE.other_scripts()
+    names = {"train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"}
+    (tmp_path / "package").mkdir()
+    for name in names:
+        with gzip.open(tmp_path / "package" / f"{name}.gz", "wb") as file:
+            file.write(name.encode())
+    there = script.replace("/usr/share/datasets/fashion-mnist", str(tmp_path / "package"))
+    assert there != script
+    subprocess.run(["bash", "-e", "-c", there], check=True)
+    assert {path.name: path.read_text() for path in Path("data/FashionMNIST/raw").iterdir()} == {
+        n: n for n in names
+    }
 
 
 @pytest.mark.slow

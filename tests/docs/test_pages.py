@@ -31,11 +31,13 @@ def test_code_of_every_language_on_a_page_has_a_test(name):
     assert used <= {"python", "sh", "yaml"}, "languages that tests can run"
     # A page is named in a test as page("how-to/sizes"), or by the last part of its name in a list of pages.
     tests = [text for text in TESTS if f'"{name}"' in text or f'"{name.removeprefix("how-to/")}"' in text]
-    for language in used:
-        readers = [f'blocks("{language}")', ".commands()"] if language == "sh" else [f'blocks("{language}")']
-        assert any(reader in text for text in tests for reader in readers), (
-            f"no test runs the {language} of {name}"
-        )
+    for language in used - {"sh"}:
+        assert any(f'blocks("{language}")' in text for text in tests), f"no test runs the {language} of {name}"
+    text = "\n".join(TESTS).replace("PAGE.", 'page("experiments").')
+    if page(name).other_scripts():
+        assert re.search(rf'page\("{name}"\)\.(other_scripts|blocks\("sh"\))', text), "no test runs its scripts"
+    if page(name).commands():
+        assert f'page("{name}").commands()' in text, "no test runs its commands"
 
 
 def test_fences_are_closed_and_have_a_language():

@@ -11,38 +11,50 @@ import yaml
 from torch import nn
 
 from lightning_lottery import LotteryTicketCallback
+from lightning_lottery.literature import published
 from tests.helpers.fits import LateSpy, Model, copied, loaders, needs, quiet_trainer, two_layers
-from tests.helpers.pages import Reader, page
+from tests.helpers.pages import Reader, page, value_and_comment
 from tests.helpers.scripts import ROOT
 
 CLI = "from lightning_lottery.cli import main; main()"
 
 
 def test_the_published_numbers_about_rewinding():
-    _, published, _ = page("how-to/rewinding").blocks("python")
-    *lines, last = published.strip().splitlines()
-    names = {}
-    exec("\n".join(lines), names)
-    expression, _, comment = last.partition("  # ")
-    assert repr(eval(expression, names)) == comment
+    _, shown, _ = page("how-to/rewinding").blocks("python")
+    value, comment = value_and_comment(shown)
+    assert value == comment
     header, *rows = re.findall(r"^\| (Weights left|[\d.]+ %) \| (.*) \|$", page("how-to/rewinding").text, re.M)
     methods = re.findall(r"`(.*?)`", header[1])
     assert len(methods) == len(rows) == 4
     for size, values in rows:
         for method, value in zip(methods, values.split(" | "), strict=True):
-            number = names["published"]("renda2020", "resnet20", method).at(float(size[:-2]) / 100)
+            number = published("renda2020", "resnet20", method).at(float(size[:-2]) / 100)
             assert f"{100 * number.mean:.2f} %" == value, (size, method)
 
 
-@pytest.mark.parametrize("name", ["sizes", "criteria", "scopes", "patterns", "rewinding", "controls", "stopping"])
-def test_the_first_lines_of_a_page_make_a_callback_that_works(name, digits):
+@pytest.mark.parametrize(
+    ("name", "argument", "value"),
+    [
+        ("sizes", "sizes", "Sizes(rounds=10, amount=0.2"),
+        ("criteria", "method", "SNIP(batches=5)"),
+        ("scopes", "method", "layer_amounts={'last': 0.1}"),
+        ("patterns", "method", "NofM(n=2, m=4)"),
+        ("rewinding", "rewind", "ToStep(step='6.0%'"),
+        ("controls", "controls", "ShuffleMask("),
+        ("stopping", "stop", "Tolerance(drop=0.01)"),
+    ],
+)
+def test_the_first_lines_of_a_page_make_a_callback_that_works(name, argument, value, digits):
     names = {}
     exec(page(f"how-to/{name}").blocks("python")[0], names)
     lottery = names["lottery"]
+    assert value in str(getattr(lottery.settings, argument))
     # Numbers of inputs that are multiples of four, for NofM(2, 4); and epochs enough for EarlyBird.
     model = Model(nn.Sequential(nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 10)))
     quiet_trainer(callbacks=[lottery], max_epochs=3).fit(model, *loaders(digits))
     assert lottery.records[-1].density < 1
+    if name == "controls":
+        assert {"ticket", "reinitialize", "shuffle_mask"} == {record.branch for record in lottery.records}
 
 
 def test_the_preview(digits, capsys):

@@ -36,13 +36,28 @@ class Page:
 
     def commands(self) -> list[list[str]]:
         """The words of all commands of the package in the shell blocks, without its name."""
-        lines = "\n".join(self.blocks("sh")).splitlines()
-        return [shlex.split(line)[1:] for line in lines if line.startswith("lightning-lottery ")]
+        blocks = [block for block in self.blocks("sh") if block.startswith("lightning-lottery ")]
+        lines = "".join(blocks).splitlines()
+        assert all(line.startswith("lightning-lottery ") for line in lines), "other commands need their own block"
+        return [shlex.split(line)[1:] for line in lines]
+
+    def other_scripts(self) -> list[str]:
+        """The shell blocks that do not begin with a command of the package."""
+        return [block for block in self.blocks("sh") if not block.startswith("lightning-lottery ")]
 
 
 def page(name: str) -> Page:
     """A page of docs/, such as ``"how-to/sizes"``; or ``"README"``."""
     return Page(README if name == "README" else DOCS / f"{name}.md")
+
+
+def value_and_comment(block: str) -> tuple[str, str]:
+    """The value of the last line of a block, an expression, as Python shows it; and the comment behind it."""
+    *lines, last = block.strip().splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join(lines), names)
+    expression, _, comment = last.partition("  # ")
+    return repr(eval(expression, names)), comment
 
 
 @dataclass

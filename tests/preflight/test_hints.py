@@ -49,6 +49,13 @@ def test_networks_with_normalisation():
     assert not any(
         hint(normed(layer)) for layer in (nn.ReLU(), nn.utils.weight_norm(nn.Linear(4, 4)), PowerNormal())
     )
+    for norm in (nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm):
+        assert hint(normed(norm(nn.Linear(4, 4)))) is None, "it normalises weights, not activations"
+
+
+def test_sharded_weights_support_no_other_rule(monkeypatch):
+    monkeypatch.setattr("lightning_lottery.preflight.hints.is_sharded", lambda parameter: True)
+    assert hint(Model()) is None
 
 
 def test_large_learning_rates_of_sgd():

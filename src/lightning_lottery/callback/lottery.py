@@ -94,7 +94,7 @@ class LotteryTicketCallback(Resumable):
         dirpath: The run folder; it must not contain another run. Default: ``lottery`` in the logger's ``log_dir``
             or in the Trainer's ``default_root_dir``, with a number if that is taken.
         overwrite: Whether a run in ``dirpath`` may be replaced.
-        verbose: Whether to print one line per round and a table at the end.
+        verbose: Whether to print what is pruned, hints, one line per round, and a table at the end.
 
     Raises:
         ConfigurationError: An argument is invalid; or, when fit begins, the model or the Trainer does not work

@@ -127,9 +127,9 @@ def has_normalisation(module: nn.Module) -> bool:
 
 
 def _is_norm(layer: nn.Module) -> bool:
-    return isinstance(layer, _NORMS) or (
-        not isinstance(layer, _LAYERS) and _NORM_NAME.search(type(layer).__name__) is not None
-    )
+    if isinstance(layer, (*_LAYERS, _WeightNorm, _SpectralNorm)):  # the latter two normalise weights
+        return False
+    return isinstance(layer, _NORMS) or _NORM_NAME.search(type(layer).__name__) is not None
 
 
 def has_prunable_type(tensor: torch.Tensor) -> bool:

@@ -333,6 +333,9 @@ class Transfer(Carried):
 
     Attributes:
         ticket: A ticket for the other network.
+        carried: The names in that network of all masks and values that come from the ticket.
+        skipped: What was not carried over, by its name in the ticket, each with the reason.
+        left_dense: The prunable parameters of the network for which the ticket has no mask.
     """
 
     ticket: Ticket
