@@ -214,7 +214,8 @@ trainer.fit(model, datamodule=data)
 for round_, by_hand in enumerate(hand_masks, 1):
     found = lottery.tickets[round_].masks
     same = all(torch.equal(found[f"network.{name}"], by_hand[name]) for name in matrices)
-    print(f"round {round_}: {lottery.tickets[round_].density:.1%} left, the same mask as by hand: {same}")
+    density = lottery.tickets[round_].density
+    print(f"round {round_}: {density:.1%} left, the same mask as by hand: {same}")
 
 # %% [markdown]
 # ## 7. Is it the mask, or the initial values?
@@ -244,34 +245,33 @@ for seed in range(3):
 verdict = Study.read("lottery_tutorial/study").verdict(at="end")
 
 # %%
-names = {"ticket": "ticket", "reinitialize": "fresh initial values", "shuffle_mask": "shuffled mask"}
+labels = {"ticket": "ticket", "reinitialize": "fresh values", "shuffle_mask": "shuffled mask"}
 figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-for branch, label in names.items():
+for branch, label in labels.items():
     rows = verdict[branch].values()
-    densities = [100 * row.density for row in rows]
+    sizes = [100 * row.density for row in rows]
     means = [100 * row.metric.mean for row in rows]
-    axes.errorbar(
-        densities, means, [100 * row.metric.deviation for row in rows], marker="o", capsize=3, label=label
-    )
+    deviations = [100 * row.metric.deviation for row in rows]
+    axes.errorbar(sizes, means, deviations, marker="o", capsize=3, label=label)
 axes.axhline(100 * verdict[0].metric.mean, color="0.6", linestyle="--", label="dense network")
-axes.set(xscale="log", xlabel="weights left in %", ylabel="accuracy in %, mean and deviation of 3 seeds")
+axes.set(xscale="log", xlabel="weights left in %", ylabel="accuracy in %, 3 seeds")
 sizes = [100 * row.density for row in verdict["ticket"].values()]
 axes.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
 axes.minorticks_off()
 axes.invert_xaxis()
 axes.legend()
+
 print("Compared with the dense network of the same seed, in points:")
-for branch, label in names.items():
-    for row in list(verdict[branch].values())[-6:]:
-        gain = row.metric.to_dense
-        print(
-            f"{label}, {row.density:.1%}: {100 * gain.mean:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
-        )
+for branch, label in labels.items():
+    for number in range(1, 7):
+        row = verdict[branch][number]
+        mean, low, high = (100 * getattr(row.metric.to_dense, part) for part in ("mean", "low", "high"))
+        print(f"{label}, {row.density:.1%}: {mean:+.1f} [{low:+.1f}, {high:+.1f}]")
 
 # %% [markdown]
 # The smaller the ticket, the more it needs its own values: fresh ones fall behind, and at small sizes a shuffled
-# mask falls much further. The brackets are 95 % intervals; three seeds give wide ones. `lightning-lottery demo`
-# trains five.
+# mask falls much further. Bars are standard deviations, and brackets 95 % intervals; three seeds give wide ones.
+# `lightning-lottery demo` trains five.
 #
 # ## 8. What does one do with the result?
 #

@@ -49,8 +49,8 @@ def test_the_tutorial_runs_and_shows_what_it_says(tmp_path):
     points = {(name, size): float(value) for name, size, value in rows}
     assert len(points) == 18
     assert all(points["ticket", size] > -2 for size in ("60.0", "36.0", "21.6", "13.0"))
-    assert points["ticket", "4.7"] > points["fresh initial values", "4.7"] + 3
-    assert points["fresh initial values", "4.7"] > points["shuffled mask", "4.7"] + 10
+    assert points["ticket", "4.7"] > points["fresh values", "4.7"] + 3
+    assert points["fresh values", "4.7"] > points["shuffled mask", "4.7"] + 10
     (again, before, exported) = re.findall(r"(?:accuracy|search|network:) ([\d.]+)%", printed)[-3:]
     assert again == before == exported
     assert float(again) > 85
