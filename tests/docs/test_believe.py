@@ -30,9 +30,9 @@ def test_studies_verdicts_and_reports(monkeypatch, capsys):
     names: dict[str, Any] = {}
     exec(study.replace("range(5)", "range(2)"), names)
     assert [run.is_finished for run in names["runs"].values()] == [True, True]
-    exec(verdict, names)
+    exec(verdict, {})
     assert Path("verdict.json").exists()
-    exec(report, names)
+    exec(report, {})
     assert "2 seeds" in Path("report.html").read_text()
     trainer = quiet_trainer()
     loaded = Classifier(LeNet300100())

@@ -18,8 +18,8 @@ def test_results_and_resuming(digits):
     (usage,) = page("start").blocks("python")
     (cost,) = page("how-to/results").blocks("python")
     (resume,) = page("how-to/resuming").blocks("python")
-    reader = Reader(digits)
-    reader.run(usage)
+    found = Reader(digits).run(usage)
+    reader = Reader(digits, {name: found[name] for name in ("model", "lottery", "trainer")})
     names = reader.run(cost)
     assert names["cost"].by_branch["ticket"].trainings == names["cost"].trainings == 11
     reader.run(resume)

@@ -51,3 +51,9 @@ def test_our_numbers_are_those_of_the_experiments():
     assert "+1.67 [" in experiments
     assert "+1.17 [" in experiments
     assert "1.35 points better" in experiments
+    dense, *_, smallest = re.findall(
+        r"^\| ([\d.]+) % \| ([\d.]+) ± .*\| ([\d.]*)[^|]*\| [^|]*\|$", experiments, re.M
+    )
+    assert (dense[0], smallest[0]) == ("100", "3.52")
+    worse = float(dense[1]) - float(smallest[2])
+    assert f"with 3.5 % of the weights, fresh values are {worse:.1f} points *worse*" in SCIENCE

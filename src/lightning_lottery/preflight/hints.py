@@ -10,7 +10,7 @@ from lightning_lottery.masks import is_sharded
 from lightning_lottery.pruning import has_normalisation
 from lightning_lottery.rules import Settings, ToInit
 
-# From this learning rate of SGD on, rewinding to initialisation is known to lose.
+# From this learning rate of SGD on, rewinding to initialisation is known to lose accuracy.
 _LARGE_RATE = 0.1
 # The size that the hint quotes.
 _DENSITY = 0.21
@@ -30,12 +30,12 @@ def rewinding_hint(module: nn.Module, optimizers: Sequence[Optimizer], settings:
     Returns:
         One line with the published accuracies; ``None`` if the advice does not apply.
     """
-    # A given ticket may start from a later point. Pruning at initialisation, and sharded weights, need ToInit.
-    is_from_init = settings.rewind == ToInit() and settings.start is None and not settings.prune_at_init
-    rate = max(map(_largest_rate, optimizers), default=0.0)
-    if not is_from_init or rate < _LARGE_RATE or not has_normalisation(module):
+    has_no_other_rule = settings.prune_at_init or any(map(is_sharded, module.parameters()))
+    # A given ticket may already start from a later point.
+    if has_no_other_rule or settings.start is not None or settings.rewind != ToInit():
         return None
-    if any(map(is_sharded, module.parameters())):
+    rate = max(map(_largest_rate, optimizers), default=0.0)
+    if rate < _LARGE_RATE or not has_normalisation(module):
         return None
     # Epoch 12 of 182 is 6.6 %.
     late, rewound = _accuracy("ToEpoch(12)"), _accuracy("LearningRate()")
